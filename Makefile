@@ -1,0 +1,73 @@
+# Everything runs in .venv, installed from the hash-checked lock files. Needed: Python 3.11 or later, and make.
+# The control plane of the tests and the demo is built once into ~/.cache/plimsoll (Go comes from PyPI where it is missing).
+
+PYTHON ?= python3
+PYTEST := .venv/bin/python -m pytest
+COMPILE := .venv/bin/uv pip compile -q --generate-hashes --no-header --no-emit-index-url --python-version 3.11 --universal
+READY := .venv/.ready
+CHART_CRDS := helm/plimsoll/crds-src
+
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast test-chart test-control-plane test-image check format lock crds binaries bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-20s %s\n", $$1, $$2}' Makefile
+
+demo: $(READY) ## a fleet planned by the operator on a local control plane; KEEP=1 leaves it running
+	.venv/bin/python -m devcluster.demo
+
+test: check test-fast test-chart test-control-plane test-image ## everything
+
+test-fast: $(READY) ## unit and property tests
+	$(PYTEST) -n 2 tests/unit tests/property
+
+test-chart: $(READY) ## the Helm chart, rendered and installed
+	$(PYTEST) tests/chart
+
+test-control-plane: $(READY) ## the operator on the real control plane
+	$(PYTEST) tests/control_plane
+
+test-image: $(READY) ## the container image (root; buildah and debootstrap, else skipped with the reason)
+	$(PYTEST) tests/image
+
+check: $(READY) ## linters, types, import directions, generated files
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	@new=$$(mktemp -d) && trap 'rm -rf "$$new"' EXIT && .venv/bin/python -m plimsoll.api.crd "$$new" >/dev/null \
+		&& diff -r "$$new" crds && diff -r crds $(CHART_CRDS) || { echo 'The CRDs are stale: run `make crds`.' >&2; exit 1; }
+
+format: $(READY) ## ruff's formatter and safe fixes
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+crds: $(READY) ## generate crds/ from the models, and the chart's copies
+	rm -f crds/*.yaml $(CHART_CRDS)/*.yaml
+	.venv/bin/python -m plimsoll.api.crd crds
+	cp crds/*.yaml $(CHART_CRDS)/
+
+lock: $(READY) ## resolve the lock files anew
+	$(COMPILE) pyproject.toml -o requirements.lock
+	$(COMPILE) --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	{ .venv/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")'; \
+		echo editables; } | $(COMPILE) -c requirements-dev.lock - -o requirements-build.lock
+
+binaries: $(READY) ## find or build the parts of the control plane
+	.venv/bin/python -m devcluster binaries
+
+bench: $(READY) ## speed and quality of the planner
+	.venv/bin/python -m benchmarks
+
+clean: ## remove what the tools left here (not the cache of built programs)
+	rm -rf .venv dist build .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Nothing unhashed is installed: the build backend is locked too, and the package itself is linked without fetching anything.
+$(READY): requirements-dev.lock requirements-build.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or later is needed: make PYTHON=python3.11' >&2; exit 1; }
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock -r requirements-build.lock
+	.venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,1 @@
+"""A real Kubernetes control plane without containers, for development and tests; not part of the shipped wheel."""

@@ -1,0 +1,132 @@
+"""Plimsoll on a devcluster: the chart installed with no pod, and the operator as a process under the chart's own
+service account, arguments and environment, so that a missing or superfluous RBAC rule shows up."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from devcluster.cluster import Cluster
+from devcluster.process import Process
+
+ROOT = Path(__file__).parents[1]
+NAMESPACE = "plimsoll-system"
+RELEASE = "plimsoll"
+USER = f"system:serviceaccount:{NAMESPACE}:{RELEASE}"
+"""Who the operator is in the audit log."""
+
+
+class Installation:
+    """The chart and one operator process. Use as a context manager, or `install`, `start`, `stop`."""
+
+    def __init__(self, cluster: Cluster, settings: Mapping[str, str] | None = None) -> None:
+        self._cluster = cluster
+        self._settings = dict(settings or {})
+        self._starts = 0
+        self.port = 0
+        self.process: Process | None = None
+
+    def __enter__(self) -> Self:
+        self.install()
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def install(self) -> None:
+        """`helm upgrade --install` with zero replicas; the process takes the pod's place."""
+        self._cluster.helm(
+            *("upgrade", "--install", RELEASE, str(ROOT / "helm" / "plimsoll")),
+            *(f"--namespace={NAMESPACE}", "--create-namespace", "--set=replicas=0"),
+        )
+        self._cluster.kubectl(
+            "wait", "--for=condition=Established", "--timeout=30s", "crd", "--selector=app.kubernetes.io/name=plimsoll"
+        )
+
+    def uninstall(self) -> None:
+        """`helm uninstall`."""
+        self._cluster.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}")
+
+    def start(self) -> Self:
+        """Starts the operator as its container would be, and returns at once."""
+        container = self._container()
+        self.port = _free_port()
+        environment = {item["name"]: item.get("value", "") for item in container.get("env", [])}
+        environment |= {"PLIMSOLL_HEALTH_PORT": str(self.port), "PLIMSOLL_HEALTH_HOST": "127.0.0.1", **self._settings}
+        environment["KUBECONFIG"] = str(
+            self._cluster.kubeconfig_for_token(
+                self._cluster.service_account_token(NAMESPACE, RELEASE), self._cluster.directory / "operator.kubeconfig"
+            )
+        )
+        self._starts += 1
+        assignments = [f"{name}={value}" for name, value in environment.items()]
+        command = [sys.executable, "-m", "plimsoll.cli.main", *container["args"]]
+        self.process = Process(["env", *assignments, *command], self._cluster.logs / f"operator-{self._starts}.log")
+        self.process.start()
+        return self
+
+    def stop(self, grace_seconds: float = 15.0) -> None:
+        """SIGTERM, as the kubelet does."""
+        if self.process is not None:
+            self.process.stop(grace_seconds)
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body of a GET to the operator's health port; status 0 when nothing answers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        except (OSError, http.client.HTTPException):
+            return 0, ""
+        finally:
+            connection.close()
+
+    def wait_ready(self, timeout_seconds: float = 60.0) -> None:
+        """Until the operator is synced.
+
+        Raises:
+            RuntimeError: with the end of its log when it ended or is late.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while self.get("/readyz")[0] != http.client.OK:
+            process = self.process
+            if process is None or process.died or time.monotonic() > deadline:
+                raise RuntimeError(f"the operator did not become ready\n{process.tail(40) if process else ''}")
+            time.sleep(0.1)
+
+    def resident_bytes(self) -> dict[str, int]:
+        """Resident memory of the operator's processes: `parent`, `child`."""
+        parent = self.process.pid if self.process is not None else None
+        if parent is None:
+            return {}
+        children = [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+        planner = max(children, key=_resident, default=None)
+        return {"parent": _resident(parent)} | ({"child": _resident(planner)} if planner is not None else {})
+
+    def _container(self) -> dict[str, Any]:
+        text = self._cluster.kubectl("get", "deployment", RELEASE, f"--namespace={NAMESPACE}", "--output=json")
+        container: dict[str, Any] = json.loads(text)["spec"]["template"]["spec"]["containers"][0]
+        return container
+
+
+def _resident(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

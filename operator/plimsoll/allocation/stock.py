@@ -1,0 +1,133 @@
+"""Free resources of nodes, and where replicas were put. A replica lies wholly on one node of its option's pool."""
+
+import numpy as np
+
+from plimsoll.allocation.problem import CPU, GPU, AllocationProblem, Floats, Ints
+
+PLENTY = 1_000_000_000
+"""Stands for "no limit" where replicas are counted."""
+
+Places = dict[int, int]
+"""Replicas of one option per node."""
+
+
+def _fitting(free: Floats, demand: Floats) -> Ints:
+    """Replicas that fit on each node: (nodes, 3) and (3,) give (nodes,); (shapes, 1, 3) as demand gives both axes."""
+    counts: Floats = np.full(np.broadcast_shapes(free.shape, demand.shape)[:-1], float(PLENTY))
+    for resource in range(free.shape[-1]):
+        need = demand[..., resource]
+        per_node = free[..., resource] / np.where(need > 0, need, 1.0) + 1e-9
+        counts = np.minimum(counts, np.where(need > 0, per_node, PLENTY))
+    whole: Ints = np.maximum(np.floor(counts), 0).astype(np.int64)
+    return whole
+
+
+class Stock:
+    """Mutable stock during one solve: `places[option]` is the packing of what was placed."""
+
+    def __init__(self, problem: AllocationProblem) -> None:
+        free = problem.node_free.astype(np.float64)
+        known = problem.running[problem.running[:, 1] >= 0]
+        self.places: dict[int, Places] = {}
+        self._preferred: dict[int, list[tuple[int, int]]] = {}
+        if problem.keep_running:
+            np.subtract.at(free, known[:, 1], problem.option_demand[known[:, 0]] * known[:, 2:3])
+        else:
+            for option, node, count in known.tolist():
+                self._preferred.setdefault(option, []).append((node, count))
+        pools = len(problem.pool_unlimited)
+        order = np.argsort(problem.node_pool, kind="stable")
+        ends = np.searchsorted(problem.node_pool[order], np.arange(pools + 1))
+        self._nodes = [order[ends[pool] : ends[pool + 1]] for pool in range(pools)]
+        self._free = [free[nodes] for nodes in self._nodes]
+        self._slot = np.zeros(len(order), dtype=np.int64)
+        for nodes in self._nodes:
+            self._slot[nodes] = np.arange(len(nodes))
+        self._unlimited = problem.pool_unlimited
+        self._pool = problem.option_pool
+        self._demand = problem.option_demand
+        self._changed: dict[int, dict[int, Floats]] = {}
+        """Per pool and slot: what was free when the places were counted last."""
+        self._index_shapes(pools)
+
+    def _index_shapes(self, pools: int) -> None:
+        """Options with the same pool and demand share one count of places, which is kept up to date node by node."""
+        options = len(self._pool)
+        order = np.lexsort((self._demand[:, 2], self._demand[:, 1], self._demand[:, 0], self._pool))
+        new = np.ones(options, dtype=bool)
+        pool, demand = self._pool[order], self._demand[order]
+        new[1:] = (pool[1:] != pool[:-1]) | (demand[1:] != demand[:-1]).any(axis=1)
+        self._shape = np.zeros(options, dtype=np.int64)
+        self._shape[order] = np.cumsum(new) - 1
+        self._shape_demand = demand[new][:, None, :]
+        ends = np.searchsorted(pool[new], np.arange(pools + 1)).tolist()
+        self._pool_shapes = [slice(ends[number], ends[number + 1]) for number in range(pools)]
+        self._shape_room = np.full(len(self._shape_demand), PLENTY, dtype=np.int64)
+        for number in np.flatnonzero(~self._unlimited).tolist():
+            alike, nodes = np.unique(self._free[number], axis=0, return_counts=True)
+            shapes = self._pool_shapes[number]
+            self._shape_room[shapes] = _fitting(alike, self._shape_demand[shapes]) @ nodes
+
+    def room(self, options: Ints) -> Ints:
+        """Replicas of each option that would fit now, each taken alone."""
+        for pool, changed in self._changed.items():
+            shapes = self._pool_shapes[pool]
+            now = self._free[pool][list(changed)]
+            difference = _fitting(np.concatenate((now, list(changed.values()))), self._shape_demand[shapes])
+            self._shape_room[shapes] += difference[:, : len(now)].sum(axis=1) - difference[:, len(now) :].sum(axis=1)
+        self._changed.clear()
+        return np.minimum(self._shape_room[self._shape[options]], PLENTY)
+
+    def place(self, option: int, count: int) -> None:
+        """Put replicas on the nodes where they run now, else best fit: on the fullest nodes that can take them."""
+        pool = int(self._pool[option])
+        if count <= 0 or self._unlimited[pool]:
+            return
+        for node, running in self._preferred.get(option, ()):
+            fits = int(_fitting(self._free[pool][self._slot[node]][None], self._demand[option])[0])
+            take = min(count, fits, running - self.places.get(option, {}).get(node, 0))
+            if take > 0:
+                self._take(option, node, take)
+                count -= take
+        if count == 0:
+            return
+        free = self._free[pool]
+        fits_all = _fitting(free, self._demand[option])
+        for slot in np.lexsort((free[:, CPU], free[:, GPU])).tolist():
+            take = min(count, int(fits_all[slot]))
+            if take > 0:
+                self._take(option, int(self._nodes[pool][slot]), take)
+                count -= take
+                if count == 0:
+                    return
+        raise ValueError(f"option {option} was given {count} replicas more than its pool can hold")
+
+    def release(self, option: int, count: int) -> None:
+        """Take replicas back, the last placed first."""
+        places = self.places.get(option, {})
+        for node in reversed(list(places)):
+            take = min(count, places[node])
+            if take > 0:
+                self._take(option, node, -take)
+                count -= take
+
+    def restore(self, option: int, places: Places) -> None:
+        """Make the packing of the option equal to one it had before."""
+        now = self.places.get(option, {})
+        if now == places:
+            return
+        for node in [*now, *places]:
+            difference = places.get(node, 0) - now.get(node, 0)
+            if difference:
+                self._take(option, node, difference)
+        self.places[option] = dict(places)
+
+    def _take(self, option: int, node: int, count: int) -> None:
+        pool, slot = int(self._pool[option]), int(self._slot[node])
+        free = self._free[pool]
+        self._changed.setdefault(pool, {}).setdefault(slot, free[slot].copy())
+        free[slot] -= self._demand[option] * count
+        places = self.places.setdefault(option, {})
+        places[node] = places.get(node, 0) + count
+        if places[node] == 0:
+            del places[node]

@@ -1,0 +1,188 @@
+"""PlacementPolicy: the one object that says how Plimsoll decides for the whole cluster."""
+
+from decimal import Decimal
+from typing import Annotated, Literal, Self
+
+from pydantic import Field
+
+from plimsoll.api.common import (
+    AGE,
+    READY,
+    REASON,
+    APIModel,
+    Integer,
+    Metadata,
+    PlanReference,
+    PrinterColumn,
+    Resource,
+    ResourceNames,
+    Status,
+    Text,
+    Time,
+)
+from plimsoll.api.inferenceslo import LatencyTarget
+from plimsoll.api.rules import Rule
+from plimsoll.api.units import Money, ProperFraction, Surplus
+
+POLICY_NAME = "default"
+
+
+class Budget(APIModel):
+    """How much the placements may cost."""
+
+    per_hour: Annotated[
+        Money | None,
+        Field(
+            description="Cost of all placements per hour, at most. A budget below the running cost stops growth and "
+            "removes nothing. When absent, no limit."
+        ),
+    ] = None
+
+
+class Headroom(APIModel):
+    """How much more than needed is planned for."""
+
+    demand: Annotated[
+        Surplus,
+        Field(
+            description='Extra traffic that is planned for, relative to the expected rate. Default "0.1": 10 % more.'
+        ),
+    ] = Decimal("0.1")
+    latency: Annotated[
+        ProperFraction,
+        Field(
+            description='Part of each latency target that is kept free. Default "0.1": plans meet 90 % of the target.'
+        ),
+    ] = Decimal("0.1")
+
+
+class Planning(APIModel):
+    """When plans are made."""
+
+    interval_seconds: Annotated[
+        Integer,
+        Field(
+            ge=10,
+            le=86_400,
+            description="Seconds after which a new plan is made although nothing has changed. "
+            "Changes are planned at once. Default 300.",
+        ),
+    ] = 300
+
+
+class Rebalance(APIModel):
+    """When a cheaper placement is worth a move."""
+
+    horizon_hours: Annotated[
+        Integer,
+        Field(
+            ge=1,
+            le=8760,
+            description="Hours over which the cost of a move (GPUs that load weights) must pay off. "
+            "Greater values move more readily. Default 24.",
+        ),
+    ] = 24
+
+
+class RoutingPropagation(APIModel):
+    """How fast routers follow."""
+
+    propagation_seconds: Annotated[
+        Integer,
+        Field(
+            ge=0,
+            le=3600,
+            description="Seconds that routers may take to see a new routing. Pods that are no longer routed to stay that "
+            "long. Default 150: a mounted ConfigMap; 15 suffices where only HTTPRoutes are used.",
+        ),
+    ] = 150
+
+
+class DefaultSLO(APIModel):
+    """Latency targets of traffic classes that refer to no InferenceSLO."""
+
+    ttft: Annotated[
+        LatencyTarget, Field(description="Time to first token. Default: 95th percentile of at most 2000 milliseconds.")
+    ] = LatencyTarget(statistic="Percentile", percentile=95, milliseconds=2000)
+    tpot: Annotated[
+        LatencyTarget,
+        Field(
+            description="Time per output token after the first. Default: 95th percentile of at most 100 milliseconds."
+        ),
+    ] = LatencyTarget(statistic="Percentile", percentile=95, milliseconds=100)
+
+
+class PlacementPolicySpec(APIModel):
+    """How Plimsoll decides."""
+
+    budget: Annotated[Budget, Field(description="How much the placements may cost.")] = Budget()
+    algorithm: Annotated[
+        Literal["Greedy"],
+        Field(
+            description="How placements are searched. Greedy, the default, adds the cheapest useful replica at a time."
+        ),
+    ] = "Greedy"
+    headroom: Annotated[Headroom, Field(description="How much more than needed is planned for.")] = Headroom()
+    planning: Annotated[Planning, Field(description="When plans are made.")] = Planning()
+    rebalance: Annotated[Rebalance, Field(description="When a cheaper placement is worth a move.")] = Rebalance()
+    approval: Annotated[
+        Literal["Automatic", "Recommend"],
+        Field(
+            description="Automatic applies plans; Recommend makes and reports them and changes nothing. "
+            "Default Automatic."
+        ),
+    ] = "Automatic"
+    routing: Annotated[RoutingPropagation, Field(description="How fast routers follow.")] = RoutingPropagation()
+    default_slo: Annotated[
+        DefaultSLO,
+        Field(alias="defaultSLO", description="Latency targets of traffic classes that refer to no InferenceSLO."),
+    ] = DefaultSLO()
+
+
+class PlacementPolicyStatus(Status):
+    """What was decided last."""
+
+    last_plan_ref: Annotated[PlanReference | None, Field(description="The latest PlacementPlan.")] = None
+    last_plan_time: Annotated[Time | None, Field(description="When the latest plan was made.")] = None
+    next_planning_time: Annotated[
+        Time | None, Field(description="When the next plan is made unless something changes.")
+    ] = None
+    cost_per_hour: Annotated[Money | None, Field(description="Cost of all placements per hour.")] = None
+    message: Annotated[Text | None, Field(description="Why the latest planning changed something, or nothing.")] = None
+
+
+class PlacementPolicy(Resource):
+    """How Plimsoll decides for the whole cluster. There is one, named default; without it the defaults are in force."""
+
+    names = ResourceNames(
+        plural="placementpolicies",
+        short_name="ppol",
+        scope="Cluster",
+        columns=(
+            PrinterColumn("Algorithm", ".spec.algorithm", description="How placements are searched."),
+            PrinterColumn("Approval", ".spec.approval", description="Whether plans are applied."),
+            PrinterColumn("Budget/h", ".spec.budget.perHour", description="Cost per hour at most."),
+            PrinterColumn("Cost/h", ".status.costPerHour", description="Cost of all placements per hour."),
+            PrinterColumn("Last plan", ".status.lastPlanTime", "date", "Time since the latest plan."),
+            READY,
+            REASON,
+            AGE,
+        ),
+    )
+    rules = (
+        Rule(
+            cel=f"self.metadata.name == '{POLICY_NAME}'",
+            message=f"metadata.name must be {POLICY_NAME}: there is one policy for the whole cluster",
+            holds=lambda policy: policy.name == POLICY_NAME,
+            field="metadata.name",
+        ),
+    )
+
+    kind: Literal["PlacementPolicy"] = "PlacementPolicy"
+    spec: PlacementPolicySpec = PlacementPolicySpec()
+    status: PlacementPolicyStatus = PlacementPolicyStatus()
+
+    @classmethod
+    def implied(cls) -> Self:
+        """The policy that is in force when there is none."""
+        return cls(metadata=Metadata(name=POLICY_NAME))

@@ -1,0 +1,147 @@
+"""Reads folders of manifests for commands that need no cluster."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import yaml
+
+from plimsoll.api.common import GROUP, Resource
+from plimsoll.api.gpunodepool import GPUNodePool
+from plimsoll.api.inferenceslo import InferenceSLO
+from plimsoll.api.llmdeployment import LLMDeployment
+from plimsoll.api.modelprofile import ModelProfile
+from plimsoll.api.parse import InvalidResource, parse
+from plimsoll.api.placementpolicy import PlacementPolicy
+from plimsoll.planning.snapshot import InvalidObject, NodeFacts, ObjectRef, PodFacts, Snapshot, Workload
+from plimsoll.rendering.observe import node_facts, pod_facts, workload_facts
+
+Kind = TypeVar("Kind", bound=Resource)
+
+_SUFFIXES = {".yaml", ".yml", ".json"}
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class FileError(click.ClickException):
+    """Input that cannot be used; the message begins with the file."""
+
+
+@dataclass(slots=True)
+class Inputs:
+    """What the files describe, by kind."""
+
+    resources: dict[ObjectRef, Resource] = field(default_factory=dict)
+    invalid: dict[ObjectRef, InvalidObject] = field(default_factory=dict)
+    sources: dict[ObjectRef, Path] = field(default_factory=dict)
+    nodes: dict[str, NodeFacts] = field(default_factory=dict)
+    pods: list[PodFacts] = field(default_factory=list)
+    workloads: list[Workload] = field(default_factory=list)
+
+    def snapshot(self, *, gateway_api: bool = False) -> Snapshot:
+        """The planner's input. Without nodes the stock is what pools declare, or unlimited."""
+
+        policies = self._of(PlacementPolicy)
+        return Snapshot(
+            deployments=self._of(LLMDeployment),
+            pools=self._of(GPUNodePool),
+            slos=self._of(InferenceSLO),
+            profiles=self._of(ModelProfile),
+            policy=policies[0] if policies else None,
+            nodes=tuple(self.nodes[name] for name in sorted(self.nodes)) if self.nodes else None,
+            pods=tuple(sorted(self.pods, key=lambda pod: (pod.namespace, pod.name))),
+            workloads=tuple(sorted(self.workloads, key=lambda item: (item.namespace, item.name))),
+            invalid=tuple(self.invalid[ref] for ref in sorted(self.invalid)),
+            gateway_api=gateway_api,
+        )
+
+    def _of(self, kind: type[Kind]) -> tuple[Kind, ...]:
+        found = (item for item in self.resources.values() if isinstance(item, kind))
+        return tuple(sorted(found, key=lambda item: (item.namespace, item.name)))
+
+
+def read_inputs(paths: Sequence[Path]) -> Inputs:
+    """Read files and folders (recursively).
+
+    Raises:
+        FileError: a file is missing, is no YAML, or two files define the same object.
+    """
+    inputs = Inputs()
+    for path in paths:
+        for file in _files(path):
+            for manifest in _documents(file):
+                _take(inputs, file, manifest)
+    return inputs
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        found = sorted(file for file in path.rglob("*") if file.suffix in _SUFFIXES and file.is_file())
+        if not found:
+            raise FileError(f"{path}: no .yaml, .yml or .json file in this folder")
+        return found
+    if not path.exists():
+        raise FileError(f"{path}: no such file or folder")
+    return [path]
+
+
+def _documents(file: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        with file.open(encoding="utf-8") as stream:
+            for document in yaml.load_all(stream, Loader=_LOADER):
+                yield from _flatten(file, document)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{file}:{mark.line + 1}" if mark is not None else str(file)
+        raise FileError(f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    except UnicodeDecodeError as error:
+        raise FileError(f"{file}: not UTF-8 text") from error
+
+
+def _flatten(file: Path, document: object) -> Iterator[Mapping[str, Any]]:
+    if document is None:
+        return
+    if not isinstance(document, Mapping) or "kind" not in document:
+        raise FileError(f"{file}: a document is not a Kubernetes object: it needs apiVersion and kind")
+    if str(document["kind"]).endswith("List") and isinstance(document.get("items"), list):
+        for item in document["items"]:
+            yield from _flatten(file, item)
+    else:
+        yield document
+
+
+def _take(inputs: Inputs, file: Path, manifest: Mapping[str, Any]) -> None:
+    kind, api_version = str(manifest["kind"]), str(manifest.get("apiVersion", ""))
+    if api_version.partition("/")[0] == GROUP:
+        _take_resource(inputs, file, manifest)
+    elif (api_version, kind) == ("v1", "Node"):
+        node = node_facts(manifest)
+        inputs.nodes[node.name] = node
+    elif (api_version, kind) == ("v1", "Pod"):
+        pod = pod_facts(manifest)
+        if pod is not None:
+            inputs.pods.append(pod)
+    elif (api_version, kind) == ("apps/v1", "Deployment"):
+        running = workload_facts(manifest)
+        if running is not None:
+            inputs.workloads.append(running)
+
+
+def _take_resource(inputs: Inputs, file: Path, manifest: Mapping[str, Any]) -> None:
+    metadata = manifest.get("metadata")
+    name = str(metadata.get("name", "?")) if isinstance(metadata, Mapping) else "?"
+    try:
+        resource = parse(manifest)
+    except InvalidResource as error:
+        namespace = str(metadata.get("namespace") or "") if isinstance(metadata, Mapping) else ""
+        ref = ObjectRef(str(manifest["kind"]), namespace, name)
+        inputs.invalid[ref] = InvalidObject(ref, "", 0, error.problems, str(file))
+    else:
+        if resource.kind == "PlacementPlan":
+            return
+        ref = ObjectRef(resource.kind, resource.namespace, resource.name)
+        inputs.resources[ref] = resource
+    if ref in inputs.sources and inputs.sources[ref] != file:
+        raise FileError(f"{file}: {ref} is also defined in {inputs.sources[ref]}")
+    inputs.sources[ref] = file

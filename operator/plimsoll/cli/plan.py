@@ -1,0 +1,73 @@
+"""`plimsoll plan`: files in, decision out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from plimsoll.cli.manifests import FileError, Inputs, read_inputs
+from plimsoll.cli.table import print_plan
+from plimsoll.cli.text import plan_document
+from plimsoll.planning import PlanRejectedError, plan_fleet, step_for
+from plimsoll.planning.plan import FleetPlan, Severity
+from plimsoll.rendering.render import render_deployment
+from plimsoll.rendering.verify import verify
+
+
+def run_plan(paths: Sequence[Path], output: str) -> int:
+    """Print the decision as `table`, `yaml`, `json` or `render`; returns the exit status."""
+    inputs = read_inputs(paths)
+    if not inputs.resources and not inputs.invalid:
+        raise FileError(f"{', '.join(map(str, paths))}: no object of plimsoll.dev in there")
+    try:
+        fleet = plan_fleet(inputs.snapshot())
+    except PlanRejectedError as error:
+        raise click.ClickException(f"the plan broke a limit and was rejected (please report this): {error}") from error
+    _print_problems(inputs, fleet)
+    if output == "table":
+        print_plan(fleet)
+    elif output == "render":
+        click.echo(yaml.safe_dump_all(_manifests(inputs, fleet), sort_keys=False), nl=False)
+    elif output == "json":
+        import json
+
+        click.echo(json.dumps(plan_document(fleet), indent=2))
+    else:
+        click.echo(yaml.safe_dump(plan_document(fleet), sort_keys=False), nl=False)
+    failed = inputs.invalid or any(finding.severity is Severity.ERROR for finding in fleet.all_findings())
+    return 1 if failed else 0
+
+
+def _print_problems(inputs: Inputs, fleet: FleetPlan) -> None:
+    """Findings go to standard error, so that the output stays machine-readable; each names file, object and field."""
+    for finding in fleet.all_findings():
+        source = inputs.sources.get(finding.object)
+        place = f"{source}: " if source is not None else ""
+        word = click.style(finding.severity.value, fg="red" if finding.severity is Severity.ERROR else "yellow")
+        click.echo(f"{word}: {place}{finding.object}: {finding.message} [{finding.reason}]", err=True)
+    for pool in fleet.pools:
+        if pool.unlimited:
+            click.echo(
+                f"{click.style('warning', fg='yellow')}: GPUNodePool {pool.name}: the stock is not known: taken as unlimited; "
+                "give --nodes, Node manifests, or spec.nodes.max with spec.gpusPerNode",
+                err=True,
+            )
+
+
+def _manifests(inputs: Inputs, fleet: FleetPlan) -> list[dict[str, Any]]:
+    """All objects of the plan, as if everything were already Ready."""
+    workloads = inputs.workloads
+    manifests: list[dict[str, Any]] = []
+    for deployment in fleet.deployments:
+        own = [
+            item
+            for item in workloads
+            if (item.namespace, item.deployment) == (deployment.ref.namespace, deployment.ref.name)
+        ]
+        step = step_for(deployment, own, None, 0.0)
+        rendered = render_deployment(fleet, deployment, step, "", gateway_api=True)
+        verify(deployment, step, rendered)
+        manifests.extend(rendered)
+    return manifests

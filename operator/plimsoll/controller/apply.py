@@ -1,0 +1,230 @@
+"""Making the cluster what the plan says: writes what differs, in order, and reports what failed.
+
+For each LLMDeployment: workloads and services first, routing after, what is no longer wanted last; one that fails
+stops the later steps of the same LLMDeployment and nothing else. Different LLMDeployments go side by side.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from plimsoll.controller.client import ApiError
+from plimsoll.controller.compare import is_applied
+from plimsoll.controller.extract import owner_uid
+from plimsoll.controller.kinds import ALL, CONFIG_MAP, DEPLOYMENT, HTTP_ROUTE, Kind, kind_of
+from plimsoll.controller.metrics import Metrics
+from plimsoll.planning.plan import Finding
+from plimsoll.planning.snapshot import ObjectRef
+from plimsoll.rendering import field_manager_for
+
+Manifest = Mapping[str, Any]
+_log = logging.getLogger(__name__)
+
+_ROUTING = (CONFIG_MAP, HTTP_ROUTE)
+_FIRST_RETRY_SECONDS = 1.0
+_LAST_RETRY_SECONDS = 300.0
+
+
+class Writer(Protocol):
+    """What applying needs of the client."""
+
+    async def apply(self, manifest: Manifest, manager: str, *, force: bool = True) -> dict[str, Any]: ...
+
+    async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None: ...
+
+
+class Objects(Protocol):
+    """What applying needs of the store."""
+
+    def live(self, kind: Kind) -> list[Manifest]: ...
+
+    def put(self, kind: Kind, manifest: Manifest) -> bool: ...
+
+    def drop(self, kind: Kind, uid: str) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one LLMDeployment should consist of now."""
+
+    ref: ObjectRef
+    uid: str
+    manifests: tuple[Manifest, ...]
+    prune: tuple[str, ...]
+    """Workloads that may go."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a round of writes did."""
+
+    written: int = 0
+    deleted: int = 0
+    skipped: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    retry_after_seconds: float | None = None
+    """When to try again what failed."""
+
+    def merge(self, other: "Outcome") -> None:
+        self.written += other.written
+        self.deleted += other.deleted
+        self.skipped += other.skipped
+        self.findings.extend(other.findings)
+        self._retry(other.retry_after_seconds)
+
+    def _retry(self, seconds: float | None) -> None:
+        if seconds is not None:
+            known = self.retry_after_seconds
+            self.retry_after_seconds = seconds if known is None else min(known, seconds)
+
+
+Key = tuple[str, str, str]
+
+
+@dataclass(slots=True)
+class _Trouble:
+    failures: int
+    next_try: float
+    finding: Finding
+
+
+class Applier:
+    """Applies and prunes. Remembers only what failed, to come back later instead of at once."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        objects: Objects,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._writer, self._objects, self._metrics, self._clock = writer, objects, metrics, clock
+        self._trouble: dict[Key, _Trouble] = {}
+
+    async def run(self, works: Sequence[Work]) -> Outcome:
+        """Bring the cluster to `works`. Objects of LLMDeployments that are not among them are left alone."""
+        live: dict[Key, Manifest] = {}
+        by_owner: dict[str, list[tuple[Kind, Manifest]]] = {}
+        for kind in (kind for kind in ALL if kind.owned):
+            for manifest in self._objects.live(kind):
+                live[kind.name, *_key(manifest)] = manifest
+                by_owner.setdefault(owner_uid(manifest), []).append((kind, manifest))
+        self._forget_trouble(works)
+        outcomes = await asyncio.gather(*(self._one(work, live, by_owner.get(work.uid, [])) for work in works))
+        total = Outcome()
+        for outcome in outcomes:
+            total.merge(outcome)
+        return total
+
+    async def _one(self, work: Work, live: Mapping[Key, Manifest], owned: list[tuple[Kind, Manifest]]) -> Outcome:
+        outcome = Outcome()
+        routing = [manifest for manifest in work.manifests if kind_of(manifest) in _ROUTING]
+        workloads = [manifest for manifest in work.manifests if kind_of(manifest) not in _ROUTING]
+        for phase in (workloads, routing):
+            await asyncio.gather(*(self._apply(work, manifest, live, outcome) for manifest in phase))
+            if outcome.findings:
+                return outcome
+        doomed = list(unwanted(work, owned))
+        await asyncio.gather(*(self._delete(work, kind, manifest, outcome) for kind, manifest in doomed))
+        return outcome
+
+    async def _apply(self, work: Work, manifest: Manifest, live: Mapping[Key, Manifest], outcome: Outcome) -> None:
+        kind, manager = kind_of(manifest), field_manager_for(manifest)
+        key = (kind.name, *_key(manifest))
+        present = live.get(key)
+        if present is not None and is_applied(manifest, present, manager):
+            self._trouble.pop(key, None)
+            outcome.skipped += 1
+            return
+        if self._waits(key, outcome):
+            return
+        if present is not None and owner_uid(present) not in ("", work.uid):
+            message = f"{kind.name} {manifest['metadata']['name']} belongs to another LLMDeployment and is left alone"
+            self._failed(work, key, "apply", ApiError(409, "Conflict", message), outcome)
+            return
+        try:
+            self._objects.put(kind, await self._writer.apply(manifest, manager))
+        except ApiError as error:
+            self._failed(work, key, "apply", error, outcome)
+        else:
+            self._succeeded(key, "apply")
+            outcome.written += 1
+
+    async def _delete(self, work: Work, kind: Kind, manifest: Manifest, outcome: Outcome) -> None:
+        metadata = manifest["metadata"]
+        key = (kind.name, *_key(manifest))
+        if metadata.get("deletionTimestamp") or self._waits(key, outcome):
+            return
+        try:
+            await self._writer.delete(kind, metadata.get("namespace", ""), metadata["name"], metadata["uid"])
+        except ApiError as error:
+            self._failed(work, key, "delete", error, outcome)
+        else:
+            self._objects.drop(kind, metadata["uid"])
+            self._succeeded(key, "delete")
+            outcome.deleted += 1
+
+    # --- Failures ----------------------------------------------------------------------------------------------------
+
+    def _waits(self, key: Key, outcome: Outcome) -> bool:
+        trouble = self._trouble.get(key)
+        if trouble is None or (wait := trouble.next_try - self._clock()) <= 0:
+            return False
+        outcome.merge(Outcome(findings=[trouble.finding], retry_after_seconds=wait))
+        return True
+
+    def _failed(self, work: Work, key: Key, action: str, error: ApiError, outcome: Outcome) -> None:
+        self._metrics.actions.labels(action, "error").inc()
+        known = self._trouble.get(key)
+        failures = known.failures + 1 if known is not None else 1
+        wait = min(_LAST_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2 ** (failures - 1)) * random.uniform(0.8, 1.2)  # noqa: S311
+        reason = "ApplyRefused" if error.refused else "ApplyFailed"
+        finding = Finding(work.ref, reason, f"{action} {key[0]} {key[2]}: {error}")
+        self._trouble[key] = _Trouble(failures, self._clock() + wait, finding)
+        outcome.merge(Outcome(findings=[finding], retry_after_seconds=wait))
+        _log.warning("%s: %s", work.ref, finding.message)
+
+    def _succeeded(self, key: Key, action: str) -> None:
+        self._trouble.pop(key, None)
+        self._metrics.actions.labels(action, "ok").inc()
+
+    def _forget_trouble(self, works: Sequence[Work]) -> None:
+        """Trouble of LLMDeployments that are gone must not pile up."""
+        current = {work.ref for work in works}
+        self._trouble = {key: trouble for key, trouble in self._trouble.items() if trouble.finding.object in current}
+
+
+def unwanted(work: Work, owned: Iterable[tuple[Kind, Manifest]]) -> Iterable[tuple[Kind, Manifest]]:
+    """Which objects of the LLMDeployment may go now.
+
+    A workload goes when the transition says so. What belongs to a workload (it has its name) goes with it, when it is
+    orphaned, or when the workload is rendered without it. Routing goes only when routing was rendered: what routers
+    use now stays otherwise.
+    """
+    wanted = {(kind_of(manifest), *_key(manifest)) for manifest in work.manifests}
+    rendered = {m["metadata"]["name"] for m in work.manifests if kind_of(m) == DEPLOYMENT}
+    routed = any(kind_of(manifest) in _ROUTING for manifest in work.manifests)
+    owned = list(owned)
+    going = set(work.prune)
+    staying = {m["metadata"]["name"] for kind, m in owned if kind == DEPLOYMENT} - going
+    for kind, manifest in owned:
+        name = manifest["metadata"]["name"]
+        if (kind, *_key(manifest)) in wanted:
+            continue
+        if kind == DEPLOYMENT:
+            goes = name in going
+        elif kind in _ROUTING:
+            goes = routed
+        else:
+            goes = name in rendered or name not in staying
+        if goes:
+            yield kind, manifest
+
+
+def _key(manifest: Manifest) -> tuple[str, str]:
+    metadata = manifest["metadata"]
+    return str(metadata.get("namespace", "")), str(metadata["name"])

@@ -1,0 +1,68 @@
+"""Conditions as the Kubernetes conventions want them: few, stable, and with a time that moves only with the status."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from plimsoll.api import Condition
+from plimsoll.planning.plan import Finding, Severity
+
+_MESSAGE_LENGTH = 2000
+ConditionStatus = Literal["True", "False", "Unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Aspect:
+    """A condition as it should be, without times."""
+
+    type: str
+    status: ConditionStatus
+    reason: str
+    message: str
+
+
+def when(holds: bool) -> ConditionStatus:
+    return "True" if holds else "False"
+
+
+def build(
+    aspects: Iterable[Aspect], before: Sequence[Condition], generation: int | None, now: datetime
+) -> tuple[Condition, ...]:
+    """Conditions from aspects; a condition whose status stays keeps its transition time."""
+    known = {condition.type: condition for condition in before}
+    built = []
+    for aspect in aspects:
+        old = known.get(aspect.type)
+        unchanged = old is not None and old.status == aspect.status
+        built.append(
+            Condition(
+                type=aspect.type,
+                status=aspect.status,
+                reason=aspect.reason,
+                message=_shortened(aspect.message),
+                last_transition_time=old.last_transition_time if unchanged and old is not None else now,
+                observed_generation=generation,
+            )
+        )
+    return tuple(built)
+
+
+def changed(before: Sequence[Condition], after: Sequence[Condition]) -> tuple[Condition, ...]:
+    """Conditions of `after` whose status or reason is new: what is worth an event."""
+    known = {condition.type: (condition.status, condition.reason) for condition in before}
+    return tuple(condition for condition in after if known.get(condition.type) != (condition.status, condition.reason))
+
+
+def errors(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings that keep an object from being used."""
+    return [finding for finding in findings if finding.severity is Severity.ERROR]
+
+
+def joined(findings: Iterable[Finding]) -> str:
+    """All messages as one text, each once."""
+    return "; ".join(dict.fromkeys(finding.message for finding in findings))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MESSAGE_LENGTH else f"{text[: _MESSAGE_LENGTH - 1]}…"

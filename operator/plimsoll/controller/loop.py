@@ -1,0 +1,259 @@
+"""The control loop: wait for a change, plan the whole fleet, take the step that is safe now, report.
+
+Level-triggered: a turn looks at the cluster as it is and never at what woke it. A lost wake-up costs minutes, since a
+turn also comes with the planning interval.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from plimsoll.api import PlacementPolicy
+from plimsoll.controller.apply import Applier, Outcome, Work
+from plimsoll.controller.debounce import debounce
+from plimsoll.controller.extract import owner_uid
+from plimsoll.controller.kinds import CONFIG_MAP
+from plimsoll.controller.metrics import Metrics
+from plimsoll.controller.planner_process import PlanFailure, PlannerProcess
+from plimsoll.controller.report import Reporter, Round
+from plimsoll.controller.settings import Settings
+from plimsoll.controller.status import Progress
+from plimsoll.controller.store import Store
+from plimsoll.planning import step_for
+from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Finding, FleetPlan
+from plimsoll.planning.snapshot import ObjectRef, Snapshot, Workload
+from plimsoll.planning.transition import ObservedRouting, Step
+from plimsoll.rendering import (
+    Manifest,
+    RenderError,
+    RenderMismatch,
+    render_deployment,
+    routed_at_from_config_map,
+    routing_name,
+    routing_table_from_config_map,
+    verify,
+)
+
+_log = logging.getLogger(__name__)
+_HTTP_ROUTE_PROPAGATION_SECONDS = 15.0
+_RETRY_SECONDS = 10.0
+"""After a round without a plan, or with a report that could not be written."""
+_MARGIN_SECONDS = 0.5
+
+
+class Loop:
+    """Turns, one after the other, for ever. Assumes that the store is synced."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        planner: PlannerProcess,
+        applier: Applier,
+        reporter: Reporter,
+        metrics: Metrics,
+        *,
+        gateway_api: bool,
+    ) -> None:
+        self._settings, self._store, self._planner = settings, store, planner
+        self._applier, self._reporter, self._metrics = applier, reporter, metrics
+        self._gateway_api = gateway_api
+        self._planned: tuple[Snapshot, FleetPlan] | None = None
+        self._full_plan_due = 0.0
+
+    async def run(self) -> None:
+        """Turn until cancelled. What goes wrong in a turn is logged and tried again."""
+        wait = 0.0
+        while True:
+            await self._wake(wait)
+            try:
+                wait = await self.turn()
+                self._metrics.rounds.labels("ok").inc()
+            except Exception:  # noqa: BLE001
+                # The one place that catches everything: a bug that one object triggers must not stop the fleet.
+                _log.exception("a turn of the control loop failed")
+                self._metrics.rounds.labels("error").inc()
+                wait = _RETRY_SECONDS
+
+    async def _wake(self, wait: float) -> None:
+        """Return when something has changed and the burst is over, or after `wait` seconds."""
+        try:
+            async with asyncio.timeout(wait):
+                await self._store.wait_dirty()
+        except TimeoutError:
+            pass
+        else:
+            await debounce(
+                lambda: self._store.changes, self._settings.debounce_idle_seconds, self._settings.debounce_cap_seconds
+            )
+        self._store.clear_dirty()
+
+    async def turn(self) -> float:
+        """One turn. Returns after how many seconds the next is due although nothing changes."""
+        snapshot = self._store.snapshot(gateway_api=self._gateway_api)
+        policy = snapshot.policy or PlacementPolicy.implied()
+        fleet = await self._plan(snapshot, policy)
+        if fleet is None:
+            return _RETRY_SECONDS
+        applied = policy.spec.approval == "Automatic"
+        progress, works, wait = self._steps(fleet, snapshot)
+        outcome = Outcome()
+        if applied:
+            with self._metrics.apply_seconds.time():
+                outcome = await self._applier.run(works)
+            progress = _with_findings(progress, outcome.findings)
+        told = await self._reporter.report(
+            Round(fleet, snapshot, progress, applied, _sentence(outcome, applied=applied))
+        )
+        self._measure(fleet)
+        full_plan = self._full_plan_due - time.monotonic()
+        due = [full_plan, wait, outcome.retry_after_seconds, None if told else _RETRY_SECONDS]
+        return max(0.1, min(seconds for seconds in due if seconds is not None))
+
+    # --- Planning ----------------------------------------------------------------------------------------------------
+
+    async def _plan(self, snapshot: Snapshot, policy: PlacementPolicy) -> FleetPlan | None:
+        """The plan to follow: a new one, or the previous one when nothing has changed or there is no new one."""
+        now = time.monotonic()
+        if self._planned is not None and self._planned[0] == snapshot and now < self._full_plan_due:
+            return self._planned[1]
+        with self._metrics.plan_seconds.time():
+            answer = await self._planner.plan(snapshot)
+        if isinstance(answer, PlanFailure):
+            self._metrics.plan_results.labels(answer.reason.value).inc()
+            _log.error("no plan: %s", answer.message)
+            await self._reporter.report_failure(answer, snapshot)
+            # The previous plan stays, but not for what has changed or gone since: that would undo what people did.
+            self._full_plan_due = now + _RETRY_SECONDS
+            return _still_valid(self._planned[1], snapshot) if self._planned is not None else None
+        self._metrics.plan_results.labels("ok").inc()
+        self._planned = (snapshot, answer)
+        self._full_plan_due = now + policy.spec.planning.interval_seconds * random.uniform(0.9, 1.1)  # noqa: S311
+        return answer
+
+    # --- Steps -------------------------------------------------------------------------------------------------------
+
+    def _steps(
+        self, fleet: FleetPlan, snapshot: Snapshot
+    ) -> tuple[dict[ObjectRef, Progress], list[Work], float | None]:
+        """What is safe now for each LLMDeployment, the objects that it means, and when time alone allows more."""
+        running: dict[tuple[str, str], list[Workload]] = {}
+        for workload in snapshot.workloads:
+            running.setdefault((workload.namespace, workload.deployment), []).append(workload)
+        documents = self._store.live_by_name(CONFIG_MAP)
+        now = datetime.now(UTC)
+        progress: dict[ObjectRef, Progress] = {}
+        works: list[Work] = []
+        waits: list[float] = []
+        for plan in fleet.deployments:
+            own = tuple(running.get((plan.ref.namespace, plan.ref.name), ()))
+            document = documents.get((plan.ref.namespace, routing_name(plan.ref.name)))
+            observed = observed_routing(document, plan, now)
+            propagation = self._propagation(plan)
+            step = step_for(plan, own, observed, propagation)
+            young = observed is not None and observed.age_seconds < propagation
+            if observed is not None and young and (step.waiting_for or _leftover(plan, own)):
+                waits.append(propagation - observed.age_seconds + _MARGIN_SECONDS)
+            findings: tuple[Finding, ...] = ()
+            try:
+                manifests = self._render(fleet, plan, step, observed, document, now)
+            except (RenderError, RenderMismatch) as error:
+                findings = (Finding(plan.ref, _render_reason(error), str(error)),)
+                _log.error("%s: %s", plan.ref, error)
+            else:
+                if plan.state is not DeploymentState.HELD:
+                    works.append(Work(plan.ref, plan.resource.metadata.uid or "", manifests, step.prune))
+            progress[plan.ref] = Progress(plan, step, own, findings)
+        return progress, works, min(waits, default=None)
+
+    def _render(
+        self,
+        fleet: FleetPlan,
+        plan: DeploymentPlan,
+        step: Step,
+        observed: ObservedRouting | None,
+        document: Mapping[str, Any] | None,
+        now: datetime,
+    ) -> tuple[Manifest, ...]:
+        routed_at = now
+        if observed is not None and step.routing == observed.table and document is not None:
+            routed_at = routed_at_from_config_map(document) or now
+        text = routed_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        manifests = render_deployment(fleet, plan, step, text, gateway_api=self._gateway_api)
+        verify(plan, step, manifests)
+        return manifests
+
+    def _propagation(self, plan: DeploymentPlan) -> float:
+        """How long its routers may take. A gateway watches; a mounted ConfigMap comes with the kubelet."""
+        routing = plan.resource.spec.routing
+        if self._gateway_api and routing.http_route is not None and not routing.vllm_router:
+            return min(_HTTP_ROUTE_PROPAGATION_SECONDS, self._settings.propagation_seconds)
+        return self._settings.propagation_seconds
+
+    def _measure(self, fleet: FleetPlan) -> None:
+        states = [plan.state for plan in fleet.deployments]
+        for state in DeploymentState:
+            self._metrics.deployments.labels(state.value).set(states.count(state))
+        self._metrics.cost_per_hour.set(fleet.cost_per_hour)
+        self._metrics.pool_gpus.clear()
+        for pool in fleet.pools:
+            uses = {
+                "total": pool.gpus,
+                "allocatable": pool.gpus_allocatable,
+                "plimsoll": pool.gpus_running,
+                "others": pool.gpus_used_by_others,
+                "planned": pool.gpus_planned,
+            }
+            for use, gpus in uses.items():
+                self._metrics.pool_gpus.labels(pool.name, use).set(gpus)
+
+
+def observed_routing(document: Mapping[str, Any] | None, plan: DeploymentPlan, now: datetime) -> ObservedRouting | None:
+    """The routing that the cluster has for a deployment; None when there is none that can be read."""
+    if document is None or owner_uid(document) != plan.resource.metadata.uid:
+        return None
+    table = routing_table_from_config_map(document)
+    if table is None:
+        return None
+    routed_at = routed_at_from_config_map(document)
+    age = (now - routed_at).total_seconds() if routed_at is not None else 0.0
+    return ObservedRouting(table, max(0.0, age))
+
+
+def _leftover(plan: DeploymentPlan, own: Sequence[Workload]) -> bool:
+    """Whether more runs than is planned."""
+    wanted = {item.name: item.replicas for item in plan.placements}
+    return any(workload.replicas > wanted.get(workload.name, 0) for workload in own)
+
+
+def _still_valid(fleet: FleetPlan, snapshot: Snapshot) -> FleetPlan:
+    """The part of an older plan that nobody has overruled since: same objects, same generations."""
+    present = {(item.metadata.uid, item.metadata.generation) for item in snapshot.deployments}
+    kept = (
+        plan for plan in fleet.deployments if (plan.resource.metadata.uid, plan.resource.metadata.generation) in present
+    )
+    return replace(fleet, deployments=tuple(kept))
+
+
+def _with_findings(progress: Mapping[ObjectRef, Progress], findings: Sequence[Finding]) -> dict[ObjectRef, Progress]:
+    by_ref: dict[ObjectRef, list[Finding]] = {}
+    for finding in findings:
+        by_ref.setdefault(finding.object, []).append(finding)
+    return {ref: replace(item, findings=(*item.findings, *by_ref.get(ref, ()))) for ref, item in progress.items()}
+
+
+def _render_reason(error: Exception) -> str:
+    return "RenderMismatch" if isinstance(error, RenderMismatch) else "RenderFailed"
+
+
+def _sentence(outcome: Outcome, *, applied: bool) -> str:
+    if not applied:
+        return "approval is Recommend: the plan is reported and not applied"
+    if outcome.findings:
+        return "some objects could not be written; see the LLMDeployments' conditions"
+    return "the cluster follows the plan"

@@ -1,0 +1,57 @@
+"""Every metric of the operator, in one place. No label grows with the number of objects."""
+
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+@dataclass(slots=True)
+class Metrics:
+    """Metrics in a registry of their own, so that several operators can live in one test process."""
+
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    feed_events: Counter = field(init=False)
+    feed_last_event: Gauge = field(init=False)
+    store_objects: Gauge = field(init=False)
+    audit_drift: Counter = field(init=False)
+    plan_seconds: Histogram = field(init=False)
+    plan_results: Counter = field(init=False)
+    actions: Counter = field(init=False)
+    apply_seconds: Histogram = field(init=False)
+    api_requests: Counter = field(init=False)
+    events: Counter = field(init=False)
+    deployments: Gauge = field(init=False)
+    cost_per_hour: Gauge = field(init=False)
+    pool_gpus: Gauge = field(init=False)
+    rounds: Counter = field(init=False)
+    loop_lag_seconds: Gauge = field(init=False)
+    synced: Gauge = field(init=False)
+
+    def __post_init__(self) -> None:
+        r = self.registry
+        self.feed_events = Counter("plimsoll_feed_events", "Watch events received.", ["kind"], registry=r)
+        self.feed_last_event = Gauge(
+            "plimsoll_feed_last_event_timestamp_seconds", "When the last event of a kind came.", ["kind"], registry=r
+        )
+        self.store_objects = Gauge("plimsoll_store_objects", "Objects known.", ["kind"], registry=r)
+        self.audit_drift = Counter(
+            "plimsoll_audit_drift", "Differences between store and API server.", ["kind", "type"], registry=r
+        )
+        self.plan_seconds = Histogram("plimsoll_plan_seconds", "Duration of planning.", registry=r, buckets=_SECONDS)
+        self.plan_results = Counter("plimsoll_plan_result", "Planning rounds by outcome.", ["result"], registry=r)
+        self.actions = Counter("plimsoll_actions", "Writes by action and outcome.", ["action", "result"], registry=r)
+        self.apply_seconds = Histogram(
+            "plimsoll_apply_seconds", "Duration of a round's writes.", registry=r, buckets=_SECONDS
+        )
+        self.api_requests = Counter(
+            "plimsoll_api_requests", "Requests of the apply side by verb and status code.", ["verb", "code"], registry=r
+        )
+        self.events = Counter("plimsoll_events", "Kubernetes Events by outcome.", ["result"], registry=r)
+        self.deployments = Gauge("plimsoll_deployments", "LLMDeployments by state.", ["state"], registry=r)
+        self.cost_per_hour = Gauge("plimsoll_cost_per_hour", "Cost of the plan per hour.", registry=r)
+        self.pool_gpus = Gauge("plimsoll_pool_gpus", "GPUs of a pool by use.", ["pool", "use"], registry=r)
+        self.rounds = Counter("plimsoll_rounds", "Turns of the control loop by outcome.", ["result"], registry=r)
+        self.loop_lag_seconds = Gauge("plimsoll_loop_lag_seconds", "How late the event loop runs.", registry=r)
+        self.synced = Gauge("plimsoll_synced", "1 when every kind is known completely.", registry=r)

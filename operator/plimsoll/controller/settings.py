@@ -1,0 +1,87 @@
+"""All knobs of the operator process, from the environment. The chart sets it; the defaults suit most clusters."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Self
+
+
+class SettingsError(ValueError):
+    """An environment variable holds something that does not fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Knobs. `PLIMSOLL_<NAME>` in the environment overrides each."""
+
+    namespace: str = "plimsoll-system"
+    """Where the operator itself runs."""
+    health_host: str = "0.0.0.0"  # noqa: S104  (probes and Prometheus come from outside the pod)
+    health_port: int = 8080
+    """Serves /healthz, /readyz and /metrics; 0 picks a free port."""
+    debounce_idle_seconds: float = 0.5
+    """Planning starts when nothing has changed for that long …"""
+    debounce_cap_seconds: float = 3.0
+    """… or that long after the first change."""
+    plan_deadline_seconds: float = 30.0
+    """A planning round that takes longer is killed; the previous plan stays."""
+    audit_interval_seconds: float = 300.0
+    """How often the store is compared with the API server."""
+    propagation_seconds: float = 150.0
+    """How long routers may take to see a new routing ConfigMap; old pods stay that long."""
+    in_flight: int = 16
+    """Writes that may be under way at once."""
+    rate_per_second: float = 200.0
+    rate_burst: int = 300
+    log_level: str = "INFO"
+    log_format: str = "json"
+    """json or text."""
+
+    def __post_init__(self) -> None:
+        positive = (
+            "debounce_idle_seconds",
+            "debounce_cap_seconds",
+            "plan_deadline_seconds",
+            "audit_interval_seconds",
+            "in_flight",
+            "rate_per_second",
+            "rate_burst",
+        )
+        for name in positive:
+            if getattr(self, name) <= 0:
+                raise SettingsError(f"{variable(name)}={getattr(self, name)}: must be above 0")
+        if not 0 <= self.health_port <= 65535:
+            raise SettingsError(f"{variable('health_port')}={self.health_port}: must be a port, 0 to 65535")
+        if self.log_level not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+            raise SettingsError(f"{variable('log_level')}={self.log_level}: must be DEBUG, INFO, WARNING or ERROR")
+        if self.log_format not in {"json", "text"}:
+            raise SettingsError(f"{variable('log_format')}={self.log_format}: must be json or text")
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """Settings from environment variables.
+
+        Raises:
+            SettingsError: names the variable, its value and what would be accepted.
+        """
+        source = os.environ if environment is None else environment
+        values: dict[str, str | int | float] = {}
+        for item in fields(cls):
+            text = source.get(variable(item.name), "")
+            if not text:
+                continue
+            convert = {int: int, float: float}.get(type(item.default), str)
+            try:
+                values[item.name] = convert(text)
+            except ValueError:
+                what = "a whole number" if convert is int else "a number"
+                raise SettingsError(f"{variable(item.name)}={text}: must be {what}") from None
+        return cls(**values)  # type: ignore[arg-type]  # the conversion above follows the defaults' types
+
+    def __str__(self) -> str:
+        return " ".join(f"{item.name}={getattr(self, item.name)}" for item in fields(self))
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"PLIMSOLL_{name.upper()}"

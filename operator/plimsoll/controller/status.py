@@ -1,0 +1,352 @@
+"""What each kind's status should say after a round. Pure: plan, running state and the status so far in, status out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from plimsoll.api import InferenceSLO, ModelProfile, PlacementPolicy
+from plimsoll.api.common import PlanReference
+from plimsoll.api.gpunodepool import GPUCounts, GPUNodePoolStatus
+from plimsoll.api.inferenceslo import ClassAttainment, InferenceSLOStatus
+from plimsoll.api.llmdeployment import (
+    LatencyReport,
+    LLMDeploymentStatus,
+    Parallelism,
+    PlacementStatus,
+    ReplicaCounts,
+    TrafficShare,
+    TrafficStatus,
+)
+from plimsoll.api.modelprofile import ModelProfileStatus
+from plimsoll.api.placementpolicy import PlacementPolicyStatus
+from plimsoll.controller.conditions import Aspect, build, errors, joined, when
+from plimsoll.planning.plan import ClassPlan, DeploymentPlan, DeploymentState, Finding, FleetPlan, Placement, PoolPlan
+from plimsoll.planning.snapshot import Workload
+from plimsoll.planning.transition import Step
+
+_USED_BY, _CLASSES = 64, 256
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the round did for one LLMDeployment."""
+
+    plan: DeploymentPlan
+    step: Step
+    workloads: tuple[Workload, ...]
+    findings: tuple[Finding, ...]
+    """What went wrong after planning: rendering, verifying, applying."""
+
+
+def deployment_status(
+    progress: Progress, before: LLMDeploymentStatus, generation: int, plan_name: str, now: datetime, *, applied: bool
+) -> LLMDeploymentStatus:
+    """Status of an LLMDeployment that parses."""
+    plan = progress.plan
+    running = {workload.name: workload for workload in progress.workloads}
+    aspects = _aspects(progress, running, applied=applied)
+    conditions = build(aspects, before.conditions, generation, now)
+    if plan.state is DeploymentState.HELD:
+        # Nothing was decided: what runs still runs, so the last figures stay, with the present readiness.
+        kept = tuple(_with_ready(item, running) for item in before.placements)
+        return before.model_copy(
+            update={
+                "observed_generation": generation,
+                "conditions": conditions,
+                "placements": kept,
+                "replicas": _replicas_text(kept) if kept else None,
+            }
+        )
+    placements = tuple(_placement(item, running) for item in plan.placements)
+    same = _decision(placements) == _decision(before.placements) and before.plan_ref is not None
+    unserved = any(item.unserved > 0 for item in plan.classes)
+    return LLMDeploymentStatus(
+        observed_generation=generation,
+        conditions=conditions,
+        models_in_use=_models_text(plan.placements),
+        gpus=plan.gpus,
+        replicas=_replicas_text(placements),
+        cost_per_hour=money(plan.cost_per_hour),
+        slo="Overloaded" if unserved else "Predicted" if not _missed(plan.classes) else "Missed",
+        placements=placements,
+        traffic=tuple(_traffic(item) for item in plan.classes),
+        plan_ref=before.plan_ref if same else PlanReference(name=plan_name) if plan_name else None,
+        plan_time=before.plan_time if same else now if plan_name else None,
+    )
+
+
+def _aspects(progress: Progress, running: Mapping[str, Workload], *, applied: bool) -> list[Aspect]:
+    plan, step = progress.plan, progress.step
+    planned_errors, later_errors = errors(plan.findings), errors(progress.findings)
+    planned = plan.state is DeploymentState.PLANNED
+    serving, why = _serving(progress, running)
+    aspects = [_ready(progress, serving, why), _planned(plan, planned_errors, applied=applied)]
+    if plan.state is not DeploymentState.HELD:
+        aspects.append(_slo_met(plan))
+        moving = bool(step.waiting_for or step.prune)
+        waits = joined_sentences(step.waiting_for) or "obsolete placements are being removed"
+        aspects.append(
+            Aspect("Rebalancing", "True", "InTransition", waits)
+            if moving and applied
+            else Aspect("Rebalancing", "False", "Settled" if applied else "NotApplied", _settled_text(applied))
+        )
+    stalled = (planned_errors if not planned else []) + [f for f in later_errors if f.reason != "ApplyFailed"]
+    if stalled:
+        aspects.append(Aspect("Stalled", "True", stalled[0].reason, joined(stalled)))
+    return aspects
+
+
+def _settled_text(applied: bool) -> str:
+    return "the plan is in place" if applied else "the policy's approval is Recommend: plans are not applied"
+
+
+def _ready(progress: Progress, serving: bool, why: str) -> Aspect:
+    plan = progress.plan
+    if plan.state is not DeploymentState.PLANNED:
+        found = errors(plan.findings) or list(plan.findings)
+        reason = found[0].reason if found else "NotPlanned"
+        return Aspect("Ready", "False", reason, joined(found) or "not planned")
+    if serving:
+        return Aspect("Ready", "True", "Serving", "all routed placements have Ready pods")
+    trouble = errors(progress.findings)
+    if trouble:
+        return Aspect("Ready", "False", trouble[0].reason, joined(trouble))
+    return Aspect("Ready", "False", "WaitingForPods", why)
+
+
+def _serving(progress: Progress, running: Mapping[str, Workload]) -> tuple[bool, str]:
+    """Whether every traffic class is routed to Ready pods only; otherwise why not."""
+    table = progress.step.routing
+    if table is None:
+        return False, joined_sentences(progress.step.waiting_for) or "nothing is routed yet"
+    missing = {traffic.name for traffic in progress.plan.resource.spec.traffic} - {item.name for item in table.classes}
+    if missing:
+        return False, f"no Ready placement serves {', '.join(sorted(missing))}"
+    routed = {backend.placement for item in table.classes for backend in item.backends}
+    down = sorted(name for name in routed if name not in running or running[name].ready_replicas < 1)
+    return not down, f"no pod of {', '.join(down)} is Ready" if down else ""
+
+
+def _planned(plan: DeploymentPlan, found: Sequence[Finding], *, applied: bool) -> Aspect:
+    if plan.state is DeploymentState.PLANNED:
+        warnings = joined(plan.findings)
+        count = len(plan.placements)
+        figures = (
+            f"{count} placement{'' if count == 1 else 's'}, {plan.gpus} GPUs, {money(plan.cost_per_hour)} per hour"
+        )
+        message = f"{figures}; {warnings}" if warnings else figures
+        return Aspect("Planned", "True", "Planned" if applied else "AwaitingApproval", message)
+    reason = found[0].reason if found else str(plan.state)
+    return Aspect("Planned", "False", reason, joined(found) or "not planned")
+
+
+def _slo_met(plan: DeploymentPlan) -> Aspect:
+    over = [item for item in plan.classes if item.unserved > 0]
+    if over:
+        parts = [f"{item.name}: {item.unserved:.1%} of the traffic is not served" for item in over]
+        return Aspect("SLOMet", "False", "Overloaded", joined_sentences(parts))
+    missed = _missed(plan.classes)
+    if missed:
+        return Aspect("SLOMet", "False", "TargetMissed", joined_sentences(missed))
+    return Aspect("SLOMet", "True", "Predicted", "every target is met as predicted")
+
+
+def _missed(classes: Sequence[ClassPlan]) -> list[str]:
+    return [
+        f"{item.name}: {figure.metric} is predicted at {_milliseconds(figure.predicted_milliseconds)} ms, "
+        f"target {figure.target_milliseconds:g} ms"
+        for item in classes
+        for figure in item.latency
+        if figure.target_milliseconds is not None and figure.predicted_milliseconds > figure.target_milliseconds
+    ]
+
+
+def _placement(item: Placement, running: Mapping[str, Workload]) -> PlacementStatus:
+    option = item.option
+    return PlacementStatus(
+        name=item.name,
+        model=option.model,
+        precision=option.precision,
+        pool=option.pool,
+        parallelism=Parallelism(tensor=option.parallelism.tensor, pipeline=option.parallelism.pipeline),
+        replicas=ReplicaCounts(desired=item.replicas, ready=_ready_replicas(item.name, running)),
+        shares=tuple(TrafficShare(traffic=share.traffic, value=ratio(share.value)) for share in item.shares),
+        image=option.image or None,
+    )
+
+
+def _with_ready(item: PlacementStatus, running: Mapping[str, Workload]) -> PlacementStatus:
+    counts = item.replicas.model_copy(update={"ready": _ready_replicas(item.name, running)})
+    return item.model_copy(update={"replicas": counts})
+
+
+def _ready_replicas(name: str, running: Mapping[str, Workload]) -> int:
+    return running[name].ready_replicas if name in running else 0
+
+
+def _decision(placements: Sequence[PlacementStatus]) -> list[tuple[object, ...]]:
+    return sorted((item.name, item.replicas.desired, item.shares) for item in placements)
+
+
+def _models_text(placements: Sequence[Placement]) -> str | None:
+    names = dict.fromkeys(f"{item.option.model} {item.option.precision}" for item in placements)
+    return ", ".join(names)[:256] or None
+
+
+def _replicas_text(placements: Sequence[PlacementStatus]) -> str:
+    return f"{sum(item.replicas.ready for item in placements)}/{sum(item.replicas.desired for item in placements)}"
+
+
+def _traffic(item: ClassPlan) -> TrafficStatus:
+    reports = {
+        figure.metric: LatencyReport(predicted_milliseconds=_milliseconds(figure.predicted_milliseconds))
+        for figure in item.latency
+    }
+    return TrafficStatus(
+        name=item.name,
+        requests_per_minute=round(item.requests_per_minute),
+        ttft=reports.get("ttft"),
+        tpot=reports.get("tpot"),
+        end_to_end=reports.get("endToEnd"),
+        unserved=ratio(item.unserved),
+    )
+
+
+# --- The other kinds -------------------------------------------------------------------------------------------------
+
+
+def pool_status(plan: PoolPlan, before: GPUNodePoolStatus, generation: int, now: datetime) -> GPUNodePoolStatus:
+    """Status of a pool that is usable, as far as its nodes are."""
+    found = errors(plan.findings)
+    if found:
+        ready = Aspect("Ready", "False", found[0].reason, joined(plan.findings))
+    else:
+        product = f" of product {plan.product}" if plan.product else ""
+        text = f"{plan.nodes} nodes, {plan.gpus} GPUs{product}"
+        warnings = joined(plan.findings)
+        ready = Aspect("Ready", "True", "NodesFound", f"{text}; {warnings}" if warnings else text)
+    return GPUNodePoolStatus(
+        observed_generation=generation,
+        conditions=build([_accepted(()), ready], before.conditions, generation, now),
+        nodes=plan.nodes,
+        gpus=GPUCounts(
+            total=plan.gpus,
+            allocatable=plan.gpus_allocatable,
+            used_by_plimsoll=plan.gpus_running,
+            used_by_others=plan.gpus_used_by_others,
+            free=max(0, plan.gpus_allocatable - plan.gpus_running - plan.gpus_used_by_others),
+        ),
+        product=plan.product or None,
+    )
+
+
+def slo_status(
+    slo: InferenceSLO, fleet: FleetPlan, before: InferenceSLOStatus, findings: Sequence[Finding], now: datetime
+) -> InferenceSLOStatus:
+    """Status of an InferenceSLO: which traffic classes refer to it."""
+    generation = slo.metadata.generation
+    classes = [
+        ClassAttainment(deployment=plan.resource.name, traffic=traffic.name)
+        for plan in fleet.deployments
+        if plan.resource.namespace == slo.namespace
+        for traffic in plan.resource.spec.traffic
+        if traffic.slo_ref is not None and traffic.slo_ref.name == slo.name
+    ]
+    users = f"{len(classes)} traffic classes refer to it" if classes else "no traffic class refers to it"
+    return InferenceSLOStatus(
+        observed_generation=generation,
+        conditions=build(_accepted_and_ready(findings, users), before.conditions, generation, now),
+        classes=tuple(classes[:_CLASSES]),
+    )
+
+
+def profile_status(
+    profile: ModelProfile, fleet: FleetPlan, before: ModelProfileStatus, findings: Sequence[Finding], now: datetime
+) -> ModelProfileStatus:
+    """Status of a ModelProfile: who names the model."""
+    model, generation = profile.spec.model, profile.metadata.generation
+    users = [
+        plan.resource.reference
+        for plan in fleet.deployments
+        if any(candidate.name == model for candidate in plan.resource.spec.models)
+    ]
+    text = f"{len(users)} LLMDeployments name the model" if users else "no LLMDeployment names the model"
+    return ModelProfileStatus(
+        observed_generation=generation,
+        conditions=build(_accepted_and_ready(findings, text), before.conditions, generation, now),
+        used_by=tuple(users[:_USED_BY]),
+    )
+
+
+def policy_status(
+    policy: PlacementPolicy,
+    fleet: FleetPlan,
+    before: PlacementPolicyStatus,
+    plan_name: str,
+    findings: Sequence[Finding],
+    now: datetime,
+    *,
+    message: str,
+) -> PlacementPolicyStatus:
+    """Status of the policy. It tells when the decision last changed, not when it was last looked at.
+
+    `nextPlanningTime` stays empty, since nothing is written at rest.
+    """
+    generation = policy.metadata.generation
+    same = before.last_plan_ref is not None and before.last_plan_ref.name == plan_name
+    return PlacementPolicyStatus(
+        observed_generation=generation,
+        conditions=build(_accepted_and_ready(findings, "in force"), before.conditions, generation, now),
+        last_plan_ref=PlanReference(name=plan_name) if plan_name else before.last_plan_ref,
+        last_plan_time=before.last_plan_time if same or not plan_name else now,
+        cost_per_hour=money(fleet.cost_per_hour),
+        message=message,
+    )
+
+
+def refused_aspects(findings: Sequence[Finding]) -> list[Aspect]:
+    """Aspects of an object that does not parse or cannot be used."""
+    found = errors(findings)
+    reason, text = (found[0].reason, joined(found)) if found else ("Refused", "it cannot be used")
+    return [
+        Aspect("Accepted", "False", reason, text),
+        Aspect("Ready", "False", reason, text),
+        Aspect("Stalled", "True", reason, text),
+    ]
+
+
+def _accepted_and_ready(findings: Sequence[Finding], text: str) -> list[Aspect]:
+    found = errors(findings)
+    if found:
+        return [_accepted(()), Aspect("Ready", "False", found[0].reason, joined(findings))]
+    warnings = joined(findings)
+    return [_accepted(()), Aspect("Ready", "True", "Accepted", f"{text}; {warnings}" if warnings else text)]
+
+
+def _accepted(found: Sequence[Finding]) -> Aspect:
+    reason = found[0].reason if found else "Valid"
+    return Aspect("Accepted", when(not found), reason, joined(found) or "every field is valid")
+
+
+# --- Figures ---------------------------------------------------------------------------------------------------------
+
+
+def money(amount: float) -> Decimal:
+    """An amount with two decimals."""
+    return Decimal(f"{max(0.0, amount):.2f}")
+
+
+def ratio(value: float) -> Decimal:
+    """A share with three decimals, without trailing zeros."""
+    text = f"{min(1.0, max(0.0, value)):.3f}".rstrip("0").rstrip(".")
+    return Decimal(text)
+
+
+def _milliseconds(value: float) -> int:
+    """Rounded to two digits: predictions are no better than that, and status is no metrics stream."""
+    return max(0, int(float(f"{min(value, 1_000_000.0):.2g}")))
+
+
+def joined_sentences(parts: Sequence[str]) -> str:
+    return "; ".join(parts)

@@ -1,0 +1,136 @@
+"""What the operator believes about the cluster: one frozen value per object, fed by watch events and by its own writes.
+
+Level-triggered: nobody asks which event changed what, only whether anything that matters has changed.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from plimsoll.api import GPUNodePool, InferenceSLO, LLMDeployment, ModelProfile, PlacementPolicy
+from plimsoll.api.placementpolicy import POLICY_NAME
+from plimsoll.controller.extract import Absent, Facts, Manifest, OwnedFacts, PlanRecord, facts_of, live_part
+from plimsoll.controller.kinds import ALL, Kind
+from plimsoll.planning.snapshot import InvalidObject, NodeFacts, PodFacts, Snapshot, Workload
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One object: what matters of it, and the raw parts that comparing and reporting need."""
+
+    facts: Facts
+    live: Manifest | None
+    resource_version: str
+
+
+class Store:
+    """Objects by kind and uid. Belongs to the event loop's thread."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Kind, dict[str, Entry]] = {kind: {} for kind in ALL}
+        self._dirty = asyncio.Event()
+        self.changes = 0
+        """Grows with every change that matters."""
+
+    # --- Feeding -----------------------------------------------------------------------------------------------------
+
+    def put(self, kind: Kind, manifest: Manifest) -> bool:
+        """Take an object as it is now. Returns whether anything that matters has changed.
+
+        A version older than the known one is ignored: an answer to Plimsoll's own write may overtake the watch.
+        """
+        metadata = manifest.get("metadata") or {}
+        uid, version = str(metadata.get("uid", "")), str(metadata.get("resourceVersion", ""))
+        entries = self._entries[kind]
+        known = entries.get(uid)
+        if known is not None and _older(version, known.resource_version):
+            return False
+        facts = facts_of(kind, manifest)
+        live = None if isinstance(facts, Absent) else live_part(kind, manifest)
+        entries[uid] = Entry(facts, live, version)
+        return self._compare(known.facts if known is not None else Absent(), facts)
+
+    def drop(self, kind: Kind, uid: str) -> bool:
+        """Forget an object. Returns whether anything that matters has changed."""
+        gone = self._entries[kind].pop(uid, None)
+        return gone is not None and self._compare(gone.facts, Absent())
+
+    def _compare(self, before: Facts, after: Facts) -> bool:
+        if before == after or PlanRecord in (type(before), type(after)):
+            return False
+        self.changes += 1
+        self._dirty.set()
+        return True
+
+    def touch(self) -> None:
+        """Ask for another turn although nothing has changed."""
+        self._dirty.set()
+
+    # --- Waking ------------------------------------------------------------------------------------------------------
+
+    async def wait_dirty(self) -> None:
+        """Return when something that matters has changed since `clear_dirty`."""
+        await self._dirty.wait()
+
+    def clear_dirty(self) -> None:
+        self._dirty.clear()
+
+    @property
+    def dirty(self) -> bool:
+        return self._dirty.is_set()
+
+    # --- Reading -----------------------------------------------------------------------------------------------------
+
+    def uids(self, kind: Kind) -> frozenset[str]:
+        return frozenset(self._entries[kind])
+
+    def counts(self) -> Mapping[str, int]:
+        return {kind.name: len(entries) for kind, entries in self._entries.items()}
+
+    def live(self, kind: Kind) -> list[Manifest]:
+        """The raw objects of a kind, sorted by namespace and name."""
+        found = [entry.live for entry in self._entries[kind].values() if entry.live is not None]
+        return sorted(found, key=lambda m: (m["metadata"].get("namespace", ""), m["metadata"]["name"]))
+
+    def live_by_name(self, kind: Kind) -> dict[tuple[str, str], Manifest]:
+        """The raw objects of a kind by (namespace, name)."""
+        return {(m["metadata"].get("namespace", ""), m["metadata"]["name"]): m for m in self.live(kind)}
+
+    def snapshot(self, *, gateway_api: bool = False) -> Snapshot:
+        """Everything that a plan depends on; equal facts give equal snapshots, whatever the order they came in."""
+        policies = [policy for policy in self._all(PlacementPolicy) if policy.name == POLICY_NAME]
+        return Snapshot(
+            deployments=tuple(sorted(self._all(LLMDeployment), key=_reference)),
+            pools=tuple(sorted(self._all(GPUNodePool), key=_reference)),
+            slos=tuple(sorted(self._all(InferenceSLO), key=_reference)),
+            profiles=tuple(sorted(self._all(ModelProfile), key=_reference)),
+            policy=policies[0] if policies else None,
+            nodes=tuple(sorted(self._all(NodeFacts), key=lambda node: node.name)),
+            pods=tuple(sorted(self._all(PodFacts), key=lambda pod: (pod.namespace, pod.name, pod.uid))),
+            workloads=tuple(sorted(self._workloads(), key=lambda w: (w.namespace, w.name, w.uid))),
+            invalid=tuple(sorted(self._all(InvalidObject), key=lambda invalid: invalid.ref)),
+            gateway_api=gateway_api,
+        )
+
+    def _all(self, type_: type[T]) -> list[T]:
+        return [
+            entry.facts
+            for entries in self._entries.values()
+            for entry in entries.values()
+            if isinstance(entry.facts, type_)
+        ]
+
+    def _workloads(self) -> list[Workload]:
+        return [facts.workload for facts in self._all(OwnedFacts) if facts.workload is not None]
+
+
+def _reference(resource: LLMDeployment | GPUNodePool | InferenceSLO | ModelProfile) -> str:
+    return resource.reference
+
+
+def _older(version: str, known: str) -> bool:
+    """Whether a resource version is older. Versions are opaque in principle; where both are numbers, they grow."""
+    return version.isdecimal() and known.isdecimal() and int(version) < int(known)

@@ -1,0 +1,102 @@
+"""Which answer to follow: stay with what runs unless that fails the objectives or a change saves enough."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from plimsoll.allocation import Allocation, AllocationProblem, check, solve_greedy
+from plimsoll.allocation.problem import Bools, Floats
+from plimsoll.planning.fleet import only_running
+
+MINIMAL_SAVING = 0.05
+"""A deployment moves for its cost alone only if that saves this part of it."""
+TOLERANCE = 1e-6
+
+
+class PlanRejectedError(Exception):
+    """The independent checker found the solver's answer to break a limit. Nothing of it may be applied."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decision:
+    """The answer, and which deployments are short of what their limits allow (mask, D)."""
+
+    allocation: Allocation
+    short: Bools
+
+
+def decide(problem: AllocationProblem) -> Decision:
+    """Solve, prefer to stay per deployment, and check independently.
+
+    A deployment keeps to its running replicas (or fewer of them) while they serve all its classes and no other answer is
+    cheaper by `MINIMAL_SAVING`. So a plan that is applied is its own plan: at rest nothing moves.
+
+    Raises:
+        PlanRejectedError: when `allocation.check` finds a violation.
+    """
+    everyone = np.ones(len(problem.deployment_min_replicas), dtype=bool)
+    stay = solve_greedy(only_running(problem, everyone))
+    free = solve_greedy(problem)
+    moves = _short(problem, stay) | _below_minimum(problem, stay, free)
+    moves |= _costs(problem, free) < (1 - MINIMAL_SAVING) * _costs(problem, stay) - TOLERANCE
+    if moves.all():
+        allocation = free
+    elif not moves.any():
+        allocation = stay
+    else:
+        allocation = solve_greedy(only_running(problem, ~moves))
+    violations = check(problem, allocation)
+    if violations:
+        raise PlanRejectedError("; ".join(violation.message for violation in violations[:5]))
+    return Decision(allocation=allocation, short=_short(problem, allocation))
+
+
+def without_limits(problem: AllocationProblem, *, budget: bool, stock: bool) -> AllocationProblem:
+    """The problem without its budget or without its stock limits: tells which of them binds."""
+    relaxed = problem
+    if budget:
+        relaxed = replace(relaxed, budget_per_hour=float("inf"))
+    if stock:
+        relaxed = replace(
+            relaxed,
+            pool_unlimited=np.ones_like(problem.pool_unlimited),
+            pool_gpu_limit=np.full_like(problem.pool_gpu_limit, np.inf),
+        )
+    return relaxed
+
+
+def _short(problem: AllocationProblem, allocation: Allocation) -> Bools:
+    """Deployments (D) with a class that is unserved beyond its limit."""
+    excess = allocation.unserved > problem.class_unserved_limit + TOLERANCE
+    short = np.zeros(len(problem.deployment_min_replicas), dtype=bool)
+    short[problem.class_deployment[excess]] = True
+    return short
+
+
+def _below_minimum(problem: AllocationProblem, stay: Allocation, free: Allocation) -> Bools:
+    """Deployments (D) that have fewer replicas than their minimum and could have more."""
+    sums = [
+        np.bincount(problem.option_deployment, allocation.replicas, minlength=len(problem.deployment_min_replicas))
+        for allocation in (stay, free)
+    ]
+    below: Bools = (sums[0] < problem.deployment_min_replicas) & (sums[1] > sums[0])
+    return below
+
+
+def _costs(problem: AllocationProblem, allocation: Allocation) -> Floats:
+    """Cost per hour by deployment (D): rent, penalties, and the cost of replicas that must start."""
+    size = len(problem.deployment_min_replicas)
+    started = np.maximum(allocation.replicas - problem.running_replicas(), 0)
+    rent = allocation.replicas * problem.option_price_per_hour + started * problem.option_start_cost_per_hour
+    of_pair = problem.class_deployment[problem.pair_class]
+    requests = problem.class_rate_per_hour[problem.pair_class] * allocation.share
+    latency = (
+        requests * problem.pair_delay_seconds * problem.class_latency_penalty_per_request_second[problem.pair_class]
+    )
+    unserved = problem.class_unserved_penalty_per_request * problem.class_rate_per_hour * allocation.unserved
+    total: Floats = (
+        np.bincount(problem.option_deployment, rent, minlength=size)
+        + np.bincount(of_pair, latency, minlength=size)
+        + np.bincount(problem.class_deployment, unserved, minlength=size)
+    )
+    return total

@@ -1,0 +1,54 @@
+"""Canonical digests of frozen values: equal values give equal digests, in every process and on every machine."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from decimal import Decimal
+from typing import Any
+
+from plimsoll.api.common import Resource, to_wire
+from plimsoll.planning.snapshot import Snapshot
+
+
+def canonical(value: object) -> Any:  # noqa: ANN401  (JSON has no narrower type)
+    """`value` as JSON data. Of custom resources only name and spec count: status and server-written metadata do not.
+
+    Raises:
+        TypeError: for a value that is none of the kinds that snapshots consist of.
+    """
+    if isinstance(value, Resource):
+        return {"kind": value.kind, "name": value.reference, "spec": to_wire(value.spec)}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: canonical(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): canonical(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [canonical(item) for item in value]
+    if isinstance(value, Decimal):
+        return str(value)
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"no canonical form for {type(value).__name__}")
+
+
+def digest(value: object) -> str:
+    """SHA-256 of the canonical form, hexadecimal."""
+    text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def inputs_digest(snapshot: Snapshot) -> str:
+    """Digest of all that the decision depends on. Readiness and the names of pods do not count: a plan is the same while
+    its pods start, and the same from files as from the API server."""
+    pods = sorted(
+        json.dumps(canonical((pod.namespace, pod.node, pod.requests, pod.placement, pod.deleting)), sort_keys=True)
+        for pod in snapshot.pods
+        if pod.node
+    )
+    workloads = sorted(
+        (item.namespace, item.name, item.deployment, item.option.get("pool", "")) for item in snapshot.workloads
+    )
+    invalid = sorted((str(item.ref), item.problems) for item in snapshot.invalid)
+    declared = (snapshot.deployments, snapshot.pools, snapshot.slos, snapshot.profiles, snapshot.policy, snapshot.nodes)
+    return digest((declared, pods, workloads, invalid))

@@ -1,0 +1,82 @@
+"""What people declare beyond the catalog, as catalog entries: custom accelerators of pools and models of profiles."""
+
+from dataclasses import replace
+from decimal import Decimal
+
+from plimsoll.api.gpunodepool import CustomAccelerator, GPUNodePool
+from plimsoll.api.modelprofile import ModelProfileSpec
+from plimsoll.catalog import GPU, Catalog, ModelArchitecture
+from plimsoll.catalog import Interconnect as GPUInterconnect
+
+_USUAL_BYTES_PER_SECOND = {"NVLink": 450e9, "InfinityFabric": 64e9, "PCIe": 32e9}
+"""Per GPU, one direction: fourth-generation NVLink, one Infinity Fabric link, PCIe 4.0 x16 (vendors' data sheets)."""
+_USUAL_MAX_TENSOR_PARALLEL = {"NVLink": 8, "InfinityFabric": 8, "PCIe": 4}
+
+
+def pool_gpu(pool: GPUNodePool, catalog: Catalog) -> GPU:
+    """The GPU of a pool: a catalog entry or the pool's own figures, with the pool's interconnect.
+
+    Raises:
+        UnknownName: the catalog has no such accelerator.
+    """
+    spec = pool.spec
+    gpu = _custom_gpu(pool.name, spec.custom) if spec.custom is not None else catalog.gpu(spec.accelerator or "")
+    declared = spec.interconnect.intra_node if spec.interconnect is not None else None
+    return gpu if declared is None else replace(gpu, interconnect=_usual_interconnect(declared, None))
+
+
+def _custom_gpu(pool: str, custom: CustomAccelerator) -> GPU:
+    vendor = custom.vendor.lower()
+    per_second = custom.intra_node_gigabytes_per_second
+    return GPU(
+        name=f"custom accelerator of pool {pool}",
+        vendor=vendor,
+        architecture="custom",
+        memory_bytes=custom.memory_bytes,
+        memory_bandwidth_bytes_per_second=custom.memory_bandwidth_gigabytes_per_second * 1e9,
+        peak_flops_per_second={peak.precision: peak.teraflops * 1e12 for peak in custom.peaks},
+        interconnect=_usual_interconnect("PCIe", None if per_second is None else per_second * 1e9),
+        resource_name="amd.com/gpu" if vendor == "amd" else "nvidia.com/gpu",
+        product_labels=(),
+        product_label_key="amd.com/gpu.product-name" if vendor == "amd" else "nvidia.com/gpu.product",
+        list_price_per_gpu_hour=Decimal(0),
+        sources={},
+        aliases=(),
+    )
+
+
+def _usual_interconnect(kind: str, bytes_per_second: float | None) -> GPUInterconnect:
+    return GPUInterconnect(
+        kind=kind,
+        bytes_per_second=bytes_per_second or _USUAL_BYTES_PER_SECOND[kind],
+        max_tensor_parallel=_USUAL_MAX_TENSOR_PARALLEL[kind],
+    )
+
+
+def profiled_model(spec: ModelProfileSpec) -> ModelArchitecture:
+    """The model that a ModelProfile describes, as a catalog entry."""
+    given = spec.architecture
+    kv_heads = given.kv_heads or given.attention_heads
+    head_size = given.head_size or given.hidden_size // given.attention_heads
+    return ModelArchitecture(
+        name=spec.model,
+        parameters=given.parameters,
+        active_parameters=given.active_parameters or given.parameters,
+        layers=given.layers,
+        hidden_size=given.hidden_size,
+        attention_heads=given.attention_heads,
+        kv_heads=kv_heads,
+        head_size=head_size,
+        experts=given.experts or 0,
+        experts_per_token=given.experts_per_token or 0,
+        vocabulary_size=given.vocabulary_size,
+        context_length=given.context_length,
+        tied_embeddings=given.tied_embeddings,
+        kv_elements_per_token_per_layer=2 * kv_heads * head_size,
+        latent_attention=False,
+        native_precision="bf16",
+        license="",
+        gated=given.gated,
+        checkpoints={},
+        sources={},
+    )

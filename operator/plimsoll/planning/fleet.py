@@ -1,0 +1,195 @@
+"""Between the fleet's choices and the allocation problem's arrays, both ways."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from plimsoll.allocation import AllocationProblem
+from plimsoll.api.llmdeployment import LLMDeployment
+from plimsoll.api.placementpolicy import PlacementPolicySpec
+from plimsoll.planning.options import Candidate, Choices
+from plimsoll.planning.pools import Pool
+from plimsoll.planning.stock import Stock
+
+USABLE_TIME = 0.85
+"""Part of a replica's time that is planned with (DESIGN section 4, rho)."""
+DEFAULT_PENALTY_FACTOR = 10.0
+"""Unserved penalty as a multiple of the cost of serving with the dearest eligible option (DESIGN section 4)."""
+NO_LIMIT = 10_000
+"""Replicas, where nobody limits them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fleet:
+    """An allocation problem with the names of its rows."""
+
+    problem: AllocationProblem
+    deployments: tuple[LLMDeployment, ...]
+    choices: tuple[Choices, ...]
+    candidates: tuple[Candidate, ...]
+    """Per option (N)."""
+    class_keys: tuple[tuple[int, int], ...]
+    """Per class (I): deployment number, class number within it."""
+    pair_index: Mapping[tuple[int, int], int]
+    """(class, option) -> pair."""
+
+
+def build_fleet(
+    deployments: Sequence[LLMDeployment],
+    choices: Sequence[Choices],
+    pools: Mapping[str, Pool],
+    stock: Stock,
+    policy: PlacementPolicySpec,
+) -> Fleet:
+    """Arrays of the fleet's problem. Deployments with findings that hold them must have been left out."""
+    pool_numbers = {name: number for number, name in enumerate(sorted(pools))}
+    rows = _Rows()
+    for number, (deployment, choice) in enumerate(zip(deployments, choices, strict=True)):
+        _add_deployment(rows, number, choice, pool_numbers, policy)
+    node_numbers = {node.name: number for number, node in enumerate(stock.nodes)}
+    option_numbers = {
+        (deployments[rows.option_deployment[n]].namespace, candidate.name): n
+        for n, candidate in enumerate(rows.candidates)
+    }
+    running = [
+        (option_numbers[namespace, placement], node_numbers[node], count)
+        for namespace, placement, node, count in stock.running
+        if (namespace, placement) in option_numbers
+    ]
+    budget = policy.budget.per_hour
+    limits = [deployment.spec.placement.replicas for deployment in deployments]
+    prices = np.array([candidate.price_per_hour for candidate in rows.candidates])
+    hours = np.array([candidate.option.load_seconds / 3600 for candidate in rows.candidates])
+    problem = AllocationProblem(
+        class_deployment=np.array(rows.class_deployment, dtype=np.int64),
+        class_rate_per_hour=np.array(rows.class_rate, dtype=float),
+        class_priority=np.array(rows.class_priority, dtype=np.int64),
+        class_unserved_limit=np.array(rows.class_limit, dtype=float),
+        class_unserved_penalty_per_request=np.array(rows.class_penalty, dtype=float),
+        class_latency_penalty_per_request_second=np.array(rows.class_latency_penalty, dtype=float),
+        class_mean_delay_limit_seconds=np.full(len(rows.class_rate), np.inf),
+        class_mean_error_limit=np.array(rows.class_error_limit, dtype=float),
+        option_deployment=np.array(rows.option_deployment, dtype=np.int64),
+        option_pool=np.array([pool_numbers[candidate.pool.name] for candidate in rows.candidates], dtype=np.int64),
+        option_pair=np.array(rows.option_pair, dtype=np.int64),
+        option_tensor=np.array([candidate.option.parallelism.tensor for candidate in rows.candidates], dtype=np.int64),
+        option_pipeline=np.array(
+            [candidate.option.parallelism.pipeline for candidate in rows.candidates], dtype=np.int64
+        ),
+        option_price_per_hour=prices,
+        option_max_replicas=np.full(len(rows.candidates), NO_LIMIT, dtype=np.int64),
+        option_capacity=np.full(len(rows.candidates), USABLE_TIME),
+        option_demand=np.array([demand(candidate) for candidate in rows.candidates], dtype=float).reshape(-1, 3),
+        option_start_cost_per_hour=prices * hours / policy.rebalance.horizon_hours,
+        option_stop_cost_per_hour=np.zeros(len(rows.candidates)),
+        pair_class=np.array(rows.pair_class, dtype=np.int64),
+        pair_option=np.array(rows.pair_option, dtype=np.int64),
+        pair_load=np.array(rows.pair_load, dtype=float),
+        pair_delay_seconds=np.array(rows.pair_delay, dtype=float),
+        pair_error=np.array(rows.pair_error, dtype=float),
+        node_pool=np.array([pool_numbers[node.pool] for node in stock.nodes], dtype=np.int64),
+        node_free=np.array([node.free for node in stock.nodes], dtype=float).reshape(-1, 3),
+        pool_unlimited=np.array([pools[name].unlimited for name in pool_numbers], dtype=bool),
+        pool_gpu_limit=np.array([stock.gpu_limit.get(name, np.inf) for name in pool_numbers], dtype=float),
+        deployment_min_replicas=np.array([limit.min for limit in limits], dtype=np.int64),
+        deployment_max_replicas=np.array(
+            [NO_LIMIT if limit.max is None else limit.max for limit in limits], dtype=np.int64
+        ),
+        running=np.array(running, dtype=np.int64).reshape(-1, 3),
+        keep_running=True,
+        budget_per_hour=float("inf") if budget is None else float(budget),
+    )
+    pair_index = {pair: number for number, pair in enumerate(zip(rows.pair_class, rows.pair_option, strict=True))}
+    return Fleet(
+        problem=problem,
+        deployments=tuple(deployments),
+        choices=tuple(choices),
+        candidates=tuple(rows.candidates),
+        class_keys=tuple(rows.class_keys),
+        pair_index=pair_index,
+    )
+
+
+def demand(candidate: Candidate) -> tuple[float, float, float]:
+    """GPUs, CPU cores and memory bytes of one replica."""
+    host = candidate.option.host
+    return (float(candidate.option.parallelism.gpus), host.cpu_cores, float(host.memory_bytes))
+
+
+def only_running(problem: AllocationProblem, deployments: np.ndarray) -> AllocationProblem:
+    """The problem with the given deployments (mask, D) confined to the replicas that they run now."""
+    running = problem.running_replicas()
+    confined = deployments[problem.option_deployment] if problem.options else np.zeros(0, dtype=bool)
+    ceiling = np.where(confined, np.minimum(running, problem.option_max_replicas), problem.option_max_replicas)
+    return replace(problem, option_max_replicas=ceiling)
+
+
+class _Rows:
+    """Growing columns of the arrays."""
+
+    def __init__(self) -> None:
+        self.class_keys: list[tuple[int, int]] = []
+        self.class_deployment: list[int] = []
+        self.class_rate: list[float] = []
+        self.class_priority: list[int] = []
+        self.class_limit: list[float] = []
+        self.class_penalty: list[float] = []
+        self.class_latency_penalty: list[float] = []
+        self.class_error_limit: list[float] = []
+        self.candidates: list[Candidate] = []
+        self.option_deployment: list[int] = []
+        self.option_pair: list[int] = []
+        self.pair_class: list[int] = []
+        self.pair_option: list[int] = []
+        self.pair_load: list[float] = []
+        self.pair_delay: list[float] = []
+        self.pair_error: list[float] = []
+        self.variant_numbers: dict[tuple[int, str, str, str], int] = {}
+
+
+def _add_deployment(
+    rows: _Rows, number: int, choices: Choices, pool_numbers: Mapping[str, int], policy: PlacementPolicySpec
+) -> None:
+    first = len(rows.candidates)
+    candidates = sorted(
+        choices.candidates, key=lambda item: (pool_numbers[item.pool.name], item.price_per_hour, item.name)
+    )
+    for candidate in candidates:
+        option = candidate.option
+        variant = (number, option.model, option.precision, option.pool)
+        rows.candidates.append(candidate)
+        rows.option_deployment.append(number)
+        rows.option_pair.append(rows.variant_numbers.setdefault(variant, len(rows.variant_numbers)))
+    for class_number, item in enumerate(choices.classes):
+        slo = item.slo
+        class_index = len(rows.class_rate)
+        rate = item.planned_rate_per_second
+        name = item.declared.name
+        dearest = max(
+            (
+                candidate.price_per_hour / (candidate.capacities[name].max_rate_per_second * USABLE_TIME * 3600)
+                for candidate in candidates
+                if name in candidate.capacities
+            ),
+            default=0.0,
+        )
+        penalty = slo.unserved.penalty_per_thousand_requests
+        rows.class_keys.append((number, class_number))
+        rows.class_deployment.append(number)
+        rows.class_rate.append(rate * 3600)
+        rows.class_priority.append(slo.priority)
+        rows.class_limit.append(float(slo.unserved.max))
+        rows.class_penalty.append(DEFAULT_PENALTY_FACTOR * dearest if penalty is None else float(penalty) / 1000)
+        rows.class_latency_penalty.append(float(slo.latency_penalty_per_thousand_request_seconds) / 1000)
+        kept = 1.0 - float(policy.headroom.latency)
+        rows.class_error_limit.append(float("inf") if slo.max_task_error is None else float(slo.max_task_error) * kept)
+        for offset, candidate in enumerate(candidates):
+            capacity = candidate.capacities.get(name)
+            if capacity is None:
+                continue
+            rows.pair_class.append(class_index)
+            rows.pair_option.append(first + offset)
+            rows.pair_load.append(rate / capacity.max_rate_per_second)
+            rows.pair_delay.append(capacity.unloaded.mean_end_to_end_seconds)
+            rows.pair_error.append(candidate.task_errors[name])

@@ -1,0 +1,42 @@
+"""Names of placements. A name is a pure function of everything that shapes the pod template, so that equal names mean
+equal templates: replicas and shares may change in place, anything else is another placement (DESIGN section 8)."""
+
+import re
+
+from plimsoll.api.common import to_wire
+from plimsoll.api.llmdeployment import LLMDeployment
+from plimsoll.planning.digest import digest
+from plimsoll.planning.plan import Option
+from plimsoll.planning.pools import Pool
+
+MAX_LENGTH = 52
+"""Leaves room for the suffixes that ReplicaSets and pods add within 63 characters."""
+
+TEMPLATE_RELEASE = 1
+"""Raised whenever rendering changes the pod template of an unchanged input, so that the change becomes a transition with
+new names instead of a rolling update under old ones."""
+
+
+def placement_name(deployment: LLMDeployment, option: Option, pool: Pool) -> str:
+    """`<deployment>-<model>-<precision>-<pool>-t<TP>p<PP>-<hash6>`, a DNS-1035 label of at most 52 characters."""
+    shape = {
+        "release": TEMPLATE_RELEASE,
+        "deployment": deployment.name,
+        "option": option,
+        "engine": to_wire(deployment.spec.engine),
+        "classes": sorted(traffic.name for traffic in deployment.spec.traffic),
+        "node_selector": pool.node_selector,
+        "tolerations": pool.tolerations,
+    }
+    degrees = f"t{option.parallelism.tensor}p{option.parallelism.pipeline}"
+    tail = f"{option.precision}-{_short(option.pool, 14)}-{degrees}-{digest(shape)[:6]}"
+    room = MAX_LENGTH - len(tail) - 2
+    owner = _short(deployment.metadata.name, max(8, room - 16))
+    model = _short(option.model.rsplit("/", 1)[-1].removesuffix("-Instruct"), max(1, room - len(owner)))
+    name = f"{owner}-{model}-{tail}"
+    return name if name[0].isalpha() else f"p{name[: MAX_LENGTH - 1]}"
+
+
+def _short(text: str, length: int) -> str:
+    """`text` as part of a DNS label, cut readably."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:length].strip("-")

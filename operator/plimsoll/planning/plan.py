@@ -1,0 +1,200 @@
+"""The decision of one planning round as frozen values: what runs where, how traffic is shared, why, and what is wrong."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+
+from plimsoll.api.llmdeployment import LLMDeployment
+from plimsoll.performance import Parallelism
+from plimsoll.planning.snapshot import ObjectRef
+
+
+class Severity(StrEnum):
+    """How much a finding matters: an error keeps the object from being planned, a warning does not."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """Something that a person should know about one object; the same text in conditions, events and the CLI."""
+
+    object: ObjectRef
+    reason: str
+    """CamelCase, for conditions and events, e.g. `UnknownModel`."""
+    message: str
+    """A sentence that names field, value and the nearest thing that would work."""
+    severity: Severity = Severity.ERROR
+    field: str = ""
+    """Path of the field at fault, e.g. `spec.models[0].name`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The part of a traffic class that a placement serves, 0..1 of the class's whole rate."""
+
+    traffic: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class HostDemand:
+    """What one replica asks of its node beside GPUs."""
+
+    cpu_cores: float
+    memory_bytes: int
+    shared_memory_bytes: int
+    """Size of /dev/shm, part of `memory_bytes`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One way to serve: model variant, pool, parallelism and operating point, with what an engine needs to start it."""
+
+    model: str
+    precision: str
+    checkpoint: str
+    """Repository that the engine loads; the model's own name unless the precision has another checkpoint."""
+    pool: str
+    parallelism: Parallelism
+    max_num_seqs: int
+    max_model_length: int
+    image: str
+    """Container image of the engine for the pool's GPU vendor."""
+    gpu_resource: str
+    engine_args: tuple[str, ...]
+    """Flags that the precision needs, from the catalog."""
+    host: HostDemand
+    load_seconds: float
+    """Expected time until a new replica is ready; sizes the startup probe."""
+    gated: bool
+    """The model's licence gate needs a Hugging Face token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """An option in use: replicas and traffic shares."""
+
+    name: str
+    """Name of its Kubernetes objects; equal names mean equal pod templates (planning/identity.py)."""
+    option: Option
+    replicas: int
+    shares: tuple[Share, ...]
+    price_per_hour: float
+    """Rent of all replicas."""
+    utilization: float
+    """Used part of the replicas' time, 0..1, at the planned shares."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyFigure:
+    """Target and prediction of one latency metric; `percentile` is None for a mean. `target` is None without a target."""
+
+    metric: str
+    """`ttft`, `tpot` or `endToEnd`."""
+    percentile: int | None
+    target_milliseconds: float | None
+    predicted_milliseconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An option that was not chosen, and why."""
+
+    option: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClassPlan:
+    """What one traffic class gets."""
+
+    name: str
+    requests_per_minute: float
+    unserved: float
+    latency: tuple[LatencyFigure, ...]
+    """Worst over the placements that serve the class."""
+    rejected: tuple[Rejected, ...]
+
+    @property
+    def admitted_requests_per_minute(self) -> float:
+        return self.requests_per_minute * (1.0 - self.unserved)
+
+
+class DeploymentState(StrEnum):
+    """What the round decided for one LLMDeployment."""
+
+    PLANNED = "Planned"
+    SHORT = "Short"
+    """Some demand stays unserved beyond its limit. Grown as far as possible; nothing that runs is taken away."""
+    HELD = "Held"
+    """Not planned; whatever runs is left exactly as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentPlan:
+    """The decision for one LLMDeployment."""
+
+    resource: LLMDeployment
+    state: DeploymentState
+    placements: tuple[Placement, ...]
+    classes: tuple[ClassPlan, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def ref(self) -> ObjectRef:
+        return ObjectRef("LLMDeployment", self.resource.metadata.namespace or "default", self.resource.metadata.name)
+
+    @property
+    def cost_per_hour(self) -> float:
+        return sum(placement.price_per_hour for placement in self.placements)
+
+    @property
+    def gpus(self) -> int:
+        return sum(placement.replicas * placement.option.parallelism.gpus for placement in self.placements)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPlan:
+    """Stock and use of one pool under the plan."""
+
+    name: str
+    accelerator: str
+    price_per_gpu_hour: Decimal
+    node_selector: Mapping[str, str]
+    tolerations: tuple[Mapping[str, str | int], ...]
+    nodes: int
+    product: str
+    """Product label found on its nodes; empty without nodes."""
+    gpus: int
+    gpus_allocatable: int
+    """On nodes that take new pods."""
+    gpus_used_by_others: int
+    gpus_planned: int
+    gpus_running: int
+    """Held by Plimsoll's pods now."""
+    unlimited: bool
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPlan:
+    """The placement plan of the whole fleet."""
+
+    digest: str
+    """SHA-256 of the inputs, hexadecimal."""
+    deployments: tuple[DeploymentPlan, ...]
+    pools: tuple[PoolPlan, ...]
+    findings: tuple[Finding, ...]
+    """About objects that are neither a planned deployment nor a known pool: SLOs, the policy, objects that do not parse."""
+    cost_per_hour: float
+
+    def all_findings(self) -> tuple[Finding, ...]:
+        """Every finding of the round, sorted by object."""
+        collected = list(self.findings)
+        for part in (*self.deployments, *self.pools):
+            collected.extend(part.findings)
+        return tuple(sorted(collected))

@@ -1,0 +1,188 @@
+"""One planning round: snapshot in, fleet plan out. Pure; the controller, the CLI and the tests call this same function."""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+
+from plimsoll.api.inferenceslo import InferenceSLOSpec
+from plimsoll.api.llmdeployment import LLMDeployment
+from plimsoll.api.placementpolicy import PlacementPolicy, PlacementPolicySpec
+from plimsoll.catalog import Catalog, load_catalog
+from plimsoll.planning.assemble import Assembly
+from plimsoll.planning.decide import decide
+from plimsoll.planning.digest import inputs_digest
+from plimsoll.planning.evaluate import Evaluator
+from plimsoll.planning.facts import profiled_model
+from plimsoll.planning.fleet import build_fleet, demand
+from plimsoll.planning.options import Choices, enumerate_choices, resolve_classes
+from plimsoll.planning.plan import (
+    DeploymentPlan,
+    DeploymentState,
+    Finding,
+    FleetPlan,
+    PoolPlan,
+    Severity,
+)
+from plimsoll.planning.pools import Pool, Pools, resolve_pools
+from plimsoll.planning.snapshot import ObjectRef, Snapshot
+from plimsoll.planning.stock import measure_stock
+
+
+def plan_fleet(snapshot: Snapshot, evaluator: Evaluator | None = None) -> FleetPlan:
+    """Decide for the whole fleet.
+
+    Args:
+        evaluator: remembers how fast options are between rounds; a fresh one gives the same plan, only slower.
+
+    Raises:
+        PlanRejectedError: when the independent checker finds the decision to break a limit.
+    """
+    evaluator = evaluator or Evaluator()
+    policy = (snapshot.policy or PlacementPolicy.implied()).spec
+    catalog = _catalog(snapshot)
+    pools = resolve_pools(snapshot.pools, snapshot.nodes, catalog)
+    slos: dict[tuple[str, str], InferenceSLOSpec | None] = {
+        (item.ref.namespace, item.ref.name): None for item in snapshot.invalid if item.ref.kind == "InferenceSLO"
+    }
+    slos.update({(slo.namespace, slo.name): slo.spec for slo in snapshot.slos})
+    broken_pools = {item.ref.name: "it is invalid" for item in snapshot.invalid if item.ref.kind == "GPUNodePool"}
+    pools = Pools(pools.usable, pools.findings, {**pools.rejected, **broken_pools})
+    choices = [
+        _choices(deployment, snapshot, slos, pools, policy, catalog, evaluator) for deployment in snapshot.deployments
+    ]
+    open_pairs = [
+        (deployment, choice)
+        for deployment, choice in zip(snapshot.deployments, choices, strict=True)
+        if not choice.held
+    ]
+    demands = {
+        (deployment.namespace, candidate.name): demand(candidate)
+        for deployment, choice in open_pairs
+        for candidate in choice.candidates
+    }
+    stock = measure_stock((pools.usable[name] for name in sorted(pools.usable)), snapshot.pods, demands)
+    fleet = build_fleet(
+        [deployment for deployment, _ in open_pairs], [choice for _, choice in open_pairs], pools.usable, stock, policy
+    )
+    assembly = Assembly(fleet, decide(fleet.problem), evaluator, policy)
+    planned = {plan.ref: plan for plan in assembly.deployment_plans()}
+    held = (
+        DeploymentPlan(deployment, DeploymentState.HELD, (), (), choice.findings)
+        for deployment, choice in zip(snapshot.deployments, choices, strict=True)
+        if choice.held
+    )
+    plans = sorted((*planned.values(), *held), key=lambda plan: plan.ref)
+    return FleetPlan(
+        digest=inputs_digest(snapshot),
+        deployments=tuple(plans),
+        pools=tuple(_pool_plan(name, pool, pools, plans, snapshot) for name, pool in sorted(pools.usable.items())),
+        findings=(*_invalid_findings(snapshot), *_unusable_pool_findings(pools), *assembly.policy_findings()),
+        cost_per_hour=sum(plan.cost_per_hour for plan in plans),
+    )
+
+
+def _catalog(snapshot: Snapshot) -> Catalog:
+    catalog = load_catalog()
+    for profile in snapshot.profiles:
+        catalog = catalog.with_model(profiled_model(profile.spec))
+    return catalog
+
+
+def _choices(
+    deployment: LLMDeployment,
+    snapshot: Snapshot,
+    slos: Mapping[tuple[str, str], InferenceSLOSpec | None],
+    pools: Pools,
+    policy: PlacementPolicySpec,
+    catalog: Catalog,
+    evaluator: Evaluator,
+) -> Choices:
+    classes, findings = resolve_classes(deployment, slos, policy)
+    findings = (*findings, *_policy_findings(deployment, snapshot), *_stranded(deployment, snapshot, pools))
+    if findings:
+        return Choices(classes, (), (), findings)
+    return enumerate_choices(deployment, classes, pools, catalog, evaluator)
+
+
+def _policy_findings(deployment: LLMDeployment, snapshot: Snapshot) -> list[Finding]:
+    """An invalid policy holds everything: limits that people wrote are unknown."""
+    if not any(item.ref.kind == "PlacementPolicy" for item in snapshot.invalid):
+        return []
+    ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
+    return [Finding(ref, "PolicyInvalid", "PlacementPolicy default is invalid; nothing changes until it is mended")]
+
+
+def _stranded(deployment: LLMDeployment, snapshot: Snapshot, pools: Pools) -> list[Finding]:
+    """Running placements whose pool or node does not count any more: they are kept, so nothing else is decided."""
+    ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
+    findings: list[Finding] = []
+    own = {
+        workload.name: workload.option.get("pool", "")
+        for workload in snapshot.workloads
+        if (workload.namespace, workload.deployment) == (deployment.namespace, deployment.name)
+    }
+    for workload, pool in sorted(own.items()):
+        if pool in pools.usable:
+            continue
+        why = pools.rejected.get(pool)
+        state = f"cannot be used ({why})" if why else "does not exist any more"
+        message = f"placement {workload} runs on GPUNodePool {pool}, which {state}; it is kept as it is until the pool is back"
+        findings.append(Finding(ref, "PoolMissing", message))
+    if snapshot.nodes is None or findings:
+        return findings
+    present = {node.name for node in snapshot.nodes}
+    member = {(pool.name, node.name) for pool in pools.usable.values() for node in pool.nodes}
+    for pod in snapshot.pods:
+        if pod.namespace != deployment.namespace or pod.placement not in own or pod.node not in present:
+            continue
+        if (own[pod.placement], pod.node) not in member:
+            message = (
+                f"placement {pod.placement} runs on node {pod.node}, which does not count to GPUNodePool "
+                f"{own[pod.placement]} now; it is kept as it is until the pool's selector and product agree with the node"
+            )
+            return [Finding(ref, "NodeOutsidePool", message)]
+    return findings
+
+
+def _pool_plan(name: str, pool: Pool, pools: Pools, plans: Sequence[DeploymentPlan], snapshot: Snapshot) -> PoolPlan:
+    nodes = {node.name: node for node in pool.nodes}
+    gpus = int(sum(node.allocatable.get(pool.resource_name, 0) for node in pool.nodes))
+    usable = [node for node in pool.nodes if not node.unschedulable_reason]
+    used = {True: 0.0, False: 0.0}
+    for pod in snapshot.pods:
+        if pod.node in nodes:
+            used[bool(pod.placement)] += pod.requests.get(pool.resource_name, 0.0)
+    planned = sum(
+        placement.replicas * placement.option.parallelism.gpus
+        for plan in plans
+        for placement in plan.placements
+        if placement.option.pool == name
+    )
+    declared = pool.max_nodes * pool.gpus_per_node if pool.declared_stock and pool.max_nodes is not None else 0
+    return PoolPlan(
+        name=name,
+        accelerator=pool.gpu.name,
+        price_per_gpu_hour=Decimal(pool.price_per_gpu_hour),
+        node_selector=pool.node_selector,
+        tolerations=pool.tolerations,
+        nodes=len(nodes) or (pool.max_nodes or 0 if pool.declared_stock else 0),
+        product=next((node.labels.get(pool.gpu.product_label_key, "") for node in pool.nodes), ""),
+        gpus=gpus or declared,
+        gpus_allocatable=int(sum(node.allocatable.get(pool.resource_name, 0) for node in usable)) or declared,
+        gpus_used_by_others=int(used[False]),
+        gpus_planned=planned,
+        gpus_running=int(used[True]),
+        unlimited=pool.unlimited,
+        findings=tuple(finding for finding in pools.findings if finding.object.name == name),
+    )
+
+
+def _invalid_findings(snapshot: Snapshot) -> list[Finding]:
+    return [
+        Finding(item.ref, "Invalid", str(problem), Severity.ERROR, problem.field)
+        for item in snapshot.invalid
+        for problem in item.problems
+    ]
+
+
+def _unusable_pool_findings(pools: Pools) -> list[Finding]:
+    return [finding for finding in pools.findings if finding.object.name not in pools.usable]

@@ -1,0 +1,210 @@
+"""Which nodes belong to which pool, what GPU they really carry, and what is wrong with that."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from plimsoll.api.common import to_wire
+from plimsoll.api.gpunodepool import GPUNodePool
+from plimsoll.catalog import GPU, Catalog, UnknownName
+from plimsoll.planning.facts import pool_gpu
+from plimsoll.planning.plan import Finding, Severity
+from plimsoll.planning.snapshot import NodeFacts, ObjectRef
+
+ZONE_LABEL = "topology.kubernetes.io/zone"
+REGION_LABEL = "topology.kubernetes.io/region"
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A usable pool: its GPU, price, and the nodes that are its alone."""
+
+    name: str
+    gpu: GPU
+    resource_name: str
+    price_per_gpu_hour: Decimal
+    node_selector: Mapping[str, str]
+    """Labels that nodes must carry; rendered as the pods' node selector."""
+    tolerations: tuple[Mapping[str, str | int], ...]
+    nodes: tuple[NodeFacts, ...]
+    unlimited: bool
+    """The stock is not known (the CLI without nodes)."""
+    declared_stock: bool
+    """Nodes are not known, but their number is declared (the CLI without nodes)."""
+    gpus_per_node: int
+    """Largest replica that fits a node; what is declared when there are no nodes."""
+    max_nodes: int | None
+    reserved_gpus: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """Usable pools by name, and the findings about all pools."""
+
+    usable: Mapping[str, Pool]
+    findings: tuple[Finding, ...]
+    rejected: Mapping[str, str]
+    """Pools that cannot be used, with the reason in few words."""
+
+
+def resolve_pools(declared: Sequence[GPUNodePool], nodes: Sequence[NodeFacts] | None, catalog: Catalog) -> Pools:
+    """Match nodes to pools. A node that two pools claim is used by neither, since its GPUs would be counted twice."""
+    findings: list[Finding] = []
+    rejected: dict[str, str] = {}
+    resolved: dict[str, Pool] = {}
+    for pool in declared:
+        try:
+            resolved[pool.metadata.name] = _resolve(pool, nodes, catalog)
+        except UnknownName as error:
+            rejected[pool.metadata.name] = "its accelerator is unknown"
+            findings.append(_finding(pool.metadata.name, "UnknownAccelerator", str(error), "spec.accelerator"))
+    claims: dict[str, list[str]] = {}
+    for pool in resolved.values():
+        for node in pool.nodes:
+            claims.setdefault(node.name, []).append(pool.name)
+    contested = {name: tuple(sorted(claimants)) for name, claimants in claims.items() if len(claimants) > 1}
+    usable: dict[str, Pool] = {}
+    for pool in resolved.values():
+        checked, problems = _check_nodes(pool, contested, catalog)
+        findings.extend(problems)
+        usable[pool.name] = checked
+    return Pools(usable=usable, findings=tuple(findings), rejected=rejected)
+
+
+def _resolve(pool: GPUNodePool, nodes: Sequence[NodeFacts] | None, catalog: Catalog) -> Pool:
+    spec = pool.spec
+    gpu = pool_gpu(pool, catalog)
+    resource = spec.resource_name or gpu.resource_name
+    declared = dict(spec.node_selector.match_labels) if spec.node_selector is not None else {}
+    location = spec.location
+    if location is not None and location.region:
+        declared.setdefault(REGION_LABEL, location.region)
+    if location is not None and location.zone:
+        declared.setdefault(ZONE_LABEL, location.zone)
+    present = () if nodes is None else tuple(node for node in nodes if node.allocatable.get(resource, 0) >= 1)
+    if spec.node_selector is None:
+        matching, by_product = _by_product(gpu, declared, present, catalog)
+        selector = {**declared, **by_product}
+    else:
+        matching, selector = tuple(node for node in present if _carries(node, declared)), declared
+    per_node = spec.gpus_per_node or 0
+    found = max((int(node.allocatable[resource]) for node in matching), default=0)
+    maximum = spec.nodes.max
+    return Pool(
+        name=pool.metadata.name,
+        gpu=gpu,
+        resource_name=resource,
+        price_per_gpu_hour=spec.price_per_gpu_hour,
+        node_selector=selector,
+        tolerations=tuple(to_wire(item) for item in spec.tolerations) or _default_tolerations(resource),
+        nodes=matching,
+        unlimited=nodes is None and maximum is None,
+        declared_stock=nodes is None and maximum is not None,
+        gpus_per_node=found or per_node or 8,
+        max_nodes=maximum,
+        reserved_gpus=spec.gpus.reserved,
+    )
+
+
+def _by_product(
+    gpu: GPU, declared: Mapping[str, str], nodes: Sequence[NodeFacts], catalog: Catalog
+) -> tuple[tuple[NodeFacts, ...], Mapping[str, str]]:
+    """Nodes whose product label is the GPU's. The node selector needs one value: the first of the catalog's that is there,
+    whatever the numbers of nodes, since it is part of the placements' names."""
+    by_label: dict[str, list[NodeFacts]] = {}
+    for node in nodes:
+        label = node.labels.get(gpu.product_label_key, "")
+        if _carries(node, declared) and _product(gpu, node, catalog) == gpu.name:
+            by_label.setdefault(label, []).append(node)
+    if not by_label:
+        first = gpu.product_labels[0] if gpu.product_labels else ""
+        return (), {gpu.product_label_key: first} if first else {}
+    order = {product: number for number, product in enumerate(gpu.product_labels)}
+    label = min(by_label, key=lambda value: (order.get(value, len(order)), value))
+    return tuple(by_label[label]), {gpu.product_label_key: label}
+
+
+def _check_nodes(pool: Pool, contested: Mapping[str, tuple[str, ...]], catalog: Catalog) -> tuple[Pool, list[Finding]]:
+    """The pool with only the nodes that it may use, and what is to be said about the others."""
+    findings: list[Finding] = []
+    disputed = [node for node in pool.nodes if node.name in contested]
+    if disputed:
+        rivals = sorted({name for node in disputed for name in contested[node.name]} - {pool.name})
+        findings.append(
+            _finding(
+                pool.name,
+                "NodesContested",
+                f"spec.nodeSelector: {_names(disputed)} also claimed by GPUNodePool {', '.join(rivals)}; "
+                "used by neither for new replicas until only one selector matches",
+                "spec.nodeSelector",
+            )
+        )
+    drifted = [
+        node
+        for node in pool.nodes
+        if pool.gpu.product_labels
+        and node not in disputed
+        and pool.gpu.product_label_key in node.labels
+        and _product(pool.gpu, node, catalog) != pool.gpu.name
+    ]
+    if drifted:
+        found = sorted({node.labels[pool.gpu.product_label_key] for node in drifted})
+        expected = " or ".join(pool.gpu.product_labels)
+        findings.append(
+            _finding(
+                pool.name,
+                "ProductMismatch",
+                f"spec.accelerator: {pool.gpu.name} expects {pool.gpu.product_label_key}={expected}, "
+                f"but {_names(drifted)} carry {', '.join(found)}; not used until they agree",
+                "spec.accelerator",
+            )
+        )
+    kept = tuple(node for node in pool.nodes if node not in disputed and node not in drifted)
+    if not pool.nodes and not pool.unlimited and not pool.declared_stock:
+        wanted = ", ".join(f"{key}={value}" for key, value in sorted(pool.node_selector.items()))
+        findings.append(
+            _finding(
+                pool.name,
+                "NoNodes",
+                f"spec.nodeSelector: no node with {pool.resource_name} carries {wanted or 'any label'}",
+                "spec.nodeSelector",
+            )
+        )
+    idle = [node for node in kept if node.unschedulable_reason]
+    if idle:
+        reasons = ", ".join(sorted({node.unschedulable_reason for node in idle}))
+        findings.append(
+            _finding(
+                pool.name,
+                "NodesUnavailable",
+                f"{_names(idle)} take no new replicas ({reasons})",
+                "",
+                Severity.WARNING,
+            )
+        )
+    return replace(pool, nodes=kept), findings
+
+
+def _product(gpu: GPU, node: NodeFacts, catalog: Catalog) -> str:
+    """Catalog name of the GPU that a node's product label names; empty when the label is missing or not a whole GPU's."""
+    found = catalog.gpu_by_product_label(node.labels.get(gpu.product_label_key, ""))
+    return "" if found is None else found.name
+
+
+def _carries(node: NodeFacts, labels: Mapping[str, str]) -> bool:
+    return all(node.labels.get(key) == value for key, value in labels.items())
+
+
+def _default_tolerations(resource: str) -> tuple[Mapping[str, str | int], ...]:
+    """GPU nodes usually carry a taint named like their resource; tolerating it is what device plugins' guides say."""
+    return ({"key": resource, "operator": "Exists", "effect": "NoSchedule"},)
+
+
+def _names(nodes: Sequence[NodeFacts]) -> str:
+    shown = ", ".join(node.name for node in nodes[:3])
+    more = f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""
+    return f"{'node' if len(nodes) == 1 else 'nodes'} {shown}{more}"
+
+
+def _finding(name: str, reason: str, message: str, field: str, severity: Severity = Severity.ERROR) -> Finding:
+    return Finding(ObjectRef("GPUNodePool", "", name), reason, message, severity, field)

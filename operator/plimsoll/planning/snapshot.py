@@ -1,0 +1,107 @@
+"""The facts that a planning round starts from, as one frozen value.
+
+Built from the API server by the controller and from files by the CLI; everything after it is a pure function of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from plimsoll.api.gpunodepool import GPUNodePool
+from plimsoll.api.inferenceslo import InferenceSLO
+from plimsoll.api.llmdeployment import LLMDeployment
+from plimsoll.api.modelprofile import ModelProfile
+from plimsoll.api.parse import Problem
+from plimsoll.api.placementpolicy import PlacementPolicy
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ObjectRef:
+    """Names one object; `namespace` is empty for cluster-scoped kinds."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidObject:
+    """A resource that does not parse: reported, and whatever it runs is left alone."""
+
+    ref: ObjectRef
+    uid: str
+    generation: int
+    problems: tuple[Problem, ...]
+    source: str = ""
+    """File that it was read from; empty when it came from the API server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    key: str
+    value: str
+    effect: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What placement needs to know of a node. Kept small: every change of it dirties the store."""
+
+    name: str
+    labels: Mapping[str, str]
+    allocatable: Mapping[str, float]
+    """Extended resources by name, plus `cpu` in cores and `memory` in bytes."""
+    taints: tuple[Taint, ...] = ()
+    unschedulable_reason: str = ""
+    """Why nothing new goes there: `cordoned`, `not ready`, `deleting`; empty when it is schedulable."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodFacts:
+    """What placement needs to know of a pod that holds or asks for resources (finished pods are left out)."""
+
+    uid: str
+    namespace: str
+    name: str
+    node: str
+    """Empty while it is not bound."""
+    requests: Mapping[str, float]
+    placement: str = ""
+    """Value of the placement label on Plimsoll's own pods; empty for everybody else's."""
+    ready: bool = False
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One of Plimsoll's own running placements: a Deployment, as the cluster has it."""
+
+    namespace: str
+    name: str
+    uid: str
+    deployment: str
+    """Name of the LLMDeployment that it belongs to, in the same namespace."""
+    replicas: int
+    ready_replicas: int
+    option: Mapping[str, str] = field(default_factory=dict)
+    """Its annotations that say what it runs: model, precision, pool, tensor, pipeline (rendering/labels.py)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that a plan depends on. Tuples are sorted by name, so equal facts give equal snapshots."""
+
+    deployments: tuple[LLMDeployment, ...] = ()
+    pools: tuple[GPUNodePool, ...] = ()
+    slos: tuple[InferenceSLO, ...] = ()
+    profiles: tuple[ModelProfile, ...] = ()
+    policy: PlacementPolicy | None = None
+    nodes: tuple[NodeFacts, ...] | None = ()
+    """None when the stock is not known (the CLI without nodes)."""
+    pods: tuple[PodFacts, ...] = ()
+    workloads: tuple[Workload, ...] = ()
+    invalid: tuple[InvalidObject, ...] = ()
+    gateway_api: bool = False
+    """The cluster has HTTPRoute."""

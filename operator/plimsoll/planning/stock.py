@@ -1,0 +1,104 @@
+"""What each node has left for replicas of the options at hand, and where such replicas run already."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from plimsoll.planning.pools import Pool
+from plimsoll.planning.snapshot import NodeFacts, PodFacts
+
+UNBOUNDED = 1e15
+"""Stands for CPU and memory of nodes that nobody described."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStock:
+    """One node's free GPUs, CPU cores and memory bytes, the running replicas of known options taken as free."""
+
+    pool: str
+    name: str
+    free: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """Stock of all limited pools, and where options run."""
+
+    nodes: tuple[NodeStock, ...]
+    running: tuple[tuple[str, str, str, int], ...]
+    """(namespace, placement, node, replicas)."""
+    gpu_limit: Mapping[str, float]
+    """GPUs of a pool that may be in use at once by the options at hand."""
+
+
+def measure_stock(
+    pools: Iterable[Pool], pods: Sequence[PodFacts], demands: Mapping[tuple[str, str], tuple[float, float, float]]
+) -> Stock:
+    """Take everybody else's requests off the nodes.
+
+    Args:
+        demands: (namespace, placement) of the known options -> GPUs, cores, bytes of one replica. Their running pods are
+            counted as replicas; all other pods, Plimsoll's own obsolete ones included, are in the way.
+    """
+    by_node: dict[str, list[PodFacts]] = {}
+    for pod in pods:
+        if pod.node:
+            by_node.setdefault(pod.node, []).append(pod)
+    stock: list[NodeStock] = []
+    running: dict[tuple[str, str, str], int] = {}
+    limits: dict[str, float] = {}
+    for pool in pools:
+        if pool.unlimited:
+            continue
+        measured = [
+            _measure(pool, node, by_node.get(node.name, ()), demands, running) for node in _usable(pool, by_node)
+        ]
+        measured.extend(_declared_nodes(pool))
+        stock.extend(measured)
+        if pool.reserved_gpus:
+            limits[pool.name] = max(0.0, sum(node.free[0] for node in measured) - pool.reserved_gpus)
+    rows = tuple((*key, count) for key, count in sorted(running.items()))
+    return Stock(nodes=tuple(stock), running=rows, gpu_limit=limits)
+
+
+def _usable(pool: Pool, pods: Mapping[str, Sequence[PodFacts]]) -> list[NodeFacts]:
+    """The pool's nodes up to its limit: those that Plimsoll uses already come first, then by name."""
+    ranked = sorted(pool.nodes, key=lambda node: (not any(pod.placement for pod in pods.get(node.name, ())), node.name))
+    return ranked if pool.max_nodes is None else ranked[: pool.max_nodes]
+
+
+def _declared_nodes(pool: Pool) -> list[NodeStock]:
+    """Nodes that are only declared (the CLI without nodes): their number and GPUs are known, nothing else."""
+    if pool.nodes or not pool.declared_stock or pool.max_nodes is None:
+        return []
+    free = (float(pool.gpus_per_node), UNBOUNDED, UNBOUNDED)
+    return [NodeStock(pool.name, f"{pool.name}-{number}", free) for number in range(pool.max_nodes)]
+
+
+def _measure(
+    pool: Pool,
+    node: NodeFacts,
+    pods: Sequence[PodFacts],
+    demands: Mapping[tuple[str, str], tuple[float, float, float]],
+    running: dict[tuple[str, str, str], int],
+) -> NodeStock:
+    free = [
+        node.allocatable.get(pool.resource_name, 0.0),
+        node.allocatable.get("cpu", 0.0),
+        node.allocatable.get("memory", 0.0),
+    ]
+    held = [0.0, 0.0, 0.0]
+    for pod in pods:
+        demand = demands.get((pod.namespace, pod.placement)) if pod.placement and not pod.deleting else None
+        if demand is not None:
+            key = (pod.namespace, pod.placement, node.name)
+            running[key] = running.get(key, 0) + 1
+            held = [sum(pair) for pair in zip(held, demand, strict=True)]
+        else:
+            free[0] -= pod.requests.get(pool.resource_name, 0.0)
+            free[1] -= pod.requests.get("cpu", 0.0)
+            free[2] -= pod.requests.get("memory", 0.0)
+    if node.unschedulable_reason:
+        free = held
+    # What runs there fits, whatever rounding of requests says.
+    room = [max(value, least) for value, least in zip(free, held, strict=True)]
+    return NodeStock(pool.name, node.name, (room[0], room[1], room[2]))

@@ -1,0 +1,183 @@
+"""From the running state towards a plan without breaking what serves: which replicas now, which routing now, what may go.
+
+Level-triggered and stateless: each turn looks at the cluster as it is and returns the step that is safe now. New pods come
+first; when all planned replicas are Ready the routing changes; when routers have had time to see it, old pods go.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Placement
+from plimsoll.planning.snapshot import Workload
+
+WEIGHTS = 1000
+"""Sum of the weights of a class's backends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A placement that requests of a class are sent to."""
+
+    placement: str
+    served_model: str
+    weight: int
+    """1..1000; the weights of a class sum to 1000."""
+    max_concurrency: int
+    """Requests that all Ready replicas can run at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedClass:
+    """Routing of one traffic class."""
+
+    name: str
+    match_headers: tuple[tuple[str, str], ...]
+    """Empty for the default class."""
+    admitted_requests_per_minute: int
+    unserved: str
+    """Decimal string, 0..1."""
+    backends: tuple[Backend, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingTable:
+    """What routers of one LLMDeployment should do. `epoch` grows only when the content changes."""
+
+    epoch: int
+    classes: tuple[RoutedClass, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedRouting:
+    """The routing that the cluster has now."""
+
+    table: RoutingTable
+    age_seconds: float
+    """Since it was last changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is safe to do now for one LLMDeployment."""
+
+    replicas: Mapping[str, int]
+    """Planned placement name -> replicas to ask for now (shrinking waits)."""
+    routing: RoutingTable | None
+    """None while there is nothing Ready to route to and nothing was routed before: no document is published empty."""
+    prune: tuple[str, ...]
+    """Names of workloads that the plan does not want and that no router uses any more."""
+    waiting_for: tuple[str, ...]
+    """Sentences that say what the transition waits for; empty when it is complete."""
+
+
+def step_for(
+    plan: DeploymentPlan, workloads: Sequence[Workload], observed: ObservedRouting | None, propagation_seconds: float
+) -> Step:
+    """The step that is safe now. `workloads` are the running placements of this deployment, planned or not.
+
+    A HELD deployment gets an empty step. A SHORT one grows and loses nothing.
+    """
+    if plan.state is DeploymentState.HELD:
+        return Step({}, None, (), ())
+    running = {workload.name: workload for workload in workloads}
+    planned = {placement.name: placement for placement in plan.placements}
+    waiting = [
+        f"{name}: {running[name].ready_replicas if name in running else 0} of {placement.replicas} replicas are Ready"
+        for name, placement in sorted(planned.items())
+        if name not in running or running[name].ready_replicas < placement.replicas
+    ]
+    complete = not waiting
+    table = _table(plan, running, observed, complete=complete)
+    seen = observed is not None and observed.table == table and observed.age_seconds >= propagation_seconds
+    settled = complete and (seen or not planned)
+    obsolete = tuple(sorted(name for name in running if name not in planned))
+    surplus = any(name in running and running[name].replicas > item.replicas for name, item in planned.items())
+    if complete and not settled and (obsolete or surplus):
+        waiting.append("routers have not had time to see the new routing")
+    may_shrink = settled and plan.state is DeploymentState.PLANNED
+    replicas = {
+        name: placement.replicas
+        if may_shrink or name not in running
+        else max(placement.replicas, running[name].replicas)
+        for name, placement in sorted(planned.items())
+    }
+    return Step(replicas, table, obsolete if may_shrink else (), tuple(waiting))
+
+
+def _table(
+    plan: DeploymentPlan, running: Mapping[str, Workload], observed: ObservedRouting | None, *, complete: bool
+) -> RoutingTable | None:
+    """Routing for now: the plan's when all of it is Ready; until then what was routed, as far as it is Ready."""
+    ready = {name for name, workload in running.items() if workload.ready_replicas > 0}
+    before = {item.name: item for item in observed.table.classes} if observed is not None else {}
+    classes: list[RoutedClass] = []
+    for traffic in plan.resource.spec.traffic:
+        wanted = _planned_backends(plan, traffic.name, running, ready)
+        kept = _still_ready(before.get(traffic.name), running, ready)
+        backends = wanted if complete or not kept else kept
+        figures = next(item for item in plan.classes if item.name == traffic.name)
+        headers = () if traffic.match is None else tuple((item.name, item.value) for item in traffic.match.headers)
+        classes.append(
+            RoutedClass(
+                name=traffic.name,
+                match_headers=headers,
+                admitted_requests_per_minute=round(figures.admitted_requests_per_minute),
+                unserved=format(round(figures.unserved, 3), "g"),
+                backends=backends,
+            )
+        )
+    if not any(item.backends for item in classes):
+        # Never published empty: the last document stays, and its Services have no endpoints.
+        return observed.table if observed is not None else None
+    if observed is not None and observed.table.classes == tuple(classes):
+        return observed.table
+    return RoutingTable(1 if observed is None else observed.table.epoch + 1, tuple(classes))
+
+
+def _planned_backends(
+    plan: DeploymentPlan, traffic: str, running: Mapping[str, Workload], ready: set[str]
+) -> tuple[Backend, ...]:
+    """The plan's shares over placements that have a Ready pod, in proportion to how much of them is Ready."""
+    parts: list[tuple[Placement, float]] = []
+    for placement in plan.placements:
+        share = next((item.value for item in placement.shares if item.traffic == traffic), 0.0)
+        if share > 0 and placement.name in ready:
+            there = min(1.0, running[placement.name].ready_replicas / placement.replicas)
+            parts.append((placement, share * there))
+    weights = largest_remainder([share for _, share in parts], WEIGHTS)
+    return tuple(
+        Backend(
+            placement=placement.name,
+            served_model=placement.option.model,
+            weight=weight,
+            max_concurrency=placement.option.max_num_seqs
+            * min(placement.replicas, running[placement.name].ready_replicas),
+        )
+        for (placement, _), weight in zip(parts, weights, strict=True)
+    )
+
+
+def _still_ready(before: RoutedClass | None, running: Mapping[str, Workload], ready: set[str]) -> tuple[Backend, ...]:
+    """Backends of the last document that have a Ready pod, their weights filled up to the full sum."""
+    if before is None:
+        return ()
+    backends = [backend for backend in before.backends if backend.placement in ready]
+    weights = largest_remainder([backend.weight for backend in backends], WEIGHTS)
+    return tuple(
+        Backend(backend.placement, backend.served_model, weight, backend.max_concurrency)
+        for backend, weight in zip(backends, weights, strict=True)
+    )
+
+
+def largest_remainder(shares: Sequence[float], total: int) -> list[int]:
+    """Integers in proportion to positive shares that sum to `total`, at least 1 each (Hamilton's method)."""
+    if not shares:
+        return []
+    scale = (total - len(shares)) / sum(shares)
+    exact = [share * scale for share in shares]
+    weights = [int(value) for value in exact]
+    left = total - len(shares) - sum(weights)
+    by_remainder = sorted(range(len(shares)), key=lambda index: (weights[index] - exact[index], index))
+    for index in by_remainder[:left]:
+        weights[index] += 1
+    return [weight + 1 for weight in weights]

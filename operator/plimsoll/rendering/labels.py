@@ -1,0 +1,69 @@
+"""Every label and annotation that Plimsoll writes, in one place, and what they say.
+
+Selectors use the placement's name alone: they cannot be changed later, and the name is all that stays the same. No
+label of a pod says anything that changes while the pod lives (plan revision, epoch, share).
+"""
+
+from collections.abc import Mapping
+
+from plimsoll.planning.plan import Option
+
+MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGER = "plimsoll"
+COMPONENT = "app.kubernetes.io/component"
+SERVING_ENGINE = "serving-engine"
+"""Component of the engine's pods; monitors of the vLLM production stack select on this value already."""
+ROUTING = "routing"
+
+PREFIX = "plimsoll.dev/"
+LLM_DEPLOYMENT = f"{PREFIX}llmdeployment"
+PLACEMENT = f"{PREFIX}placement"
+POOL = f"{PREFIX}pool"
+
+ROUTED_AT = f"{PREFIX}routed-at"
+"""When the content of the routing document last changed, RFC 3339."""
+
+OPTION_ANNOTATIONS: Mapping[str, str] = {
+    name: f"{PREFIX}{name}" for name in ("model", "precision", "pool", "tensor", "pipeline", "max-num-seqs")
+}
+"""What a workload runs: short name -> annotation. Annotations, because model names do not fit into label values."""
+
+
+def common_labels(deployment: str, component: str) -> dict[str, str]:
+    """Labels of every object that belongs to an LLMDeployment."""
+    return {
+        "app.kubernetes.io/name": "vllm",
+        "app.kubernetes.io/instance": deployment,
+        COMPONENT: component,
+        "app.kubernetes.io/part-of": "plimsoll",
+        MANAGED_BY: MANAGER,
+        LLM_DEPLOYMENT: deployment,
+    }
+
+
+def placement_labels(deployment: str, placement: str, pool: str) -> dict[str, str]:
+    """Labels of a placement's objects and pods."""
+    return {**common_labels(deployment, SERVING_ENGINE), PLACEMENT: placement, POOL: pool}
+
+
+def placement_selector(placement: str) -> dict[str, str]:
+    """Labels by which a placement's pods are found."""
+    return {PLACEMENT: placement}
+
+
+def option_annotations(option: Option) -> dict[str, str]:
+    """Annotations that say what a workload runs, so that a restarted operator can read it from the cluster."""
+    values = {
+        "model": option.model,
+        "precision": option.precision,
+        "pool": option.pool,
+        "tensor": str(option.parallelism.tensor),
+        "pipeline": str(option.parallelism.pipeline),
+        "max-num-seqs": str(option.max_num_seqs),
+    }
+    return {OPTION_ANNOTATIONS[name]: value for name, value in values.items()}
+
+
+def option_from_annotations(annotations: Mapping[str, str]) -> dict[str, str]:
+    """The other way: short name -> value for those annotations that are there."""
+    return {name: annotations[key] for name, key in OPTION_ANNOTATIONS.items() if key in annotations}

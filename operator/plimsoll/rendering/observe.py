@@ -1,0 +1,149 @@
+"""Reading the cluster back: nodes, pods and running placements as the facts that planning starts from. Pure.
+
+What is left out matters as much as what is kept: a heartbeat or a resource version must not wake the planner.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from plimsoll.api.common import GROUP
+from plimsoll.api.units import parse_quantity
+from plimsoll.planning.snapshot import NodeFacts, PodFacts, Taint, Workload
+from plimsoll.rendering import labels
+
+Manifest = Mapping[str, Any]
+
+
+def node_facts(manifest: Manifest) -> NodeFacts:
+    """A node without its heartbeat, images, addresses and everything else that does not move a placement."""
+    spec, status = _mapping(manifest, "spec"), _mapping(manifest, "status")
+    taints = tuple(
+        Taint(str(taint.get("key", "")), str(taint.get("value") or ""), str(taint.get("effect") or ""))
+        for taint in spec.get("taints") or ()
+    )
+    return NodeFacts(
+        name=_name(manifest),
+        labels=dict(sorted(_mapping(_metadata(manifest), "labels").items())),
+        allocatable=_resources(_mapping(status, "allocatable")),
+        taints=tuple(sorted(taints, key=lambda taint: (taint.key, taint.value, taint.effect))),
+        unschedulable_reason=_unschedulable_reason(manifest),
+    )
+
+
+def _unschedulable_reason(manifest: Manifest) -> str:
+    if _metadata(manifest).get("deletionTimestamp"):
+        return "deleting"
+    if _mapping(manifest, "spec").get("unschedulable"):
+        return "cordoned"
+    return "" if _condition(manifest, "Ready") else "not ready"
+
+
+def pod_facts(manifest: Manifest) -> PodFacts | None:
+    """A pod that holds or asks for resources; None when it is finished."""
+    metadata, spec, status = _metadata(manifest), _mapping(manifest, "spec"), _mapping(manifest, "status")
+    if status.get("phase") in ("Succeeded", "Failed"):
+        return None
+    own = _mapping(metadata, "labels")
+    ours = own.get(labels.MANAGED_BY) == labels.MANAGER
+    return PodFacts(
+        uid=str(metadata.get("uid", "")),
+        namespace=str(metadata.get("namespace", "")),
+        name=_name(manifest),
+        node=str(spec.get("nodeName") or ""),
+        requests=pod_requests(spec),
+        placement=str(own.get(labels.PLACEMENT, "")) if ours else "",
+        ready=_condition(manifest, "Ready"),
+        deleting=bool(metadata.get("deletionTimestamp")),
+    )
+
+
+def pod_requests(spec: Manifest) -> Mapping[str, float]:
+    """What the scheduler sets aside for a pod: containers and sidecars together, or the largest start-up step if more."""
+    running = _sum(_requests(container) for container in spec.get("containers") or ())
+    started: dict[str, float] = {}
+    peak: dict[str, float] = {}
+    for container in spec.get("initContainers") or ():
+        asked = _requests(container)
+        if container.get("restartPolicy") == "Always":
+            started = _sum((started, asked))
+            peak = _max(peak, started)
+        else:
+            peak = _max(peak, _sum((started, asked)))
+    total = _max(_sum((running, started)), peak)
+    total.update(_resources(_mapping(_mapping(spec, "resources"), "requests")))
+    return dict(sorted(_sum((total, _resources(_mapping(spec, "overhead")))).items()))
+
+
+def _requests(container: Manifest) -> dict[str, float]:
+    resources = _mapping(container, "resources")
+    return {**_resources(_mapping(resources, "limits")), **_resources(_mapping(resources, "requests"))}
+
+
+def _sum(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for part in parts:
+        for name, amount in part.items():
+            total[name] = total.get(name, 0.0) + amount
+    return total
+
+
+def _max(left: Mapping[str, float], right: Mapping[str, float]) -> dict[str, float]:
+    return {name: max(left.get(name, 0.0), right.get(name, 0.0)) for name in {*left, *right}}
+
+
+def workload_facts(manifest: Manifest) -> Workload | None:
+    """A running placement; None for a Deployment that is not Plimsoll's."""
+    metadata, status = _metadata(manifest), _mapping(manifest, "status")
+    if _mapping(metadata, "labels").get(labels.MANAGED_BY) != labels.MANAGER:
+        return None
+    annotations = _mapping(metadata, "annotations")
+    replicas = _mapping(manifest, "spec").get("replicas")
+    return Workload(
+        namespace=str(metadata.get("namespace", "")),
+        name=_name(manifest),
+        uid=str(metadata.get("uid", "")),
+        deployment=next((str(owner["name"]) for owner in _owners(manifest)), ""),
+        replicas=1 if replicas is None else int(replicas),
+        ready_replicas=int(status.get("readyReplicas") or 0),
+        option=labels.option_from_annotations(annotations),
+    )
+
+
+def _owners(manifest: Manifest) -> list[Manifest]:
+    references = _metadata(manifest).get("ownerReferences") or ()
+    return [
+        reference
+        for reference in references
+        if reference.get("kind") == "LLMDeployment" and str(reference.get("apiVersion", "")).startswith(f"{GROUP}/")
+    ]
+
+
+def _metadata(manifest: Manifest) -> Manifest:
+    return _mapping(manifest, "metadata")
+
+
+def _name(manifest: Manifest) -> str:
+    return str(_metadata(manifest).get("name", ""))
+
+
+def _mapping(parent: Manifest, key: str) -> Manifest:
+    value = parent.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _condition(manifest: Manifest, type_: str) -> bool:
+    conditions = _mapping(manifest, "status").get("conditions") or ()
+    return any(item.get("type") == type_ and item.get("status") == "True" for item in conditions)
+
+
+def _resources(quantities: Manifest) -> dict[str, float]:
+    """CPU, memory and extended resources. Disk, pod counts and huge pages limit no placement of Plimsoll."""
+    kept: dict[str, float] = {}
+    for name, text in sorted(quantities.items()):
+        if name in ("cpu", "memory") or ("/" in name and not name.startswith("attachable-volumes")):
+            try:
+                kept[name] = float(parse_quantity(str(text)))
+            except ValueError:
+                continue  # the API server lets none through; a fact that cannot be read is no fact
+    return kept
+

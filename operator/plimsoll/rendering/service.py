@@ -1,0 +1,32 @@
+"""The Service of a placement: the address that routers send its requests to."""
+
+from plimsoll.api.llmdeployment import LLMDeployment
+from plimsoll.planning.plan import Placement
+from plimsoll.rendering import labels
+from plimsoll.rendering.engine import vllm
+from plimsoll.rendering.manifest import Manifest, metadata
+
+
+def render_service(owner: LLMDeployment, placement: Placement) -> Manifest:
+    """A ClusterIP Service over the Ready pods of a placement."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(
+            owner, placement.name, labels.placement_labels(owner.name, placement.name, placement.option.pool)
+        ),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": labels.placement_selector(placement.name),
+            "ports": [{"name": vllm.PORT_NAME, "port": vllm.PORT, "protocol": "TCP", "targetPort": vllm.PORT_NAME}],
+        },
+    }
+
+
+def service_url(placement: str, namespace: str) -> str:
+    """Address of a placement's Service.
+
+    The long form: the router of the vLLM production stack refuses hosts whose last label is not letters only, as
+    `service.team-1` would be.
+    """
+    return f"http://{placement}.{namespace}.svc.cluster.local:{vllm.PORT}"

@@ -1,0 +1,118 @@
+"""What was planned is what gets rendered: an independent reading of the rendered Deployments.
+
+It shares no code and no constants with the renderer, so that one mistake cannot hide another. Run it before anything is
+applied.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Placement
+from plimsoll.planning.transition import Step
+
+_SHORT_FLAGS = {"--tensor-parallel-size": "-tp", "--pipeline-parallel-size": "-pp"}
+
+
+class RenderMismatch(ValueError):  # noqa: N818  (the name of the finding that people read)
+    """A rendered object differs from the plan. The message names object, field, found and planned value."""
+
+    def __init__(self, object_name: str, field: str, found: object, planned: object) -> None:
+        super().__init__(f"{object_name}: {field}: rendered {found!r}, planned {planned!r}; not applied")
+        self.object_name = object_name
+        self.field = field
+        self.found = found
+        self.planned = planned
+
+
+def verify(deployment: DeploymentPlan, step: Step, manifests: Iterable[Mapping[str, Any]]) -> None:
+    """Compare the Deployments among `manifests` with the plan: which, replicas, GPUs, parallelism, model, batch, image.
+
+    Raises:
+        RenderMismatch: on the first difference.
+    """
+    namespace = deployment.resource.metadata.namespace or "default"
+    workloads: dict[str, Mapping[str, Any]] = {}
+    for manifest in manifests:
+        if manifest.get("kind") != "Deployment":
+            continue
+        name = str(_at(manifest, "metadata", "name"))
+        _compare(f"Deployment {namespace}/{name}", "number of manifests", 2 if name in workloads else 1, 1)
+        workloads[name] = manifest
+    planned = {} if deployment.state is DeploymentState.HELD else dict(step.replicas)
+    owner = f"LLMDeployment {namespace}/{deployment.resource.metadata.name}"
+    _compare(owner, "Deployments", sorted(workloads), sorted(planned))
+    placements = {placement.name: placement for placement in deployment.placements}
+    for name, replicas in planned.items():
+        where = f"Deployment {namespace}/{name}"
+        if name not in placements:
+            raise RenderMismatch(where, "placement", name, sorted(placements))
+        _compare(where, "metadata.namespace", _at(workloads[name], "metadata", "namespace"), namespace)
+        _compare(where, "spec.replicas", _at(workloads[name], "spec", "replicas"), replicas)
+        _verify_pod(where, deployment, placements[name], _at(workloads[name], "spec", "template", "spec"))
+
+
+def _verify_pod(where: str, deployment: DeploymentPlan, placement: Placement, pod: Any) -> None:  # noqa: ANN401  (JSON)
+    option = placement.option
+    containers = _at(pod, "containers")
+    _compare(where, "number of containers", len(containers) if isinstance(containers, list) else 0, 1)
+    container = containers[0]
+    tensor, pipeline = option.parallelism.tensor, option.parallelism.pipeline
+    prefix = "spec.template.spec.containers[0]"
+    _compare(where, f"{prefix}.image", _at(container, "image"), option.image)
+    limits = _at(container, "resources", "limits")
+    gpus = limits.get(option.gpu_resource) if isinstance(limits, Mapping) else None
+    _compare(where, f"{prefix}.resources.limits[{option.gpu_resource}]", gpus, str(tensor * pipeline))
+    requested = _at(container, "resources", "requests", option.gpu_resource)
+    if requested is not None:
+        _compare(where, f"{prefix}.resources.requests[{option.gpu_resource}]", requested, gpus)
+    args = [str(argument) for argument in _at(container, "args") or ()]
+    _compare(where, f"{prefix}.args[0]", args[0] if args else None, option.checkpoint)
+    expected = {
+        "--tensor-parallel-size": tensor,
+        "--pipeline-parallel-size": pipeline,
+        "--max-num-seqs": option.max_num_seqs,
+        "--max-model-len": option.max_model_length,
+    }
+    for flag, value in expected.items():
+        found = _values(args, flag)
+        _compare(where, f"{prefix}.args {flag}", found[0] if len(found) == 1 else found, str(value))
+    names = _following(args, "--served-model-name")
+    for name in (deployment.resource.metadata.name, option.model):
+        _compare(where, f"{prefix}.args --served-model-name", name if name in names else names, name)
+
+
+def _compare(where: str, field: str, found: object, planned: object) -> None:
+    if type(found) is not type(planned) or found != planned:
+        raise RenderMismatch(where, field, found, planned)
+
+
+def _at(value: Any, *path: str) -> Any:  # noqa: ANN401  (JSON)
+    """The value under a path of keys; None where the path ends early."""
+    for key in path:
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(key)
+    return value
+
+
+def _values(args: Sequence[str], flag: str) -> list[str]:
+    """All values that a command line gives to a flag; more than one is a fault, since the last would win.
+
+    Read as vLLM's parser reads it: `=`, underscores for hyphens, short names and unambiguous beginnings all count.
+    """
+    values: list[str] = []
+    for position, argument in enumerate(args):
+        head, equals, value = argument.partition("=")
+        head = head.replace("_", "-")
+        if head == _SHORT_FLAGS.get(flag) or (len(head) > 3 and head.startswith("--") and flag.startswith(head)):
+            values.append(value if equals else "".join(args[position + 1 : position + 2]))
+    return values
+
+
+def _following(args: Sequence[str], flag: str) -> list[str]:
+    """The arguments after `flag`, up to the next flag."""
+    if flag not in args:
+        return []
+    rest = args[list(args).index(flag) + 1 :]
+    end = next((position for position, argument in enumerate(rest) if argument.startswith("-")), len(rest))
+    return list(rest[:end])

@@ -1,0 +1,459 @@
+"""Objects that must be refused, each with the field that the message must name, and objects that must be accepted.
+
+The same table runs through pydantic (tests/unit/api/test_bad_objects.py) and through a real API server
+(tests/control_plane/test_crds.py): both must give the same verdict.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+API_VERSION = "plimsoll.dev/v1alpha1"
+NAMESPACE = "bad-objects"
+LLAMA_8B = "meta-llama/Llama-3.1-8B-Instruct"
+LLAMA_70B = "meta-llama/Llama-3.3-70B-Instruct"
+ABSENT = object()
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BadObject:
+    """An object with one fault."""
+
+    name: str
+    object: Manifest
+    field: str
+    """What the message must contain: the path of the field, or its name where the rule is about the whole object."""
+
+
+def _object(kind: str, name: str, spec: Manifest | None, namespace: str | None = None) -> Manifest:
+    metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata} | ({} if spec is None else {"spec": spec})
+
+
+DEPLOYMENT = _object(
+    "LLMDeployment",
+    "assistant",
+    {
+        "models": [
+            {
+                "name": LLAMA_8B,
+                "precisions": [
+                    {"name": "bf16"},
+                    {"name": "int4", "checkpoint": "hugging-quants/Llama-AWQ-INT4", "taskErrorFactor": "1.15"},
+                ],
+            },
+            {"name": LLAMA_70B},
+        ],
+        "traffic": [
+            {
+                "name": "chat",
+                "sloRef": {"name": "interactive"},
+                "requestsPerMinute": 1200,
+                "tokens": {"input": 1155, "output": 211, "inputP95": 3200, "outputP95": 600},
+                "taskError": [{"model": LLAMA_8B, "value": "0.07"}, {"model": LLAMA_70B, "value": "0.04"}],
+                "match": {"headers": [{"name": "x-traffic-class", "value": "chat"}]},
+            },
+            {"name": "other", "requestsPerMinute": 0, "tokens": {"input": 500, "output": 100}},
+        ],
+        "placement": {
+            "pools": ["h100-east", "l40s"],
+            "parallelism": {"tensor": [1, 2, 4], "pipeline": [1, 2]},
+            "replicas": {"min": 1, "max": 40},
+        },
+        "engine": {
+            "type": "vllm",
+            "images": {"nvidia": "docker.io/vllm/vllm-openai:v0.11.0"},
+            "maxModelLength": 16384,
+            "extraArgs": ["--enable-prefix-caching", "--max-num-batched-tokens=8192", "--seed", "-1"],
+            "env": [
+                {"name": "VLLM_LOGGING_LEVEL", "value": "DEBUG"},
+                {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "hf", "key": "token"}}},
+            ],
+            "huggingFaceTokenSecretRef": {"name": "hf", "key": "token"},
+            "modelCache": {"persistentVolumeClaim": {"claimName": "models"}},
+            "podTemplate": {
+                "labels": {"team": "chat", "example.com/tier": "gold"},
+                "annotations": {"example.com/note": "any text, even {braces}"},
+                "tolerations": [{"key": "spot", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}],
+                "affinity": {"nodeAffinity": {}},
+                "topologySpreadConstraints": [
+                    {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "ScheduleAnyway"}
+                ],
+                "runtimeClassName": "nvidia",
+                "imagePullSecrets": [{"name": "registry"}],
+                "priorityClassName": "serving",
+            },
+        },
+        "routing": {
+            "vllmRouter": True,
+            "httpRoute": {"parentRefs": [{"name": "public"}], "hostnames": ["llm.example.com"]},
+        },
+    },
+    NAMESPACE,
+)
+
+POOL = _object(
+    "GPUNodePool",
+    "h100-east",
+    {
+        "accelerator": "H100-SXM-80GB",
+        "resourceName": "nvidia.com/gpu",
+        "nodeSelector": {"matchLabels": {"pool": "h100-east"}},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "gpusPerNode": 8,
+        "nodes": {"max": 12},
+        "gpus": {"reserved": 0},
+        "price": {"perHour": "2.50", "spotPerHour": "1.20"},
+        "capacityType": "OnDemand",
+        "location": {"region": "us-east", "zone": "us-east-1a"},
+        "interconnect": {"intraNode": "NVLink", "interNodeGigabitsPerSecond": 400},
+    },
+)
+
+CUSTOM_POOL = _object(
+    "GPUNodePool",
+    "own",
+    {
+        "custom": {
+            "vendor": "NVIDIA",
+            "memory": "80Gi",
+            "memoryBandwidthGigabytesPerSecond": 2000,
+            "peaks": [{"precision": "bf16", "teraflops": 300}],
+        },
+        "nodeSelector": {"matchLabels": {"pool": "own"}},
+        "price": {"perHour": "1"},
+    },
+)
+
+SLO = _object(
+    "InferenceSLO",
+    "interactive",
+    {
+        "ttft": {"statistic": "Percentile", "percentile": 95, "milliseconds": 800},
+        "tpot": {"percentile": 95, "milliseconds": 40},
+        "endToEnd": {"statistic": "Mean", "milliseconds": 30000},
+        "latencyPenaltyPerThousandRequestSeconds": "0",
+        "maxTaskError": "0.06",
+        "unserved": {"max": "0", "penaltyPerThousandRequests": "40"},
+        "priority": 100,
+    },
+    NAMESPACE,
+)
+
+PROFILE = _object(
+    "ModelProfile",
+    "mixtral",
+    {
+        "model": "mistralai/Mixtral-8x7B-Instruct-v0.1",
+        "architecture": {
+            "parameters": 46702792704,
+            "activeParameters": 12879925248,
+            "layers": 32,
+            "hiddenSize": 4096,
+            "attentionHeads": 32,
+            "kvHeads": 8,
+            "experts": 8,
+            "expertsPerToken": 2,
+            "vocabularySize": 32000,
+            "contextLength": 32768,
+        },
+    },
+)
+
+POLICY = _object(
+    "PlacementPolicy",
+    "default",
+    {
+        "budget": {"perHour": "500"},
+        "algorithm": "Greedy",
+        "headroom": {"demand": "0.2", "latency": "0.05"},
+        "planning": {"intervalSeconds": 60},
+        "rebalance": {"horizonHours": 12},
+        "approval": "Recommend",
+        "defaultSLO": {"ttft": {"percentile": 99, "milliseconds": 1500}},
+    },
+)
+
+PLAN = _object(
+    "PlacementPlan",
+    "plan-000412",
+    {
+        "inputsDigest": "sha256:" + "0" * 64,
+        "costPerHour": "31.40",
+        "summary": {"deployments": 1, "placements": 1, "replicas": 6, "gpus": 6, "changedDeployments": 1},
+        "changes": [
+            {
+                "namespace": "chat",
+                "name": "assistant",
+                "costPerHourBefore": "0",
+                "costPerHourAfter": "31.40",
+                "placements": [
+                    {"placement": "assistant-llama-fp8-l40s-t1p1-9c41d2", "replicasBefore": 0, "replicasAfter": 6}
+                ],
+            }
+        ],
+        "detailsRefs": [{"namespace": "plimsoll", "name": "plan-000412-0"}],
+    },
+)
+
+SMALLEST_DEPLOYMENT = _object(
+    "LLMDeployment",
+    "smallest",
+    {
+        "models": [{"name": LLAMA_8B}],
+        "traffic": [{"name": "default", "requestsPerMinute": 120, "tokens": {"input": 1000, "output": 250}}],
+    },
+    NAMESPACE,
+)
+SMALLEST_POOL = _object("GPUNodePool", "l40s", {"accelerator": "L40S", "price": {"perHour": "1.10"}})
+
+
+def changed(base: Manifest, path: str, value: object) -> Manifest:
+    """A copy of `base` in which the field at `path` (dotted, numbers index lists) has `value`, or is `ABSENT`."""
+    result = copy.deepcopy(base)
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    place: Any = result
+    for part in parents:
+        place = place[part] if isinstance(part, int) else place.setdefault(part, {})
+    if value is ABSENT:
+        del place[last]
+    else:
+        place[last] = value
+    return result
+
+
+GOOD_OBJECTS: dict[str, Manifest] = {
+    "full deployment": DEPLOYMENT,
+    "smallest deployment": SMALLEST_DEPLOYMENT,
+    "full pool": POOL,
+    "smallest pool": SMALLEST_POOL,
+    "own figures": CUSTOM_POOL,
+    "spot pool": changed(POOL, "spec.capacityType", "Spot"),
+    "full objective": SLO,
+    "empty objective": _object("InferenceSLO", "nothing", {}, NAMESPACE),
+    "model profile": PROFILE,
+    "policy": POLICY,
+    "policy without a spec": _object("PlacementPolicy", "default", None),
+    "plan": PLAN,
+    "an integral float is an integer": changed(SMALLEST_DEPLOYMENT, "spec.traffic.0.tokens.input", 1000.0),
+    "null stands for the default": changed(SMALLEST_DEPLOYMENT, "spec.placement", None),
+    "null stands for an absent field": changed(DEPLOYMENT, "spec.engine.maxModelLength", None),
+    "null stands for an absent label": changed(DEPLOYMENT, "spec.engine.podTemplate.labels.team", None),
+    "emptyDir with a limit": changed(
+        SMALLEST_DEPLOYMENT, "spec.engine.modelCache", {"emptyDir": {"sizeLimit": "200Gi"}}
+    ),
+    "as many replicas at least as at most": changed(
+        SMALLEST_DEPLOYMENT, "spec.placement.replicas", {"min": 3, "max": 3}
+    ),
+    "a flag that begins like an owned one": changed(
+        SMALLEST_DEPLOYMENT, "spec.engine.extraArgs", ["--model-loader-extra-config={}", "--dtypes", "--max-logprobs=5"]
+    ),
+    "status of another release": {**SMALLEST_POOL, "status": {}},
+}
+
+
+def _deployment(name: str, path: str, value: object, field: str | None = None) -> BadObject:
+    return BadObject(f"deployment: {name}", changed(DEPLOYMENT, path, value), field or _shown(path))
+
+
+def _pool(name: str, path: str, value: object, field: str | None = None) -> BadObject:
+    return BadObject(f"pool: {name}", changed(POOL, path, value), field or _shown(path))
+
+
+def _slo(name: str, path: str, value: object, field: str | None = None) -> BadObject:
+    return BadObject(f"objective: {name}", changed(SLO, path, value), field or _shown(path))
+
+
+def _profile(name: str, path: str, value: object, field: str | None = None) -> BadObject:
+    return BadObject(f"profile: {name}", changed(PROFILE, path, value), field or _shown(path))
+
+
+def _policy(name: str, path: str, value: object, field: str | None = None) -> BadObject:
+    return BadObject(f"policy: {name}", changed(POLICY, path, value), field or _shown(path))
+
+
+def _plan(name: str, path: str, value: object, field: str | None = None) -> BadObject:
+    return BadObject(f"plan: {name}", changed(PLAN, path, value), field or _shown(path))
+
+
+def _shown(path: str) -> str:
+    """`spec.traffic.0.name` as messages write it: `spec.traffic[0].name`."""
+    text = ""
+    for part in path.split("."):
+        text += f"[{part}]" if part.isdigit() else f".{part}" if text else part
+    return text
+
+
+def _owned_flags() -> Iterator[BadObject]:
+    for argument in (
+        "--model=other/model",
+        "--model",
+        "--served-model-name=x",
+        "--host=0.0.0.0",
+        "--port",
+        "--tensor-parallel-size=2",
+        "--tensor_parallel_size=2",
+        "--tensor-par=2",
+        "-tp=2",
+        "-pp",
+        "--pipeline-parallel-size",
+        "--data-parallel-size=2",
+        "--max-model-len=4096",
+        "--max-num-seqs",
+        "--gpu-memory-utilization=0.5",
+        "--quantization=awq",
+        "--dtype",
+        "--trust-remote-code",
+        "--trust_remote_code",
+        "--config=/tmp/x.yaml",
+    ):
+        yield _deployment(
+            f"owned flag {argument}",
+            "spec.engine.extraArgs",
+            ["--enable-prefix-caching", argument],
+            "spec.engine.extraArgs[1]",
+        )
+
+
+BAD_OBJECTS: list[BadObject] = [
+    # Typos
+    _deployment("typo at the top", "spec.trafic", []),
+    _deployment("typo in a list item", "spec.traffic.0.requestPerMinute", 3),
+    _deployment("typo deep down", "spec.placement.parallelism.tensors", [1]),
+    _deployment("snake case", "spec.traffic.0.requests_per_minute", 3),
+    _deployment("field of another release", "spec.placement.mode", "Chained"),
+    _deployment("host path", "spec.engine.modelCache.hostPath", {"path": "/models"}),
+    _deployment("part of a pod spec that is not allowed", "spec.engine.podTemplate.hostNetwork", True),
+    _pool("typo in the price", "spec.price.perhour", "2"),
+    _pool("typo beside spec", "specs", {}),
+    _slo("typo in a target", "spec.ttft.millisecond", 3),
+    _policy("typo", "spec.budget.perHours", "3"),
+    _profile("typo", "spec.architecture.hiddensize", 4096),
+    # Missing
+    BadObject("deployment: no spec", _object("LLMDeployment", "a", None, NAMESPACE), "spec"),
+    _deployment("no models at all", "spec.models", ABSENT),
+    _deployment("no traffic", "spec.traffic", ABSENT),
+    _deployment("model without a name", "spec.models.0.name", ABSENT),
+    _deployment("class without a rate", "spec.traffic.1.requestsPerMinute", ABSENT),
+    _deployment("class without lengths", "spec.traffic.1.tokens", ABSENT),
+    _deployment("secret without a key", "spec.engine.huggingFaceTokenSecretRef.key", ABSENT),
+    _pool("no price", "spec.price", ABSENT),
+    _pool("no price per hour", "spec.price.perHour", ABSENT),
+    _slo("target without a limit", "spec.ttft.milliseconds", ABSENT),
+    _profile("no layers", "spec.architecture.layers", ABSENT),
+    _plan("no digest", "spec.inputsDigest", ABSENT),
+    # Types
+    _deployment("spec is a list", "spec", [], "spec"),
+    _deployment("traffic is a map", "spec.traffic", {}),
+    _deployment("a model is a string", "spec.models.1", LLAMA_70B),
+    _deployment("a quoted integer", "spec.traffic.0.requestsPerMinute", "1200"),
+    _deployment("a fraction for an integer", "spec.traffic.0.requestsPerMinute", 0.5),
+    _deployment("true for an integer", "spec.traffic.0.tokens.input", True),
+    _deployment("a quoted boolean", "spec.routing.vllmRouter", "true"),
+    _deployment("a number for a string", "spec.traffic.0.name", 7),
+    _deployment("an unquoted ratio", "spec.traffic.0.taskError.0.value", 0.07),
+    _deployment("an unquoted environment value", "spec.engine.env.0.value", 1),
+    _deployment("an unquoted label", "spec.engine.podTemplate.labels.team", 1),
+    _deployment("affinity is a string", "spec.engine.podTemplate.affinity", "zone"),
+    _deployment("null for an item", "spec.models.1", None),
+    _deployment("null for a required field", "spec.traffic.0.name", None),
+    _pool("an unquoted price", "spec.price.perHour", 2.5),
+    _pool("an unquoted whole price", "spec.price.perHour", 2),
+    _slo("an unquoted share", "spec.unserved.max", 0),
+    # Ranges and patterns
+    _deployment("no models", "spec.models", []),
+    _deployment("nine models", "spec.models", [{"name": f"org/model-{i}"} for i in range(9)]),
+    _deployment("no traffic classes", "spec.traffic", []),
+    _deployment("negative rate", "spec.traffic.0.requestsPerMinute", -1),
+    _deployment("no input", "spec.traffic.0.tokens.input", 0),
+    _deployment("negative output", "spec.traffic.0.tokens.output", -1),
+    _deployment("unknown precision", "spec.models.0.precisions.0.name", "fp16"),
+    _deployment("no precisions", "spec.models.0.precisions", []),
+    _deployment("model name with a space", "spec.models.1.name", "Llama 3"),
+    _deployment("class name in capitals", "spec.traffic.0.name", "Chat"),
+    _deployment("task error above 1", "spec.traffic.0.taskError.0.value", "1.5"),
+    _deployment("negative task error", "spec.traffic.0.taskError.0.value", "-0.1"),
+    _deployment("an exponent", "spec.traffic.0.taskError.0.value", "1e-2"),
+    _deployment("factor 0", "spec.models.0.precisions.1.taskErrorFactor", "0"),
+    _deployment("tensor degree 3", "spec.placement.parallelism.tensor.0", 3),
+    _deployment("pipeline degree 9", "spec.placement.parallelism.pipeline.0", 9),
+    _deployment("no tensor degrees", "spec.placement.parallelism.tensor", []),
+    _deployment("unknown engine", "spec.engine.type", "triton"),
+    _deployment("image with a space", "spec.engine.images.nvidia", "vllm openai"),
+    _deployment("cache without a unit", "spec.engine.modelCache", {"emptyDir": {"sizeLimit": "200"}}, "sizeLimit"),
+    _deployment("header with a colon", "spec.traffic.0.match.headers.0.name", "x-class:"),
+    _deployment("route without a Gateway", "spec.routing.httpRoute.parentRefs", []),
+    _deployment("label value with a space", "spec.engine.podTemplate.labels.team", "the chat team"),
+    _deployment("a long argument", "spec.engine.extraArgs", ["x" * 1025], "spec.engine.extraArgs[0]"),
+    _pool("a price below 0", "spec.price.perHour", "-1"),
+    _pool("a price with a currency", "spec.price.perHour", "$2.50"),
+    _pool("unknown capacity type", "spec.capacityType", "Reserved"),
+    _pool("no GPUs per node", "spec.gpusPerNode", 0),
+    _pool("unknown interconnect", "spec.interconnect.intraNode", "nvlink"),
+    _slo("percentile 100", "spec.ttft.percentile", 100),
+    _slo("percentile 0", "spec.ttft.percentile", 0),
+    _slo("0 milliseconds", "spec.ttft.milliseconds", 0),
+    _slo("unknown statistic", "spec.ttft.statistic", "Median"),
+    _slo("share above 1", "spec.unserved.max", "1.01"),
+    _slo("priority above 1000", "spec.priority", 1001),
+    _policy("algorithm of a later release", "spec.algorithm", "Exact"),
+    _policy("unknown approval", "spec.approval", "Manual"),
+    _policy("interval too short", "spec.planning.intervalSeconds", 1),
+    _policy("all latency as headroom", "spec.headroom.latency", "1"),
+    _plan("digest of another kind", "spec.inputsDigest", "md5:0"),
+    # Repeated items
+    _deployment("model twice", "spec.models.1.name", LLAMA_8B, "spec.models[1]"),
+    _deployment("class twice", "spec.traffic.1.name", "chat", "spec.traffic[1]"),
+    _deployment("precision twice", "spec.models.0.precisions.1.name", "bf16", "spec.models[0].precisions[1]"),
+    _deployment("pool twice", "spec.placement.pools", ["l40s", "l40s"], "spec.placement.pools[1]"),
+    _deployment("degree twice", "spec.placement.parallelism.tensor", [1, 2, 1], "spec.placement.parallelism.tensor[2]"),
+    _deployment("variable twice", "spec.engine.env.1", {"name": "VLLM_LOGGING_LEVEL"}, "spec.engine.env[1]"),
+    # Rules across fields
+    _deployment("no default class", "spec.traffic.1", ABSENT, "spec.traffic"),
+    _deployment("two default classes", "spec.traffic.0.match", ABSENT, "spec.traffic"),
+    _deployment(
+        "task error of a model that is no candidate", "spec.traffic.0.taskError.1.model", "x/y", "spec.traffic"
+    ),
+    _deployment("length below the lengths of a class", "spec.engine.maxModelLength", 1200),
+    _deployment("min above max", "spec.placement.replicas.min", 41),
+    _deployment("no cache", "spec.engine.modelCache", {}),
+    _deployment("two caches", "spec.engine.modelCache.emptyDir", {}, "spec.engine.modelCache"),
+    _deployment("value and valueFrom", "spec.engine.env.1.value", "x", "spec.engine.env[1]"),
+    _deployment("valueFrom nothing", "spec.engine.env.1.valueFrom", {}),
+    _deployment("label of Plimsoll", "spec.engine.podTemplate.labels", {"plimsoll.dev/pool": "x"}),
+    _deployment("label key with a space", "spec.engine.podTemplate.labels", {"the team": "x"}),
+    _deployment(
+        "Exists with a value", "spec.engine.podTemplate.tolerations.0.value", "x", "podTemplate.tolerations[0]"
+    ),
+    _deployment(
+        "seconds without NoExecute", "spec.engine.podTemplate.tolerations.0.effect", "NoSchedule", "tolerationSeconds"
+    ),
+    _deployment("name that begins with a digit", "metadata.name", "7b-chat"),
+    _deployment("name with a dot", "metadata.name", "chat.v2"),
+    *_owned_flags(),
+    _pool("neither accelerator nor custom", "spec.accelerator", ABSENT, "accelerator"),
+    _pool("both accelerator and custom", "spec.custom", CUSTOM_POOL["spec"]["custom"], "accelerator"),
+    BadObject("pool: custom without a selector", changed(CUSTOM_POOL, "spec.nodeSelector", ABSENT), "nodeSelector"),
+    BadObject("pool: custom with an empty selector", changed(CUSTOM_POOL, "spec.nodeSelector", {}), "nodeSelector"),
+    BadObject("pool: memory without a unit", changed(CUSTOM_POOL, "spec.custom.memory", "80"), "spec.custom.memory"),
+    BadObject("pool: no peaks", changed(CUSTOM_POOL, "spec.custom.peaks", []), "spec.custom.peaks"),
+    BadObject(
+        "pool: Spot without a spot price",
+        changed(changed(POOL, "spec.capacityType", "Spot"), "spec.price.spotPerHour", ABSENT),
+        "spec.price",
+    ),
+    _pool("name with a dot", "metadata.name", "h100.east"),
+    _slo("Percentile without a percentile", "spec.ttft.percentile", ABSENT),
+    _slo("Mean with a percentile", "spec.ttft.statistic", "Mean", "spec.ttft.percentile"),
+    _profile("more active than all parameters", "spec.architecture.activeParameters", 50_000_000_000),
+    _profile("KV heads that do not divide the heads", "spec.architecture.kvHeads", 5),
+    _profile("heads that do not divide the width", "spec.architecture.hiddenSize", 4097, "headSize"),
+    _profile("experts alone", "spec.architecture.expertsPerToken", ABSENT),
+    _profile("more experts per token than experts", "spec.architecture.expertsPerToken", 9),
+    _policy("another name", "metadata.name", "second"),
+]

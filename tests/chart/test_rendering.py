@@ -1,0 +1,196 @@
+"""What the chart renders, over a matrix of values."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+import helm_python
+import pytest
+import yaml
+
+from devcluster.binaries import binary
+from plimsoll.controller.settings import Settings, variable
+from tests.chart.manifests import CHART, RELEASE, ROOT, Manifest, Render, kinds, only, parse
+from tests.chart.values import DIGEST, MATRIX
+
+CRDS = sorted((ROOT / "crds").glob("*.yaml"))
+SOURCES = sorted((CHART / "crds-src").glob("*.yaml"))
+KEEP = "helm.sh/resource-policy"
+
+
+def _container(manifests: list[Manifest]) -> Manifest:
+    (container,) = only(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
+    return container
+
+
+def _environment(manifests: list[Manifest]) -> dict[str, str]:
+    return {entry["name"]: entry["value"] for entry in _container(manifests)["env"]}
+
+
+def test_lint_finds_nothing() -> None:
+    result = helm_python.lint(CHART)
+    # severity 1 is a hint
+    assert [message for message in result["messages"] if message["severity"] > 1] == []
+    assert result["errors"] == []
+
+
+@pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX.keys())
+def test_every_object_has_a_name_and_the_standard_labels(render: Render, values: dict[str, Any]) -> None:
+    for manifest in render(**values):
+        assert manifest["apiVersion"]
+        assert manifest["metadata"]["name"]
+        if manifest["kind"] not in {"CustomResourceDefinition", "LimitRange"}:
+            assert manifest["metadata"]["labels"]["app.kubernetes.io/part-of"] == "plimsoll"
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX.keys())
+def test_helm_3_renders_what_helm_4_renders(render: Render, values: dict[str, Any]) -> None:
+    command = [binary("helm"), "template", RELEASE["name"], CHART, "--namespace", RELEASE["namespace"], "--values", "-"]
+    answer = subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, check=True)
+
+    def ordered(objects: list[Manifest]) -> list[Manifest]:
+        return sorted(objects, key=lambda manifest: (manifest["kind"], manifest["metadata"]["name"]))
+
+    assert ordered(parse(answer.stdout)) == ordered(render(**values))
+
+
+def test_minimum_kubernetes_version_is_stated() -> None:
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["kubeVersion"] == ">=1.29.0-0"
+
+
+def test_app_version_is_the_package_version() -> None:
+    project = (ROOT / "pyproject.toml").read_text()
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert f'\nversion = "{chart["appVersion"]}"\n' in project
+
+
+def test_image_is_pinned_by_digest_when_there_is_one(render: Render) -> None:
+    assert _container(render(**MATRIX["pinned"]))["image"] == f"example.com/team/plimsoll@{DIGEST}"
+
+
+def test_image_tag_defaults_to_the_app_version(render: Render) -> None:
+    assert _container(render())["image"] == "plimsoll:0.1.0"
+
+
+def test_operator_is_never_run_twice(render: Render) -> None:
+    spec = only(render(), "Deployment")["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+
+
+def test_operator_can_be_left_out(render: Render) -> None:
+    assert only(render(**MATRIX["demo"]), "Deployment")["spec"]["replicas"] == 0
+
+
+def test_operator_accepts_the_rendered_environment(render: Render) -> None:
+    settings = Settings.from_env(_environment(render(**MATRIX["tuned"])))
+    assert settings == Settings(
+        namespace="plimsoll-system",
+        health_host="::",
+        health_port=9090,
+        debounce_idle_seconds=0.25,
+        debounce_cap_seconds=5,
+        plan_deadline_seconds=60,
+        audit_interval_seconds=86400,
+        in_flight=8,
+        rate_per_second=50.5,
+        rate_burst=1_000_000,
+        log_level="DEBUG",
+        log_format="text",
+    )
+
+
+def test_every_setting_of_the_operator_can_be_set(render: Render) -> None:
+    assert set(_environment(render(**MATRIX["tuned"]))) == {variable(name) for name in Settings.__dataclass_fields__}
+
+
+def test_probes_service_and_container_name_one_port(render: Render) -> None:
+    manifests = render(**MATRIX["tuned"])
+    container = _container(manifests)
+    assert container["ports"] == [{"name": "health", "containerPort": 9090}]
+    for probe, path in (("startupProbe", "/healthz"), ("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")):
+        assert container[probe]["httpGet"] == {"path": path, "port": "health"}
+    (port,) = only(manifests, "Service")["spec"]["ports"]
+    assert port["targetPort"] == "health"
+
+
+def test_service_monitor_selects_the_service(render: Render) -> None:
+    manifests = render(**MATRIX["monitored"])
+    monitor, service = only(manifests, "ServiceMonitor"), only(manifests, "Service")
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert monitor["spec"]["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_network_policy_opens_the_health_port_and_the_api_server(render: Render) -> None:
+    spec = only(render(**MATRIX["isolated"]), "NetworkPolicy")["spec"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert spec["ingress"] == [
+        {
+            "ports": [{"port": "health", "protocol": "TCP"}],
+            "from": [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}],
+        }
+    ]
+    assert spec["egress"] == [{"ports": [{"port": 6443, "protocol": "TCP"}]}]
+
+
+def test_optional_objects_are_off_by_default(render: Render) -> None:
+    assert kinds(render()) == {
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "CustomResourceDefinition",
+        "Deployment",
+        "Service",
+        "ServiceAccount",
+    }
+
+
+def test_extra_objects_come_as_text_or_as_objects(render: Render) -> None:
+    extra = [manifest["metadata"] for manifest in render(**MATRIX["extra"]) if manifest["kind"] == "LimitRange"]
+    assert extra == [{"name": "a"}, {"name": "b", "namespace": "plimsoll-system"}]
+
+
+def test_chart_carries_the_generated_crds() -> None:
+    assert CRDS
+    assert {path.name: path.read_text() for path in SOURCES} == {path.name: path.read_text() for path in CRDS}, (
+        "run `make crds`"
+    )
+
+
+def test_rendered_crds_are_the_generated_ones(render: Render) -> None:
+    rendered = [manifest for manifest in render() if manifest["kind"] == "CustomResourceDefinition"]
+    assert rendered == [manifest for path in CRDS for manifest in parse(path.read_text())]
+
+
+def test_crds_survive_an_uninstall(render: Render) -> None:
+    for manifest in render():
+        if manifest["kind"] == "CustomResourceDefinition":
+            assert manifest["metadata"]["annotations"][KEEP] == "keep"
+
+
+def test_crds_can_be_given_up(render: Render) -> None:
+    manifests = [item for item in render(**MATRIX["crds not kept"]) if item["kind"] == "CustomResourceDefinition"]
+    assert len(manifests) == len(CRDS)
+    for manifest in manifests:
+        assert KEEP not in manifest["metadata"]["annotations"]
+        # for GitOps tools the rest stays
+        assert manifest["metadata"]["annotations"]
+
+
+def test_crds_can_be_installed_apart(render: Render) -> None:
+    assert "CustomResourceDefinition" not in kinds(render(**MATRIX["crds apart"]))
+
+
+def test_notes_say_what_uninstall_does(chart: helm_python.Chart) -> None:
+    notes = {
+        keep: next(
+            text
+            for path, text in chart.render({"crds": {"keep": keep}}, **RELEASE).items()
+            if path.endswith("NOTES.txt")
+        )
+        for keep in (True, False)
+    }
+    assert "leaves the CRDs" in notes[True]
+    assert "deletes the CRDs" in notes[False]

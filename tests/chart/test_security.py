@@ -1,0 +1,184 @@
+"""kube-linter's rules and the `restricted` Pod Security Standard, as assertions on every rendering of the matrix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from plimsoll.controller.kinds import ALL, RESOURCES
+from tests.chart.manifests import Manifest, Render, only
+from tests.chart.values import MATRIX
+
+WRITES = {"create", "update", "patch", "delete", "deletecollection"}
+
+
+@pytest.fixture(params=MATRIX.values(), ids=MATRIX.keys())
+def manifests(request: pytest.FixtureRequest, render: Render) -> list[Manifest]:
+    values: dict[str, Any] = request.param
+    return render(**values)
+
+
+@pytest.fixture
+def pod(manifests: list[Manifest]) -> Manifest:
+    spec: Manifest = only(manifests, "Deployment")["spec"]["template"]["spec"]
+    return spec
+
+
+@pytest.fixture
+def container(pod: Manifest) -> Manifest:
+    assert "initContainers" not in pod
+    (found,) = pod["containers"]
+    return found  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def rules(render: Render) -> list[Manifest]:
+    found: list[Manifest] = only(render(), "ClusterRole")["rules"]
+    return found
+
+
+def test_pod_runs_as_a_numbered_user_that_is_not_root(pod: Manifest) -> None:
+    context = pod["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert context.get("runAsUser", 65532) > 0
+    assert context.get("runAsGroup", 65532) > 0
+
+
+def test_pod_uses_the_default_seccomp_profile(pod: Manifest) -> None:
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+def test_container_cannot_gain_privileges(container: Manifest) -> None:
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
+
+
+def test_pod_shares_nothing_with_its_node(pod: Manifest) -> None:
+    assert pod.keys().isdisjoint({"hostNetwork", "hostPID", "hostIPC", "hostAliases"})
+    assert all(volume.keys() == {"name", "emptyDir"} for volume in pod["volumes"])
+    assert all("hostPort" not in port for port in pod["containers"][0]["ports"])
+
+
+def test_only_a_bounded_scratch_folder_is_writable(pod: Manifest, container: Manifest) -> None:
+    assert container["volumeMounts"] == [{"name": "tmp", "mountPath": "/tmp"}]
+    assert pod["volumes"][0]["emptyDir"]["sizeLimit"]
+
+
+def test_resources_are_requested_and_memory_is_limited(container: Manifest) -> None:
+    resources = container["resources"]
+    assert resources["requests"]["cpu"]
+    assert resources["requests"]["memory"] == resources["limits"]["memory"]
+
+
+def test_container_is_probed_on_its_own_ports(container: Manifest) -> None:
+    names = {port["name"] for port in container["ports"]}
+    for probe in ("livenessProbe", "readinessProbe"):
+        assert container[probe]["httpGet"]["port"] in names
+
+
+def test_image_has_a_fixed_version(container: Manifest) -> None:
+    image = container["image"]
+    assert "@sha256:" in image or not image.endswith((":latest", ":"))
+    assert ":" in image
+
+
+def test_environment_holds_no_secret(container: Manifest) -> None:
+    assert "envFrom" not in container
+    for entry in container["env"]:
+        assert entry.keys() == {"name", "value"}
+        assert not any(word in entry["name"] for word in ("SECRET", "TOKEN", "PASSWORD", "KEY"))
+
+
+def test_service_links_are_off(pod: Manifest) -> None:
+    assert pod["enableServiceLinks"] is False
+
+
+def test_account_is_not_the_default_one_and_exists(manifests: list[Manifest], pod: Manifest) -> None:
+    account = pod["serviceAccountName"]
+    assert account not in {"", "default"}
+    created = [manifest for manifest in manifests if manifest["kind"] == "ServiceAccount"]
+    assert account == "mine" or [item["metadata"]["name"] for item in created] == [account]
+
+
+def test_other_pods_do_not_get_the_token(manifests: list[Manifest], pod: Manifest) -> None:
+    assert pod["automountServiceAccountToken"] is True
+    for manifest in manifests:
+        if manifest["kind"] == "ServiceAccount":
+            assert manifest["automountServiceAccountToken"] is False
+
+
+def test_namespaced_objects_name_their_namespace(manifests: list[Manifest]) -> None:
+    cluster_scoped = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
+    for manifest in manifests:
+        if manifest["kind"] not in cluster_scoped | {"LimitRange"}:
+            assert manifest["metadata"]["namespace"] == "plimsoll-system"
+
+
+def test_selectors_find_the_pod(manifests: list[Manifest]) -> None:
+    deployment = only(manifests, "Deployment")["spec"]
+    labels = deployment["template"]["metadata"]["labels"]
+    selectors = [deployment["selector"]["matchLabels"], only(manifests, "Service")["spec"]["selector"]]
+    selectors += [
+        manifest["spec"]["podSelector"]["matchLabels"] for manifest in manifests if manifest["kind"] == "NetworkPolicy"
+    ]
+    for selector in selectors:
+        assert selector
+        assert selector.items() <= labels.items()
+
+
+def test_binding_binds_our_role_to_our_account_only(manifests: list[Manifest], pod: Manifest) -> None:
+    for binding in (manifest for manifest in manifests if manifest["kind"] == "ClusterRoleBinding"):
+        assert binding["roleRef"]["kind"] == "ClusterRole"
+        assert binding["roleRef"]["name"] == only(manifests, "ClusterRole")["metadata"]["name"]
+        (subject,) = binding["subjects"]
+        assert (subject["kind"], subject["name"]) == ("ServiceAccount", pod["serviceAccountName"])
+        assert subject["namespace"] == "plimsoll-system"
+
+
+def test_no_rule_has_a_wildcard(rules: list[Manifest]) -> None:
+    for rule in rules:
+        assert rule.keys() == {"apiGroups", "resources", "verbs"}
+        assert not any("*" in entry for entries in rule.values() for entry in entries)
+
+
+def test_secrets_and_escalation_are_out_of_reach(rules: list[Manifest]) -> None:
+    for rule in rules:
+        forbidden = {"secrets", "pods/exec", "pods/attach", "serviceaccounts", "serviceaccounts/token", "clusterroles"}
+        assert forbidden.isdisjoint(rule["resources"])
+        assert {"escalate", "bind", "impersonate", "deletecollection", "update"}.isdisjoint(rule["verbs"])
+        assert "rbac.authorization.k8s.io" not in rule["apiGroups"]
+
+
+def test_pods_and_nodes_are_read_only(rules: list[Manifest]) -> None:
+    for rule in rules:
+        if {"pods", "nodes"} & set(rule["resources"]):
+            assert WRITES.isdisjoint(rule["verbs"])
+
+
+def _granted(rules: list[Manifest]) -> dict[tuple[str, str], set[str]]:
+    return {
+        (group, resource): set(rule["verbs"])
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+
+
+def test_what_people_write_is_never_written_by_the_operator(rules: list[Manifest]) -> None:
+    granted = _granted(rules)
+    for name, kind in RESOURCES.items():
+        assert granted[kind.group, f"{kind.plural}/status"] == {"patch"}
+        if name != "PlacementPlan":
+            assert WRITES.isdisjoint(granted[kind.group, kind.plural])
+
+
+def test_role_covers_exactly_the_kinds_that_the_operator_knows(rules: list[Manifest]) -> None:
+    known = {(kind.group, kind.plural): {"list", "watch"} for kind in ALL}
+    granted = _granted(rules)
+    assert all(verbs <= granted[key] for key, verbs in known.items())
+    beyond = {key for key in granted if key not in known and not key[1].endswith("/status")}
+    assert beyond == {("events.k8s.io", "events")}

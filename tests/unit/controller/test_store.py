@@ -1,0 +1,146 @@
+"""The store: equal facts give equal snapshots, and only what matters wakes the planner."""
+
+import copy
+import itertools
+
+from plimsoll.controller.kinds import DEPLOYMENT, NODE, POD, RESOURCES
+from plimsoll.controller.store import Store
+
+LLM, PLAN = RESOURCES["LLMDeployment"], RESOURCES["PlacementPlan"]
+
+
+def node(name, version="1", ready="True"):
+    return {
+        "metadata": {"name": name, "uid": f"uid-{name}", "resourceVersion": version},
+        "status": {"conditions": [{"type": "Ready", "status": ready}], "allocatable": {"cpu": "4"}},
+    }
+
+
+def pod(name, phase="Running", version="1"):
+    return {
+        "metadata": {"name": name, "namespace": "a", "uid": f"uid-{name}", "resourceVersion": version},
+        "spec": {"nodeName": "n1", "containers": []},
+        "status": {"phase": phase},
+    }
+
+
+def llm(name, version="1", **metadata):
+    return {
+        "apiVersion": "plimsoll.dev/v1alpha1",
+        "kind": "LLMDeployment",
+        "metadata": {
+            "name": name,
+            "namespace": "a",
+            "uid": f"uid-{name}",
+            "generation": 1,
+            "resourceVersion": version,
+            **metadata,
+        },
+        "spec": {
+            "models": [{"name": "meta-llama/Llama-3.1-8B-Instruct"}],
+            "traffic": [{"name": "default", "requestsPerMinute": 1, "tokens": {"input": 10, "output": 10}}],
+        },
+    }
+
+
+def test_the_order_of_events_does_not_show_in_the_snapshot():
+    events = [(NODE, node("n1")), (NODE, node("n2")), (POD, pod("p1")), (LLM, llm("x")), (LLM, llm("y"))]
+    snapshots = []
+    for order in itertools.permutations(events):
+        store = Store()
+        for kind, manifest in order:
+            store.put(kind, manifest)
+        snapshots.append(store.snapshot())
+    assert all(snapshot == snapshots[0] for snapshot in snapshots)
+    assert [item.name for item in snapshots[0].deployments] == ["x", "y"]
+
+
+def test_a_heartbeat_does_not_wake():
+    store = Store()
+    assert store.put(NODE, node("n1"))
+    store.clear_dirty()
+    assert not store.put(NODE, node("n1", version="2"))
+    assert not store.dirty
+    assert store.put(NODE, node("n1", version="3", ready="False"))
+    assert store.dirty
+
+
+def test_our_own_status_does_not_wake_but_is_kept_for_comparing():
+    store = Store()
+    store.put(LLM, llm("x"))
+    store.clear_dirty()
+    assert not store.put(LLM, {**llm("x", version="2"), "status": {"costPerHour": "1.10"}})
+    assert not store.dirty
+    assert store.live(LLM)[0]["status"] == {"costPerHour": "1.10"}
+
+
+def test_an_older_version_does_not_overwrite_a_newer_one():
+    store = Store()
+    store.put(NODE, node("n1", version="10", ready="False"))
+    assert not store.put(NODE, node("n1", version="9"))
+    assert store.snapshot().nodes[0].unschedulable_reason == "not ready"
+
+
+def test_a_pod_that_finishes_leaves_the_snapshot_but_stays_known():
+    store = Store()
+    store.put(POD, pod("p1"))
+    store.clear_dirty()
+    assert store.put(POD, pod("p1", phase="Succeeded", version="2"))
+    assert store.snapshot().pods == ()
+    assert store.uids(POD) == {"uid-p1"}
+    store.clear_dirty()
+    assert not store.drop(POD, "uid-p1")
+    assert not store.dirty
+
+
+def test_a_deployment_being_deleted_is_no_longer_planned():
+    store = Store()
+    store.put(LLM, llm("x"))
+    assert store.put(LLM, llm("x", version="2", deletionTimestamp="2026-01-01T00:00:00Z"))
+    assert store.snapshot().deployments == ()
+    assert store.live(LLM) == []
+
+
+def test_a_namesake_with_another_uid_is_another_object():
+    store = Store()
+    store.put(LLM, llm("x"))
+    second = copy.deepcopy(llm("x"))
+    second["metadata"]["uid"] = "other"
+    store.put(LLM, second)
+    store.drop(LLM, "uid-x")
+    assert [item.metadata.uid for item in store.snapshot().deployments] == ["other"]
+
+
+def test_plan_records_never_wake():
+    store = Store()
+    record = {"metadata": {"name": "plan-000001", "uid": "p", "resourceVersion": "1"}}
+    assert not store.put(PLAN, record)
+    assert not store.dirty
+    assert store.live(PLAN)[0]["metadata"]["name"] == "plan-000001"
+
+
+def test_an_invalid_resource_stands_apart():
+    store = Store()
+    broken = llm("x")
+    broken["spec"]["models"] = []
+    store.put(LLM, broken)
+    snapshot = store.snapshot()
+    assert snapshot.deployments == ()
+    assert [item.ref.name for item in snapshot.invalid] == ["x"]
+
+
+def test_an_edit_of_one_of_our_objects_wakes():
+    store = Store()
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "w", "namespace": "a", "uid": "d", "resourceVersion": "1"},
+        "spec": {"replicas": 1, "paused": False},
+    }
+    store.put(DEPLOYMENT, deployment)
+    store.clear_dirty()
+    edited = copy.deepcopy(deployment)
+    edited["metadata"]["resourceVersion"] = "2"
+    edited["spec"]["paused"] = True
+    assert store.put(DEPLOYMENT, edited)
+    assert store.dirty
