@@ -15,7 +15,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-20s %s\n", $$1, $$2}' Makefile
 
 demo: $(READY) ## a fleet planned by the operator on a local control plane; KEEP=1 leaves it running
-	.venv/bin/python -m devcluster.demo
+	.venv/bin/python -m devcluster.demo $(if $(KEEP),--keep)
 
 test: check test-fast test-chart test-control-plane test-image ## everything
 

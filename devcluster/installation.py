@@ -49,9 +49,8 @@ class Installation:
             *("upgrade", "--install", RELEASE, str(ROOT / "helm" / "plimsoll")),
             *(f"--namespace={NAMESPACE}", "--create-namespace", "--set=replicas=0"),
         )
-        self._cluster.kubectl(
-            "wait", "--for=condition=Established", "--timeout=30s", "crd", "--selector=app.kubernetes.io/name=plimsoll"
-        )
+        crds = [f"crd/{path.stem}" for path in sorted((ROOT / "crds").glob("*.yaml"))]
+        self._cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *crds)
 
     def uninstall(self) -> None:
         """`helm uninstall`."""

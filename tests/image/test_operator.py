@@ -25,7 +25,8 @@ from tests.image.build import ROOT, Buildah
 
 CHART = ROOT / "helm" / "plimsoll"
 NAMESPACE = "plimsoll-system"
-ACCOUNT_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
+ACCOUNT_FOLDER = "/run/secrets/kubernetes.io/serviceaccount"
+"""Not by way of /var/run: buildah's chroot isolation would follow that link on this machine, outside the image."""
 FLEET: list[dict[str, Any]] = [
     gpu_node("l4-0", "NVIDIA-L4", 1, 23034, cpu="16", memory="64Gi"),
     {
@@ -159,6 +160,7 @@ def test_operator_plans_a_small_fleet(operator: Operator, cluster: Cluster) -> N
 
 def test_operator_ends_well_when_asked(operator: Operator) -> None:
     """Last: the operator is gone after it."""
+    assert operator.process.poll() is None, f"the operator ended:\n{operator.log.read_text()[-4000:]}"
     inside = _descendant(operator.process.pid, 65532)
     assert inside
     os.kill(inside, signal.SIGTERM)

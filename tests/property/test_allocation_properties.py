@@ -27,13 +27,14 @@ def fleets(draw: st.DrawFn) -> AllocationProblem:
         options = []
         for _ in range(draw(st.integers(0, 5))):
             gpus = draw(st.sampled_from([1, 2, 4]))
+            pool = draw(st.integers(0, len(b.pools) - 1))
             options.append(
                 b.option(
-                    draw(st.integers(0, len(b.pools) - 1)),
+                    pool,
                     price=draw(st.sampled_from([0.0, 0.7, 1.0, 2.5])) * gpus,
                     gpus=gpus,
                     deployment=deployment,
-                    pair=10 * deployment + draw(st.integers(0, 1)),
+                    pair=10 * deployment + 2 * pool + draw(st.integers(0, 1)),
                     capacity=draw(st.sampled_from([0.5, 0.85, 1.0])),
                     most=draw(st.integers(1, 5)),
                     cpus=draw(st.sampled_from([0.0, 1.5, 3.0])),
@@ -117,11 +118,12 @@ def single_class(draw: st.DrawFn, most_options: int = 3) -> AllocationProblem:
     loads = {}
     for _ in range(draw(st.integers(1, most_options))):
         gpus = draw(st.sampled_from([1, 2, 4]))
+        pool = draw(st.integers(0, len(b.pools) - 1))
         option = b.option(
-            draw(st.integers(0, len(b.pools) - 1)),
+            pool,
             price=draw(st.floats(0.5, 4.0)),
             gpus=gpus,
-            pair=draw(st.integers(0, 1)),
+            pair=2 * pool + draw(st.integers(0, 1)),
             most=3,
         )
         loads[option] = draw(st.floats(0.1, 6.0))

@@ -2,8 +2,8 @@
 
 A way is an option, replicas to add and the share that it then takes. Each option offers two: as many replicas as the
 whole rest needs, and one fewer, filled to the brim. Of every (model variant, pool) pair only the cheapest of each kind
-is kept (M1). A way that leaves a rest is charged with the cheapest single option that could take the rest, so that ways
-of different coverage compare (M2).
+is kept (M1), unless it falls short for want of stock or money. A way that leaves a rest is charged with the cheapest
+single option that could take the rest, so that ways of different coverage compare (M2).
 """
 
 from dataclasses import dataclass
@@ -113,7 +113,8 @@ def best_way(
     full, partial = _ways(workload, row, options, limit, allowance)
     if not len(full.option):
         return None
-    ways = _first_per_pair(workload, full, np.round(wanted - full.share, 9), full.cost)
+    covering = full.share >= wanted - ROUNDING
+    ways = _first_per_pair(workload, full.take(covering), full.cost[covering]).join(full.take(~covering))
     if most is None and len(partial.option):
         density = partial.cost / partial.share
         partial = _first_per_pair(workload, partial, density)

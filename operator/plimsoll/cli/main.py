@@ -63,8 +63,13 @@ def crds() -> None:
 def run() -> None:
     """Run the operator. Settings come from the environment (PLIMSOLL_*); see the chart's values."""
     from plimsoll.controller.run import main as run_operator
+    from plimsoll.controller.settings import Settings, SettingsError
 
-    raise SystemExit(run_operator())
+    try:
+        settings = Settings.from_env()
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from error
+    raise SystemExit(run_operator(settings))
 
 
 if __name__ == "__main__":

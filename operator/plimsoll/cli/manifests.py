@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 import yaml
 
+from plimsoll.api import KINDS
 from plimsoll.api.common import GROUP, Resource
 from plimsoll.api.gpunodepool import GPUNodePool
 from plimsoll.api.inferenceslo import InferenceSLO
@@ -20,6 +21,7 @@ from plimsoll.rendering.observe import node_facts, pod_facts, workload_facts
 
 Kind = TypeVar("Kind", bound=Resource)
 
+_NAMESPACED = {kind.__name__ for kind in KINDS if kind.names.scope == "Namespaced"}
 _SUFFIXES = {".yaml", ".yml", ".json"}
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -65,13 +67,15 @@ def read_inputs(paths: Sequence[Path]) -> Inputs:
     """Read files and folders (recursively).
 
     Raises:
-        FileError: a file is missing, is no YAML, or two files define the same object.
+        FileError: a file is missing or is no YAML, or an object is defined twice.
     """
     inputs = Inputs()
-    for path in paths:
-        for file in _files(path):
-            for manifest in _documents(file):
-                _take(inputs, file, manifest)
+    files = {
+        file.resolve(): file for path in paths for file in _files(path)
+    }  # `-f DIR --nodes DIR/nodes.yaml` is one file
+    for file in files.values():
+        for manifest in _documents(file):
+            _take(inputs, file, manifest)
     return inputs
 
 
@@ -97,6 +101,8 @@ def _documents(file: Path) -> Iterator[Mapping[str, Any]]:
         raise FileError(f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
     except UnicodeDecodeError as error:
         raise FileError(f"{file}: not UTF-8 text") from error
+    except OSError as error:
+        raise FileError(f"{file}: cannot be read: {error.strerror}") from error
 
 
 def _flatten(file: Path, document: object) -> Iterator[Mapping[str, Any]]:
@@ -134,14 +140,16 @@ def _take_resource(inputs: Inputs, file: Path, manifest: Mapping[str, Any]) -> N
     try:
         resource = parse(manifest)
     except InvalidResource as error:
-        namespace = str(metadata.get("namespace") or "") if isinstance(metadata, Mapping) else ""
-        ref = ObjectRef(str(manifest["kind"]), namespace, name)
+        kind = str(manifest["kind"])
+        given = str(metadata.get("namespace") or "") if isinstance(metadata, Mapping) else ""
+        ref = ObjectRef(kind, given or ("default" if kind in _NAMESPACED else ""), name)
         inputs.invalid[ref] = InvalidObject(ref, "", 0, error.problems, str(file))
     else:
         if resource.kind == "PlacementPlan":
             return
         ref = ObjectRef(resource.kind, resource.namespace, resource.name)
         inputs.resources[ref] = resource
-    if ref in inputs.sources and inputs.sources[ref] != file:
-        raise FileError(f"{file}: {ref} is also defined in {inputs.sources[ref]}")
+    if ref in inputs.sources:
+        first = inputs.sources[ref]
+        raise FileError(f"{file}: {ref} is defined twice{'' if first == file else f', also in {first}'}")
     inputs.sources[ref] = file

@@ -1,6 +1,6 @@
 """`plimsoll plan`: files in, decision out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from plimsoll.cli.manifests import FileError, Inputs, read_inputs
 from plimsoll.cli.table import print_plan
 from plimsoll.cli.text import plan_document
 from plimsoll.planning import PlanRejectedError, plan_fleet, step_for
-from plimsoll.planning.plan import FleetPlan, Severity
+from plimsoll.planning.plan import DeploymentPlan, DeploymentState, FleetPlan, Placement, Severity
+from plimsoll.planning.snapshot import Workload
 from plimsoll.rendering.render import render_deployment
 from plimsoll.rendering.verify import verify
 
@@ -56,17 +57,21 @@ def _print_problems(inputs: Inputs, fleet: FleetPlan) -> None:
             )
 
 
+def _all_ready(plan: DeploymentPlan, placement: Placement, running: Mapping[tuple[str, str], int]) -> Workload:
+    """The placement as it will run. Where demand stays unserved, nothing that runs is taken away."""
+    least = running.get((plan.ref.namespace, placement.name), 0) if plan.state is DeploymentState.SHORT else 0
+    replicas = max(placement.replicas, least)
+    return Workload(plan.ref.namespace, placement.name, "", plan.ref.name, replicas, replicas)
+
+
 def _manifests(inputs: Inputs, fleet: FleetPlan) -> list[dict[str, Any]]:
     """All objects of the plan, as if everything were already Ready."""
-    workloads = inputs.workloads
+    running = {(item.namespace, item.name): item.replicas for item in inputs.workloads}
     manifests: list[dict[str, Any]] = []
     for deployment in fleet.deployments:
-        own = [
-            item
-            for item in workloads
-            if (item.namespace, item.deployment) == (deployment.ref.namespace, deployment.ref.name)
-        ]
-        step = step_for(deployment, own, None, 0.0)
+        step = step_for(
+            deployment, [_all_ready(deployment, item, running) for item in deployment.placements], None, 0.0
+        )
         rendered = render_deployment(fleet, deployment, step, "", gateway_api=True)
         verify(deployment, step, rendered)
         manifests.extend(rendered)

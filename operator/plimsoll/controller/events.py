@@ -22,6 +22,8 @@ EVENT = Kind("Event", "events.k8s.io", "v1", "events")
 CONTROLLER = "plimsoll.dev/operator"
 _REPEAT_SECONDS = 120.0
 _BAD_WHEN_TRUE = frozenset({"Stalled"})
+_EXPECTED = frozenset({"WaitingForPods"})
+"""Reasons that are no cause for alarm."""
 _TOLD = frozenset({"Planned", "Ready", "Stalled", "SLOMet"})
 """Conditions whose changes are told; the others change with every step of a transition."""
 _log = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ class Recorder:
         if self._bucket.reserve() > 0:
             self._metrics.events.labels("dropped").inc()
             return
-        good = (condition.status == "True") != (condition.type in _BAD_WHEN_TRUE)
+        good = (condition.status == "True") != (condition.type in _BAD_WHEN_TRUE) or condition.reason in _EXPECTED
         namespace = str(metadata.get("namespace") or "default")
         now = datetime.now(UTC)
         unique = hashlib.sha256("\0".join((*key, now.isoformat())).encode()).hexdigest()[:16]

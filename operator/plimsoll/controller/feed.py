@@ -25,7 +25,8 @@ class _Backoffs:
     """Capped exponential delays that never end: an API server that is away comes back some day."""
 
     def __iter__(self) -> Iterator[float]:
-        return itertools.chain((0.2, 0.5, 1.0, 2.0, 5.0, 10.0), (random.uniform(15, 25) for _ in itertools.count()))  # noqa: S311
+        # A missed change costs these seconds once the API server is back, so the cap is low.
+        return itertools.chain((0.2, 0.5, 1.0, 2.0), (random.uniform(3, 5) for _ in itertools.count()))  # noqa: S311
 
 
 def operator_settings() -> kopf.OperatorSettings:

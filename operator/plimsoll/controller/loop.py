@@ -97,7 +97,7 @@ class Loop:
         """One turn. Returns after how many seconds the next is due although nothing changes."""
         snapshot = self._store.snapshot(gateway_api=self._gateway_api)
         policy = snapshot.policy or PlacementPolicy.implied()
-        fleet = await self._plan(snapshot, policy)
+        fleet, fresh = await self._plan(snapshot, policy)
         if fleet is None:
             return _RETRY_SECONDS
         applied = policy.spec.approval == "Automatic"
@@ -108,7 +108,7 @@ class Loop:
                 outcome = await self._applier.run(works)
             progress = _with_findings(progress, outcome.findings)
         told = await self._reporter.report(
-            Round(fleet, snapshot, progress, applied, _sentence(outcome, applied=applied))
+            Round(fleet, snapshot, progress, applied, fresh, _sentence(outcome, applied=applied))
         )
         self._measure(fleet)
         full_plan = self._full_plan_due - time.monotonic()
@@ -117,11 +117,11 @@ class Loop:
 
     # --- Planning ----------------------------------------------------------------------------------------------------
 
-    async def _plan(self, snapshot: Snapshot, policy: PlacementPolicy) -> FleetPlan | None:
-        """The plan to follow: a new one, or the previous one when nothing has changed or there is no new one."""
+    async def _plan(self, snapshot: Snapshot, policy: PlacementPolicy) -> tuple[FleetPlan | None, bool]:
+        """The plan to follow, and whether it is for this very snapshot; otherwise it is the rest of an older one."""
         now = time.monotonic()
         if self._planned is not None and self._planned[0] == snapshot and now < self._full_plan_due:
-            return self._planned[1]
+            return self._planned[1], True
         with self._metrics.plan_seconds.time():
             answer = await self._planner.plan(snapshot)
         if isinstance(answer, PlanFailure):
@@ -130,11 +130,11 @@ class Loop:
             await self._reporter.report_failure(answer, snapshot)
             # The previous plan stays, but not for what has changed or gone since: that would undo what people did.
             self._full_plan_due = now + _RETRY_SECONDS
-            return _still_valid(self._planned[1], snapshot) if self._planned is not None else None
+            return (_still_valid(self._planned[1], snapshot) if self._planned is not None else None), False
         self._metrics.plan_results.labels("ok").inc()
         self._planned = (snapshot, answer)
         self._full_plan_due = now + policy.spec.planning.interval_seconds * random.uniform(0.9, 1.1)  # noqa: S311
-        return answer
+        return answer, True
 
     # --- Steps -------------------------------------------------------------------------------------------------------
 

@@ -63,6 +63,8 @@ class Round:
     progress: Mapping[ObjectRef, Progress]
     applied: bool
     """False when the policy only wants recommendations."""
+    fresh: bool
+    """False when this is what is left of an older plan, since there is no new one."""
     outcome: str
     """Why something changed, or nothing; one sentence."""
 
@@ -78,6 +80,10 @@ class Reporter:
     async def report(self, turn: Round, now: datetime | None = None) -> bool:
         """Report a round. Returns False when something could not be written and should be tried again."""
         now = now or datetime.now(UTC)
+        if not turn.fresh:
+            existing = records.records(self._store.live(_PLAN))
+            writes = self._deployments(turn, existing[-1].name if existing else "", now)
+            return all(await asyncio.gather(*(self._write(*write) for write in writes)))
         recorded, plan_name = await self._record(turn, now)
         writes = [
             *self._deployments(turn, plan_name, now),
@@ -152,9 +158,12 @@ class Reporter:
         by_ref: dict[ObjectRef, list[Finding]] = {}
         for finding in turn.fleet.findings:
             by_ref.setdefault(finding.object, []).append(finding)
+        live = (
+            {name: self._store.live_by_name(kind) for name, kind in RESOURCES.items()} if turn.snapshot.invalid else {}
+        )
         writes: list[Write] = []
         for item in turn.snapshot.invalid:
-            target = self._store.live_by_name(RESOURCES[item.ref.kind]).get((item.ref.namespace, item.ref.name))
+            target = live[item.ref.kind].get((item.ref.namespace, item.ref.name))
             if target is not None:
                 writes.append(_refusal(target, item, by_ref.get(item.ref, []), now))
         return writes
@@ -215,7 +224,15 @@ class Reporter:
                 created = await self._writer.apply(manifest, MANAGER)
                 self._store.put(_PLAN, created)
                 existing = records.records(self._store.live(_PLAN))
-                _log.info("%s: %s", manifest["metadata"]["name"], turn.outcome)
+                summary, cost = manifest["spec"]["summary"], manifest["spec"]["costPerHour"]
+                _log.info(
+                    "%s: %d of %d LLMDeployments change, %d GPUs, %s per hour",
+                    manifest["metadata"]["name"],
+                    summary["changedDeployments"],
+                    summary["deployments"],
+                    summary["gpus"],
+                    cost,
+                )
         except ApiError as error:
             _log.warning("PlacementPlan: %s", error)
             return False, existing[-1].name if existing else ""

@@ -43,18 +43,19 @@ assumed, below the measured neighbours. Turing and Volta: assumed (no FlashAtten
 def engine_coefficients(gpu: GPU) -> Coefficients:
     """vLLM's coefficients on a GPU.
 
-    NVIDIA: the pooled fit on A100 and H100. AMD: more cautious round figures, assumed; coefficients do not transfer
-    from NVIDIA (35-56 % median error), so calibrate before relying on them.
+    NVIDIA: the pooled fit on A100 and H100. AMD: more cautious round figures, assumed. They lie between
+    fits to Argonne's rows for MI300X, which show the ROCm of 2024 (prefill at 0.07 of the peak, decode compute at
+    0.05), and NVIDIA's, which do not transfer. Calibrate before relying on them.
     """
     if gpu.vendor == "amd":
         return Coefficients(
-            weights_efficiency=0.6,
-            kv_efficiency=0.55,
-            query_group_cost=0.25,
-            compute_efficiency=0.4,
-            prefill_efficiency=0.3,
-            step_seconds=0.004,
-            sequence_seconds=120e-6,
+            weights_efficiency=0.55,
+            kv_efficiency=0.65,
+            query_group_cost=0.5,
+            compute_efficiency=0.2,
+            prefill_efficiency=0.2,
+            step_seconds=0.005,
+            sequence_seconds=80e-6,
             allreduce_factor=1.0,
         )
     return Coefficients(

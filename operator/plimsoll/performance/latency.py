@@ -145,7 +145,8 @@ def first_token_seconds(
 ) -> FloatArray:
     """(J,) time to first token.
 
-    Wait for a slot, for other prompts' prefills (M/M/1), for the end of the running step; then the own prefill. Percentiles of the parts are added up, which is on the safe side.
+    Wait for a slot, for other prompts' prefills (M/M/1), for the end of the running step; then the own prefill.
+    Percentiles of the parts are added up, which is on the safe side.
     """
     busy = rate * times.prefill_occupies
     backlog = times.prefill_occupies / (1.0 - busy)

@@ -1,9 +1,9 @@
 """Continuous batching as a queue whose service rate depends on how many requests run together.
 
 A birth-death chain: arrivals are Poisson with rate λ; with n requests in the replica, min(n, B) of them run and leave
-at rate μ(n) = n / T(n), where T(n) is the time that one request takes when n run. Beyond the batch limit B the rate stays
-μ(B), so the states above B form a geometric tail that is summed in closed form: nothing is truncated. After the queue
-model of llm-d's workload-variant autoscaler.
+at rate μ(n) = n / T(n), where T(n) is the time that one request takes when n run. Beyond the batch limit B the rate
+stays μ(B), so the states above B form a geometric tail that is summed in closed form: nothing is truncated. After the
+queue model of llm-d's workload-variant autoscaler.
 """
 
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ from plimsoll.performance.shapes import FloatArray, ReplicaShape
 from plimsoll.performance.weights import WeightBytes, weight_bytes
 
 STAGE_HOP_SECONDS = 0.0005
-"""From one pipeline stage to the next, engine overhead included: 0.2-0.8 ms (research/agh.md section 3.1)."""
+"""From one pipeline stage to the next, engine overhead included: 0.2-0.8 ms (assumed range)."""
 
 
 class StepModel(Protocol):

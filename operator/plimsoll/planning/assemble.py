@@ -11,7 +11,7 @@ import numpy as np
 from plimsoll.allocation import Allocation, solve_greedy
 from plimsoll.api.placementpolicy import PlacementPolicySpec
 from plimsoll.performance import LatencyTarget, Prediction
-from plimsoll.planning.decide import TOLERANCE, Decision, without_limits
+from plimsoll.planning.decide import TOLERANCE, Decision, short_classes, without_limits
 from plimsoll.planning.evaluate import Evaluator, Question
 from plimsoll.planning.fleet import USABLE_TIME, Fleet
 from plimsoll.planning.options import Candidate, ResolvedClass, candidate_label, rejections
@@ -34,14 +34,23 @@ _ALTERNATIVES = 3
 class Assembly:
     """Turns one decision into deployment plans."""
 
-    def __init__(self, fleet: Fleet, decision: Decision, evaluator: Evaluator, policy: PlacementPolicySpec) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        decision: Decision,
+        evaluator: Evaluator,
+        policy: PlacementPolicySpec,
+        kept_rent_per_hour: float,
+    ) -> None:
         self._fleet = fleet
         self._problem = fleet.problem
         self._allocation = decision.allocation
         self._short = decision.short
+        self._short_classes = short_classes(fleet.problem, decision.allocation)
         self._evaluator = evaluator
         self._expected = 1 / (1 + float(policy.headroom.demand))
         self._budget = policy.budget.per_hour
+        self._kept_rent = kept_rent_per_hour
 
     def deployment_plans(self) -> list[DeploymentPlan]:
         """One plan per deployment of the fleet."""
@@ -61,17 +70,19 @@ class Assembly:
         ]
 
     @cached_property
+    def _unbudgeted(self) -> Allocation:
+        return solve_greedy(without_limits(self._problem, budget=True, stock=False))
+
+    @property
     def _rent_without_budget(self) -> float:
-        free = solve_greedy(without_limits(self._problem, budget=True, stock=False))
-        return float(free.replicas @ self._problem.option_price_per_hour)
+        return float(self._unbudgeted.replicas @ self._problem.option_price_per_hour) + self._kept_rent
 
     @cached_property
     def _budget_binds(self) -> np.ndarray:
         """Deployments (mask, D) that would be served if only the budget were larger."""
         if self._budget is None or not self._short.any():
             return np.zeros_like(self._short)
-        free = solve_greedy(without_limits(self._problem, budget=True, stock=False))
-        return self._less_unserved(free.unserved)
+        return self._less_unserved(self._unbudgeted.unserved)
 
     @cached_property
     def _stock_binds(self) -> np.ndarray:
@@ -106,12 +117,11 @@ class Assembly:
             findings.extend(self._shortages(number, class_numbers))
         total = sum(placement.replicas for placement in placements)
         minimum = deployment.spec.placement.replicas.min
-        if placements and total < minimum:
+        if total < minimum:
             message = f"spec.placement.replicas.min: {minimum} asked for, {total} fit into pools and budget"
             ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
-            findings.append(
-                Finding(ref, "BelowMinimumReplicas", message, Severity.WARNING, "spec.placement.replicas.min")
-            )
+            severity = Severity.WARNING if placements else Severity.ERROR
+            findings.append(Finding(ref, "BelowMinimumReplicas", message, severity, "spec.placement.replicas.min"))
         state = DeploymentState.SHORT if self._short[number] else DeploymentState.PLANNED
         return DeploymentPlan(
             resource=deployment,
@@ -217,9 +227,9 @@ class Assembly:
         choices = self._fleet.choices[number]
         findings: list[Finding] = []
         for index in class_numbers:
-            unserved = float(self._allocation.unserved[index])
-            if unserved <= self._problem.class_unserved_limit[index] + TOLERANCE:
+            if not self._short_classes[index]:
                 continue
+            unserved = float(self._allocation.unserved[index])
             position = self._fleet.class_keys[index][1]
             item = choices.classes[position]
             field = f"spec.traffic[{position}]"
@@ -229,20 +239,40 @@ class Assembly:
             elif self._budget_binds[number]:
                 reason = "BudgetExceeded"
                 message = (
-                    f"{unserved:.0%} of class {name} stays unserved: PlacementPolicy default spec.budget.perHour "
+                    f"{unserved:.1%} of class {name} stays unserved: PlacementPolicy default spec.budget.perHour "
                     f"{self._budget} is used up; {_money(self._rent_without_budget)} would serve all"
                 )
             elif self._stock_binds[number]:
                 reason = "InsufficientCapacity"
-                message = f"{unserved:.0%} of class {name} stays unserved: {self._missing_gpus(number)}"
+                message = f"{unserved:.1%} of class {name} stays unserved: {self._missing_gpus(number)}"
             else:
                 reason = "LimitReached"
-                message = (
-                    f"{unserved:.0%} of class {name} stays unserved within spec.placement.replicas.max "
-                    f"{deployment.spec.placement.replicas.max} and maxTaskError {item.slo.max_task_error}"
-                )
+                message = f"{unserved:.1%} of class {name} stays unserved{self._own_limits(number, item)}"
             findings.append(Finding(ref, reason, f"{field}: {message}", Severity.ERROR, field))
         return findings
+
+    def _own_limits(self, number: int, item: ResolvedClass) -> str:
+        """The limits that the deployment's owner wrote, each with what would do instead."""
+        limits = []
+        most = self._fleet.deployments[number].spec.placement.replicas.max
+        if most is not None:
+            own = self._problem.option_deployment == number
+            limits.append(f"spec.placement.replicas.max {most} ({int(self._boundless.replicas[own].sum())} would do)")
+        if item.slo.max_task_error is not None:
+            name = item.declared.name
+            errors = [
+                candidate.task_errors[name]
+                for candidate in self._fleet.choices[number].candidates
+                if name in candidate.task_errors
+            ]
+            limits.append(
+                f"maxTaskError {item.slo.max_task_error} of {item.slo_field} (the best option has {min(errors):g})"
+            )
+        return f" within {' and '.join(limits)}" if limits else ""
+
+    @cached_property
+    def _boundless(self) -> Allocation:
+        return solve_greedy(without_limits(self._problem, budget=True, stock=True, replicas=True))
 
     def _missing_gpus(self, number: int) -> str:
         """What the deployment would use if pools had no end, beyond what it gets."""

@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from plimsoll.allocation import Allocation, AllocationProblem, check, solve_greedy
+from plimsoll.allocation import Allocation, AllocationProblem, check, cost_of, solve_greedy
 from plimsoll.allocation.problem import Bools, Floats
-from plimsoll.planning.fleet import only_running
+from plimsoll.planning.fleet import NO_LIMIT, only_running
 
 MINIMAL_SAVING = 0.05
 """A deployment moves for its cost alone only if that saves this part of it."""
@@ -45,14 +45,30 @@ def decide(problem: AllocationProblem) -> Decision:
         allocation = stay
     else:
         allocation = solve_greedy(only_running(problem, ~moves))
+    allocation = _as_at_rest(problem, allocation)
     violations = check(problem, allocation)
     if violations:
         raise PlanRejectedError("; ".join(violation.message for violation in violations[:5]))
     return Decision(allocation=allocation, short=_short(problem, allocation))
 
 
-def without_limits(problem: AllocationProblem, *, budget: bool, stock: bool) -> AllocationProblem:
-    """The problem without its budget or without its stock limits: tells which of them binds."""
+def _as_at_rest(problem: AllocationProblem, allocation: Allocation) -> Allocation:
+    """The same replicas with the shares that the next round would find for them, so that routing does not change again."""
+    running = np.array([(option, -1, count) for option, count in enumerate(allocation.replicas) if count > 0])
+    applied = replace(problem, running=running.reshape(-1, 3).astype(np.int64))
+    everyone = np.ones(len(problem.deployment_min_replicas), dtype=bool)
+    rested = solve_greedy(only_running(applied, everyone))
+    same = np.array_equal(rested.replicas, allocation.replicas)
+    if not same or np.any(rested.unserved > allocation.unserved + TOLERANCE):
+        return allocation
+    cost = cost_of(problem, allocation.replicas, rested.share, rested.unserved)
+    return replace(allocation, share=rested.share, unserved=rested.unserved, cost=cost)
+
+
+def without_limits(
+    problem: AllocationProblem, *, budget: bool, stock: bool, replicas: bool = False
+) -> AllocationProblem:
+    """The problem without its budget, its stock limits or its greatest numbers of replicas: tells which of them binds."""
     relaxed = problem
     if budget:
         relaxed = replace(relaxed, budget_per_hour=float("inf"))
@@ -62,14 +78,25 @@ def without_limits(problem: AllocationProblem, *, budget: bool, stock: bool) -> 
             pool_unlimited=np.ones_like(problem.pool_unlimited),
             pool_gpu_limit=np.full_like(problem.pool_gpu_limit, np.inf),
         )
+    if replicas:
+        relaxed = replace(relaxed, deployment_max_replicas=np.full_like(problem.deployment_max_replicas, NO_LIMIT))
     return relaxed
 
 
+def short_classes(problem: AllocationProblem, allocation: Allocation) -> Bools:
+    """Classes (I) that are unserved beyond their limit. Without traffic a class misses nothing, if it could be served."""
+    matters = problem.class_rate_per_hour > 0
+    matters |= ~np.isin(np.arange(problem.classes), problem.pair_class)
+    short: Bools = matters & (allocation.unserved > problem.class_unserved_limit + TOLERANCE)
+    return short
+
+
 def _short(problem: AllocationProblem, allocation: Allocation) -> Bools:
-    """Deployments (D) with a class that is unserved beyond its limit."""
-    excess = allocation.unserved > problem.class_unserved_limit + TOLERANCE
-    short = np.zeros(len(problem.deployment_min_replicas), dtype=bool)
-    short[problem.class_deployment[excess]] = True
+    """Deployments (D) with a short class, or with no replica at all although some are asked for."""
+    size = len(problem.deployment_min_replicas)
+    replicas = np.bincount(problem.option_deployment, allocation.replicas, minlength=size)
+    short: Bools = (problem.deployment_min_replicas > 0) & (replicas == 0)
+    short[problem.class_deployment[short_classes(problem, allocation)]] = True
     return short
 
 

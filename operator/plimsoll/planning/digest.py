@@ -49,6 +49,7 @@ def inputs_digest(snapshot: Snapshot) -> str:
     workloads = sorted(
         (item.namespace, item.name, item.deployment, item.option.get("pool", "")) for item in snapshot.workloads
     )
-    invalid = sorted((str(item.ref), item.problems) for item in snapshot.invalid)
+    # As sentences: a value at fault may be anything that YAML can hold.
+    invalid = sorted((str(item.ref), [str(problem) for problem in item.problems]) for item in snapshot.invalid)
     declared = (snapshot.deployments, snapshot.pools, snapshot.slos, snapshot.profiles, snapshot.policy, snapshot.nodes)
     return digest((declared, pods, workloads, invalid))

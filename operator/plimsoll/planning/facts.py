@@ -8,8 +8,8 @@ from plimsoll.api.modelprofile import ModelProfileSpec
 from plimsoll.catalog import GPU, Catalog, ModelArchitecture
 from plimsoll.catalog import Interconnect as GPUInterconnect
 
-_USUAL_BYTES_PER_SECOND = {"NVLink": 450e9, "InfinityFabric": 64e9, "PCIe": 32e9}
-"""Per GPU, one direction: fourth-generation NVLink, one Infinity Fabric link, PCIe 4.0 x16 (vendors' data sheets)."""
+_USUAL_BYTES_PER_SECOND = {"NVLink": 450e9, "InfinityFabric": 448e9, "PCIe": 32e9}
+"""Per GPU, one direction: fourth-generation NVLink, all seven Infinity Fabric links of an MI300X, PCIe 4.0 x16 (vendors' data sheets)."""
 _USUAL_MAX_TENSOR_PARALLEL = {"NVLink": 8, "InfinityFabric": 8, "PCIe": 4}
 
 
@@ -20,12 +20,16 @@ def pool_gpu(pool: GPUNodePool, catalog: Catalog) -> GPU:
         UnknownName: the catalog has no such accelerator.
     """
     spec = pool.spec
-    gpu = _custom_gpu(pool.name, spec.custom) if spec.custom is not None else catalog.gpu(spec.accelerator or "")
     declared = spec.interconnect.intra_node if spec.interconnect is not None else None
-    return gpu if declared is None else replace(gpu, interconnect=_usual_interconnect(declared, None))
+    if spec.custom is not None:
+        return _custom_gpu(pool.name, spec.custom, declared or "PCIe")
+    gpu = catalog.gpu(spec.accelerator or "")
+    if declared is None or declared == gpu.interconnect.kind:
+        return gpu
+    return replace(gpu, interconnect=_usual_interconnect(declared, None))
 
 
-def _custom_gpu(pool: str, custom: CustomAccelerator) -> GPU:
+def _custom_gpu(pool: str, custom: CustomAccelerator, interconnect: str) -> GPU:
     vendor = custom.vendor.lower()
     per_second = custom.intra_node_gigabytes_per_second
     return GPU(
@@ -35,7 +39,7 @@ def _custom_gpu(pool: str, custom: CustomAccelerator) -> GPU:
         memory_bytes=custom.memory_bytes,
         memory_bandwidth_bytes_per_second=custom.memory_bandwidth_gigabytes_per_second * 1e9,
         peak_flops_per_second={peak.precision: peak.teraflops * 1e12 for peak in custom.peaks},
-        interconnect=_usual_interconnect("PCIe", None if per_second is None else per_second * 1e9),
+        interconnect=_usual_interconnect(interconnect, None if per_second is None else per_second * 1e9),
         resource_name="amd.com/gpu" if vendor == "amd" else "nvidia.com/gpu",
         product_labels=(),
         product_label_key="amd.com/gpu.product-name" if vendor == "amd" else "nvidia.com/gpu.product",

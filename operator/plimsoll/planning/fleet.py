@@ -41,12 +41,14 @@ def build_fleet(
     pools: Mapping[str, Pool],
     stock: Stock,
     policy: PlacementPolicySpec,
+    kept_rent_per_hour: float = 0.0,
 ) -> Fleet:
-    """Arrays of the fleet's problem. Deployments with findings that hold them must have been left out."""
+    """Arrays of the fleet's problem. Deployments with findings that hold them must have been left out; the rent of what
+    they run comes off the budget as `kept_rent_per_hour`."""
     pool_numbers = {name: number for number, name in enumerate(sorted(pools))}
     rows = _Rows()
     for number, (deployment, choice) in enumerate(zip(deployments, choices, strict=True)):
-        _add_deployment(rows, number, choice, pool_numbers, policy)
+        _add_deployment(rows, number, choice, pool_numbers)
     node_numbers = {node.name: number for number, node in enumerate(stock.nodes)}
     option_numbers = {
         (deployments[rows.option_deployment[n]].namespace, candidate.name): n
@@ -98,7 +100,7 @@ def build_fleet(
         ),
         running=np.array(running, dtype=np.int64).reshape(-1, 3),
         keep_running=True,
-        budget_per_hour=float("inf") if budget is None else float(budget),
+        budget_per_hour=float("inf") if budget is None else max(0.0, float(budget) - kept_rent_per_hour),
     )
     pair_index = {pair: number for number, pair in enumerate(zip(rows.pair_class, rows.pair_option, strict=True))}
     return Fleet(
@@ -148,9 +150,7 @@ class _Rows:
         self.variant_numbers: dict[tuple[int, str, str, str], int] = {}
 
 
-def _add_deployment(
-    rows: _Rows, number: int, choices: Choices, pool_numbers: Mapping[str, int], policy: PlacementPolicySpec
-) -> None:
+def _add_deployment(rows: _Rows, number: int, choices: Choices, pool_numbers: Mapping[str, int]) -> None:
     first = len(rows.candidates)
     candidates = sorted(
         choices.candidates, key=lambda item: (pool_numbers[item.pool.name], item.price_per_hour, item.name)
@@ -182,8 +182,7 @@ def _add_deployment(
         rows.class_limit.append(float(slo.unserved.max))
         rows.class_penalty.append(DEFAULT_PENALTY_FACTOR * dearest if penalty is None else float(penalty) / 1000)
         rows.class_latency_penalty.append(float(slo.latency_penalty_per_thousand_request_seconds) / 1000)
-        kept = 1.0 - float(policy.headroom.latency)
-        rows.class_error_limit.append(float("inf") if slo.max_task_error is None else float(slo.max_task_error) * kept)
+        rows.class_error_limit.append(float("inf") if slo.max_task_error is None else float(slo.max_task_error))
         for offset, candidate in enumerate(candidates):
             capacity = candidate.capacities.get(name)
             if capacity is None:

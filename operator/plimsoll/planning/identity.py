@@ -18,7 +18,10 @@ new names instead of a rolling update under old ones."""
 
 
 def placement_name(deployment: LLMDeployment, option: Option, pool: Pool) -> str:
-    """`<deployment>-<model>-<precision>-<pool>-t<TP>p<PP>-<hash6>`, a DNS-1035 label of at most 52 characters."""
+    """`<deployment>-<model>-<precision>-<pool>-t<TP>p<PP>-<hash6>`, a DNS-1035 label of at most 52 characters.
+
+    The owner's name counts in the hash: names that are cut to the same beginning must not share objects.
+    """
     shape = {
         "release": TEMPLATE_RELEASE,
         "deployment": deployment.name,
@@ -33,8 +36,7 @@ def placement_name(deployment: LLMDeployment, option: Option, pool: Pool) -> str
     room = MAX_LENGTH - len(tail) - 2
     owner = _short(deployment.metadata.name, max(8, room - 16))
     model = _short(option.model.rsplit("/", 1)[-1].removesuffix("-Instruct"), max(1, room - len(owner)))
-    name = f"{owner}-{model}-{tail}"
-    return name if name[0].isalpha() else f"p{name[: MAX_LENGTH - 1]}"
+    return f"{owner}-{model}-{tail}"
 
 
 def _short(text: str, length: int) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from plimsoll.api.inferenceslo import InferenceSLOSpec
@@ -284,19 +284,18 @@ def _eligible(
     candidates: list[Candidate] = []
     for (number, point), capacities in grouped.items():
         option, pool, shape, error_factor = shapes[number]
-        chosen = Option(**{**_fields(option), "max_num_seqs": point})
+        chosen = replace(option, max_num_seqs=point)
         label = option_label(option.model, option.precision, option.pool, option.parallelism)
         usable: dict[str, Capacity] = {}
         errors: dict[str, float] = {}
         for item, capacity in zip(classes, capacities, strict=True):
+            if capacity.max_rate_per_second <= 0:
+                continue
             error = _task_error(item, option.model, error_factor)
             if error is None:
-                excluded.append(
-                    Excluded(
-                        label, f"no taskError for {option.model}, which {item.slo_field} needs", item.declared.name
-                    )
-                )
-            elif capacity.max_rate_per_second > 0:
+                reason = f"no taskError for {option.model}, which {item.slo_field} needs"
+                excluded.append(Excluded(label, reason, item.declared.name, excess=1.0))
+            else:
                 usable[item.declared.name] = capacity
                 errors[item.declared.name] = error
         if usable:
@@ -312,10 +311,6 @@ def _eligible(
                 )
             )
     return candidates, excluded
-
-
-def _fields(option: Option) -> dict[str, object]:
-    return {name: getattr(option, name) for name in Option.__slots__}
 
 
 def _bucket(seconds: float) -> float:
@@ -375,7 +370,7 @@ def _max_model_length(
                 f"at most {model.context_length}"
             )
             findings.append(_finding(deployment, "MaxModelLengthTooLong", message, "spec.engine.maxModelLength"))
-        if given < needed:
+        if given < needed and not any(finding.reason == "MaxModelLengthTooShort" for finding in findings):
             message = (
                 f"spec.engine.maxModelLength: {given} is below the 95th percentile of a class's prompt and answer: "
                 f"at least {needed}"

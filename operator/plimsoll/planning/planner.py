@@ -1,6 +1,6 @@
 """One planning round: snapshot in, fleet plan out. Pure; the controller, the CLI and the tests call this same function."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from decimal import Decimal
 
 from plimsoll.api.inferenceslo import InferenceSLOSpec
@@ -60,10 +60,16 @@ def plan_fleet(snapshot: Snapshot, evaluator: Evaluator | None = None) -> FleetP
         for candidate in choice.candidates
     }
     stock = measure_stock((pools.usable[name] for name in sorted(pools.usable)), snapshot.pods, demands)
+    kept_rent = _kept_rent(snapshot, {(deployment.namespace, deployment.name) for deployment, _ in open_pairs})
     fleet = build_fleet(
-        [deployment for deployment, _ in open_pairs], [choice for _, choice in open_pairs], pools.usable, stock, policy
+        [deployment for deployment, _ in open_pairs],
+        [choice for _, choice in open_pairs],
+        pools.usable,
+        stock,
+        policy,
+        kept_rent,
     )
-    assembly = Assembly(fleet, decide(fleet.problem), evaluator, policy)
+    assembly = Assembly(fleet, decide(fleet.problem), evaluator, policy, kept_rent)
     planned = {plan.ref: plan for plan in assembly.deployment_plans()}
     held = (
         DeploymentPlan(deployment, DeploymentState.HELD, (), (), choice.findings)
@@ -141,6 +147,19 @@ def _stranded(deployment: LLMDeployment, snapshot: Snapshot, pools: Pools) -> li
             )
             return [Finding(ref, "NodeOutsidePool", message)]
     return findings
+
+
+def _kept_rent(snapshot: Snapshot, decided: Set[tuple[str, str]]) -> float:
+    """Rent per hour of running placements about which nothing is decided: they spend the budget all the same."""
+    prices = {pool.name: float(pool.spec.price_per_gpu_hour) for pool in snapshot.pools}
+    return sum(
+        workload.replicas
+        * int(workload.option.get("tensor", 1))
+        * int(workload.option.get("pipeline", 1))
+        * prices.get(workload.option.get("pool", ""), 0.0)
+        for workload in snapshot.workloads
+        if (workload.namespace, workload.deployment) not in decided
+    )
 
 
 def _pool_plan(name: str, pool: Pool, pools: Pools, plans: Sequence[DeploymentPlan], snapshot: Snapshot) -> PoolPlan:

@@ -9,7 +9,7 @@ from plimsoll.api.gpunodepool import GPUNodePool
 from plimsoll.catalog import GPU, Catalog, UnknownName
 from plimsoll.planning.facts import pool_gpu
 from plimsoll.planning.plan import Finding, Severity
-from plimsoll.planning.snapshot import NodeFacts, ObjectRef
+from plimsoll.planning.snapshot import NodeFacts, ObjectRef, Taint
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
 REGION_LABEL = "topology.kubernetes.io/region"
@@ -159,7 +159,11 @@ def _check_nodes(pool: Pool, contested: Mapping[str, tuple[str, ...]], catalog: 
                 "spec.accelerator",
             )
         )
-    kept = tuple(node for node in pool.nodes if node not in disputed and node not in drifted)
+    kept = tuple(
+        replace(node, unschedulable_reason=node.unschedulable_reason or _repelling_taint(node, pool.tolerations))
+        for node in pool.nodes
+        if node not in disputed and node not in drifted
+    )
     if not pool.nodes and not pool.unlimited and not pool.declared_stock:
         wanted = ", ".join(f"{key}={value}" for key, value in sorted(pool.node_selector.items()))
         findings.append(
@@ -189,6 +193,21 @@ def _product(gpu: GPU, node: NodeFacts, catalog: Catalog) -> str:
     """Catalog name of the GPU that a node's product label names; empty when the label is missing or not a whole GPU's."""
     found = catalog.gpu_by_product_label(node.labels.get(gpu.product_label_key, ""))
     return "" if found is None else found.name
+
+
+def _repelling_taint(node: NodeFacts, tolerations: Sequence[Mapping[str, str | int]]) -> str:
+    """The first taint that keeps the pool's pods away, in words; empty when there is none."""
+    for taint in node.taints:
+        if taint.effect in ("NoSchedule", "NoExecute") and not any(_tolerates(item, taint) for item in tolerations):
+            shown = f"{taint.key}={taint.value}" if taint.value else taint.key
+            return f"taint {shown}:{taint.effect}, which spec.tolerations does not tolerate"
+    return ""
+
+
+def _tolerates(toleration: Mapping[str, str | int], taint: Taint) -> bool:
+    if toleration.get("effect") not in (None, taint.effect) or toleration.get("key") not in (None, taint.key):
+        return False
+    return toleration.get("operator") == "Exists" or toleration.get("value", "") == taint.value
 
 
 def _carries(node: NodeFacts, labels: Mapping[str, str]) -> bool:

@@ -55,14 +55,24 @@ def measure_stock(
         measured.extend(_declared_nodes(pool))
         stock.extend(measured)
         if pool.reserved_gpus:
-            limits[pool.name] = max(0.0, sum(node.free[0] for node in measured) - pool.reserved_gpus)
+            names = {node.name for node in measured}
+            others = sum(
+                pod.requests.get(pool.resource_name, 0.0) for pod in pods if pod.node in names and not pod.placement
+            )
+            still_reserved = max(0.0, pool.reserved_gpus - others)
+            limits[pool.name] = max(0.0, sum(node.free[0] for node in measured) - still_reserved)
     rows = tuple((*key, count) for key, count in sorted(running.items()))
     return Stock(nodes=tuple(stock), running=rows, gpu_limit=limits)
 
 
 def _usable(pool: Pool, pods: Mapping[str, Sequence[PodFacts]]) -> list[NodeFacts]:
-    """The pool's nodes up to its limit: those that Plimsoll uses already come first, then by name."""
-    ranked = sorted(pool.nodes, key=lambda node: (not any(pod.placement for pod in pods.get(node.name, ())), node.name))
+    """The pool's nodes up to its limit: those that Plimsoll uses already come first, then those that take pods, by name."""
+
+    def rank(node: NodeFacts) -> tuple[bool, bool, str]:
+        unused = not any(pod.placement for pod in pods.get(node.name, ()))
+        return unused, bool(node.unschedulable_reason), node.name
+
+    ranked = sorted(pool.nodes, key=rank)
     return ranked if pool.max_nodes is None else ranked[: pool.max_nodes]
 
 

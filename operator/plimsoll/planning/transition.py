@@ -5,7 +5,7 @@ first; when all planned replicas are Ready the routing changes; when routers hav
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Placement
 from plimsoll.planning.snapshot import Workload
@@ -107,23 +107,32 @@ def step_for(
 def _table(
     plan: DeploymentPlan, running: Mapping[str, Workload], observed: ObservedRouting | None, *, complete: bool
 ) -> RoutingTable | None:
-    """Routing for now: the plan's when all of it is Ready; until then what was routed, as far as it is Ready."""
+    """Routing for now: the plan's, in proportion to what is Ready, as soon as it takes no Ready backend away.
+
+    A backend that the plan gives up stays, and with it the class's whole entry, until everything planned is Ready and
+    the plan serves all demand.
+    """
     ready = {name for name, workload in running.items() if workload.ready_replicas > 0}
+    may_leave = complete and plan.state is DeploymentState.PLANNED
     before = {item.name: item for item in observed.table.classes} if observed is not None else {}
     classes: list[RoutedClass] = []
     for traffic in plan.resource.spec.traffic:
-        wanted = _planned_backends(plan, traffic.name, running, ready)
-        kept = _still_ready(before.get(traffic.name), running, ready)
-        backends = wanted if complete or not kept else kept
-        figures = next(item for item in plan.classes if item.name == traffic.name)
         headers = () if traffic.match is None else tuple((item.name, item.value) for item in traffic.match.headers)
+        wanted = _planned_backends(plan, traffic.name, running, ready, complete=complete)
+        last = before.get(traffic.name)
+        kept = _still_ready(last, ready)
+        leaving = {backend.placement for backend in kept} - {backend.placement for backend in wanted}
+        if last is not None and leaving and not may_leave:
+            classes.append(replace(last, match_headers=headers, backends=kept))
+            continue
+        figures = next(item for item in plan.classes if item.name == traffic.name)
         classes.append(
             RoutedClass(
                 name=traffic.name,
                 match_headers=headers,
                 admitted_requests_per_minute=round(figures.admitted_requests_per_minute),
                 unserved=format(round(figures.unserved, 3), "g"),
-                backends=backends,
+                backends=wanted,
             )
         )
     if not any(item.backends for item in classes):
@@ -135,29 +144,31 @@ def _table(
 
 
 def _planned_backends(
-    plan: DeploymentPlan, traffic: str, running: Mapping[str, Workload], ready: set[str]
+    plan: DeploymentPlan, traffic: str, running: Mapping[str, Workload], ready: set[str], *, complete: bool
 ) -> tuple[Backend, ...]:
-    """The plan's shares over placements that have a Ready pod, in proportion to how much of them is Ready."""
-    parts: list[tuple[Placement, float]] = []
+    """The plan's shares over placements that have a Ready pod, in proportion to how much of them is Ready.
+
+    Replicas beyond the plan count until everything planned is Ready: they stand in for what is missing elsewhere.
+    """
+    parts: list[tuple[Placement, int, float]] = []
     for placement in plan.placements:
         share = next((item.value for item in placement.shares if item.traffic == traffic), 0.0)
         if share > 0 and placement.name in ready:
-            there = min(1.0, running[placement.name].ready_replicas / placement.replicas)
-            parts.append((placement, share * there))
-    weights = largest_remainder([share for _, share in parts], WEIGHTS)
+            replicas = placement.replicas if complete else running[placement.name].ready_replicas
+            parts.append((placement, replicas, share * replicas / placement.replicas))
+    weights = largest_remainder([share for *_, share in parts], WEIGHTS)
     return tuple(
         Backend(
             placement=placement.name,
             served_model=placement.option.model,
             weight=weight,
-            max_concurrency=placement.option.max_num_seqs
-            * min(placement.replicas, running[placement.name].ready_replicas),
+            max_concurrency=placement.option.max_num_seqs * replicas,
         )
-        for (placement, _), weight in zip(parts, weights, strict=True)
+        for (placement, replicas, _), weight in zip(parts, weights, strict=True)
     )
 
 
-def _still_ready(before: RoutedClass | None, running: Mapping[str, Workload], ready: set[str]) -> tuple[Backend, ...]:
+def _still_ready(before: RoutedClass | None, ready: set[str]) -> tuple[Backend, ...]:
     """Backends of the last document that have a Ready pod, their weights filled up to the full sum."""
     if before is None:
         return ()

@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+
 from plimsoll.api import LLMDeployment
 from plimsoll.controller.extract import (
     Absent,
@@ -25,7 +26,13 @@ NODE_OBJECT = {
     "metadata": {"name": "gpu-1", "uid": "n1", "resourceVersion": "7", "labels": {"zone": "a", "product": "L40S"}},
     "spec": {"taints": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}]},
     "status": {
-        "allocatable": {"cpu": "31500m", "memory": "128Gi", "nvidia.com/gpu": "4", "pods": "110", "ephemeral-storage": "1Ti"},
+        "allocatable": {
+            "cpu": "31500m",
+            "memory": "128Gi",
+            "nvidia.com/gpu": "4",
+            "pods": "110",
+            "ephemeral-storage": "1Ti",
+        },
         "conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}],
         "images": [{"names": ["a"]}],
     },

@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from importlib import util
 from pathlib import Path
 
-import plimsoll
 import pytest
+
+import plimsoll
 from plimsoll.controller.planner_process import FailureReason, PlanFailure, PlannerProcess
 from plimsoll.planning.plan import FleetPlan
 from plimsoll.planning.snapshot import Snapshot
@@ -32,13 +33,18 @@ async def running(deadline_seconds=20.0, factory="planner_stubs:planner"):
         await process.close()
 
 
+def is_zombie(pid):
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(") ")[2].startswith("Z")
+
+
 async def until_gone(pid):
     for _ in range(100):
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
             return True
-        if Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] == "Z":
+        if is_zombie(pid):
             return True
         await asyncio.sleep(0.1)
     return False

@@ -1,0 +1,34 @@
+"""`python -m benchmarks [NAME...]` runs benchmarks (all by default), writes results/NAME.json and RESULTS.md."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import time
+
+from benchmarks import report, results
+
+NAMES = ("allocation", "operator")
+"""Modules of this package with `run() -> (figures, notes)`."""
+
+
+def main() -> None:
+    """Run and report."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or several of: {', '.join(NAMES)}")
+    names = parser.parse_args().names or NAMES
+    if unknown := sorted(set(names) - set(NAMES)):
+        parser.error(f"unknown benchmark {', '.join(unknown)}; there are: {', '.join(NAMES)}")
+    for name in names:
+        print(f"benchmark {name}", flush=True)
+        began = time.monotonic()
+        figures, notes = importlib.import_module(f"benchmarks.{name}").run()
+        path = results.write(name, figures, notes)
+        for figure in figures:
+            print(f"  {figure}")
+        print(f"  results/{path.name} written after {time.monotonic() - began:.0f} s", flush=True)
+    report.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""`python -m benchmarks.report` writes RESULTS.md from all files in results/."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import RESULTS, number
+
+REPORT = Path(__file__).with_name("RESULTS.md")
+_HEAD = """# Benchmark results
+
+Generated from `benchmarks/results/` by `python -m benchmarks.report`; `make bench` measures anew. A target is the most that a figure
+may be; a figure that misses its target is listed as missed.
+"""
+
+
+def generate(results: Path = RESULTS) -> str:
+    """The report as Markdown."""
+    sections = [
+        _section(path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(results.glob("*.json"))
+    ]
+    return "\n".join([_HEAD, *sections])
+
+
+def _section(name: str, document: dict[str, Any]) -> str:
+    machine = document["machine"]
+    lines = [
+        f"## {name}",
+        "",
+        f"{document['date']}, {machine['cores']} cores of {machine['cpu']}, {machine['memory']} memory, {machine['os']}, "
+        f"Python {machine['python']}.",
+        "",
+        *(f"{note}\n" for note in document["notes"]),
+        "| figure | value | target | |",
+        "| --- | ---: | ---: | --- |",
+        *(_row(figure) for figure in document["figures"]),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _row(figure: dict[str, Any]) -> str:
+    verdict = {True: "met", False: "**missed**", None: ""}[figure["met"]]
+    target = "" if figure["target"] is None else f"≤ {number(figure['target'])} {figure['unit']}".rstrip()
+    return f"| {figure['name']} | {number(figure['value'])} {figure['unit']}".rstrip() + f" | {target} | {verdict} |"
+
+
+def main() -> None:
+    """Write the report."""
+    REPORT.write_text(generate(), encoding="utf-8")
+    print(f"wrote benchmarks/{REPORT.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""What must hold for every model, GPU, parallelism, class and target."""
+
+from dataclasses import replace
+
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from plimsoll.catalog import load_catalog
+from plimsoll.performance import (
+    LatencyTarget,
+    LatencyTargets,
+    Parallelism,
+    ReplicaShape,
+    TokenLengths,
+    candidate_batches,
+    capacity,
+    memory_fit,
+    parallelism_problem,
+    predict,
+)
+
+CATALOG = load_catalog()
+SLIGHTLY_MORE = 1 + 1e-9
+BISECTION = 1.002
+"""The bisection stops this close below the highest rate."""
+
+percentiles = st.sampled_from([None, 50, 90, 95, 99])
+lengths = st.builds(
+    lambda tokens, answer, spread: TokenLengths(tokens, answer, tokens * spread, answer * spread),
+    st.integers(1, 4000),
+    st.integers(1, 1500),
+    st.floats(1.0, 3.0),
+)
+targets = st.builds(
+    LatencyTargets,
+    ttft=st.none() | st.builds(LatencyTarget, st.floats(0.05, 10), percentiles),
+    tpot=st.none() | st.builds(LatencyTarget, st.floats(0.005, 0.3), percentiles),
+    end_to_end=st.none() | st.builds(LatencyTarget, st.floats(1, 120), percentiles),
+)
+
+
+@st.composite
+def shapes(draw: st.DrawFn) -> ReplicaShape:
+    shape = ReplicaShape(
+        CATALOG.model(draw(st.sampled_from(sorted(CATALOG.models)))),
+        CATALOG.precision(draw(st.sampled_from(["bf16", "fp8", "int8", "int4"]))),
+        CATALOG.gpu(draw(st.sampled_from(sorted(CATALOG.gpus)))),
+        Parallelism(draw(st.sampled_from([1, 2, 4, 8])), draw(st.sampled_from([1, 1, 2, 4]))),
+        2048,
+    )
+    assume(parallelism_problem(shape.model, shape.gpu, shape.parallelism) is None)
+    assume(memory_fit(shape).fits)
+    return shape
+
+
+@settings(deadline=None)
+@given(shapes(), lengths, targets)
+def test_the_highest_rate_keeps_all_targets(
+    shape: ReplicaShape, lengths: TokenLengths, targets: LatencyTargets
+) -> None:
+    found = capacity(shape, lengths, targets)
+    assert found.max_rate_per_second >= 0
+    assert (found.reason is None) is (found.max_rate_per_second > 0)
+    if found.max_rate_per_second == 0:
+        return
+    at = predict(shape, lengths, targets, found.max_rate_per_second, found.max_num_seqs)
+    for seconds, target in (
+        (at.ttft_seconds, targets.ttft),
+        (at.tpot_seconds, targets.tpot),
+        (at.end_to_end_seconds, targets.end_to_end),
+    ):
+        assert target is None or seconds <= target.seconds * SLIGHTLY_MORE
+    assert at.utilization < 1
+    assert at.concurrency <= found.max_num_seqs * SLIGHTLY_MORE
+
+
+@settings(deadline=None)
+@given(shapes(), lengths, targets, st.floats(0.05, 0.9), st.floats(1.01, 1.1))
+def test_more_load_is_never_faster(
+    shape: ReplicaShape, lengths: TokenLengths, targets: LatencyTargets, load: float, factor: float
+) -> None:
+    most = capacity(shape, lengths, LatencyTargets())
+    rate = load * most.max_rate_per_second
+    alone, less, more = (
+        predict(shape, lengths, targets, each, most.max_num_seqs) for each in (0.0, rate, rate * factor)
+    )
+    for before, after in ((alone, less), (less, more)):
+        assert before.ttft_seconds <= after.ttft_seconds * SLIGHTLY_MORE
+        assert before.tpot_seconds <= after.tpot_seconds * SLIGHTLY_MORE
+        assert before.end_to_end_seconds <= after.end_to_end_seconds * SLIGHTLY_MORE
+        assert before.mean_end_to_end_seconds <= after.mean_end_to_end_seconds * SLIGHTLY_MORE
+        assert before.concurrency <= after.concurrency * SLIGHTLY_MORE
+
+
+@settings(deadline=None)
+@given(shapes(), lengths, targets, st.floats(1.0, 3.0), st.floats(0.0, 0.9))
+def test_a_better_gpu_is_never_slower(
+    shape: ReplicaShape, lengths: TokenLengths, targets: LatencyTargets, factor: float, load: float
+) -> None:
+    gpu = shape.gpu
+    faster_memory = replace(gpu, memory_bandwidth_bytes_per_second=gpu.memory_bandwidth_bytes_per_second * factor)
+    peaks = {name: peak * factor for name, peak in gpu.peak_flops_per_second.items()}
+    faster_link = replace(gpu.interconnect, bytes_per_second=gpu.interconnect.bytes_per_second * factor)
+    most = capacity(shape, lengths, LatencyTargets())
+    rate = load * most.max_rate_per_second
+    before = predict(shape, lengths, targets, rate, most.max_num_seqs)
+    for better in (faster_memory, replace(gpu, peak_flops_per_second=peaks), replace(gpu, interconnect=faster_link)):
+        after = predict(replace(shape, gpu=better), lengths, targets, rate, most.max_num_seqs)
+        assert after.ttft_seconds <= before.ttft_seconds * SLIGHTLY_MORE
+        assert after.tpot_seconds <= before.tpot_seconds * SLIGHTLY_MORE
+        assert after.end_to_end_seconds <= before.end_to_end_seconds * SLIGHTLY_MORE
+
+
+@settings(deadline=None)
+@given(shapes(), lengths, targets, st.floats(1.0, 4.0))
+def test_a_looser_target_never_lowers_the_rate(
+    shape: ReplicaShape, lengths: TokenLengths, targets: LatencyTargets, factor: float
+) -> None:
+    tight = capacity(shape, lengths, targets).max_rate_per_second
+    for name in ("ttft", "tpot", "end_to_end"):
+        target: LatencyTarget | None = getattr(targets, name)
+        if target is None:
+            continue
+        for looser in (None, replace(target, seconds=target.seconds * factor)):
+            found = capacity(shape, lengths, replace(targets, **{name: looser})).max_rate_per_second
+            assert found * BISECTION >= tight
+
+
+@settings(deadline=None)
+@given(shapes())
+def test_more_ranks_never_hold_more_weights_each(shape: ReplicaShape) -> None:
+    wider = replace(shape, parallelism=Parallelism(shape.parallelism.tensor * 2, shape.parallelism.pipeline))
+    deeper = replace(shape, parallelism=Parallelism(shape.parallelism.tensor, shape.parallelism.pipeline * 2))
+    weights = memory_fit(shape).weights_bytes_per_gpu
+    assert memory_fit(wider).weights_bytes_per_gpu <= weights
+    assert memory_fit(deeper).weights_bytes_per_gpu <= weights
+
+
+@settings(deadline=None)
+@given(shapes(), lengths)
+def test_operating_points_fit_the_cache(shape: ReplicaShape, lengths: TokenLengths) -> None:
+    batches = candidate_batches(shape, lengths)
+    assert batches[0] == 1
+    assert list(batches) == sorted(batches)
+    assert batches[-1] <= 256
+    assert batches[-1] == 1 or batches[-1] * (lengths.input_mean + lengths.output_mean) <= memory_fit(shape).kv_tokens
+
+
+@settings(deadline=None)
+@given(shapes(), lengths, targets)
+def test_the_same_question_has_the_same_answer(
+    shape: ReplicaShape, lengths: TokenLengths, targets: LatencyTargets
+) -> None:
+    assert capacity(shape, lengths, targets) == capacity(shape, lengths, targets)

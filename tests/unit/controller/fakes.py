@@ -1,0 +1,71 @@
+"""Stand-ins for the client: they record what is written and fail on demand."""
+
+import itertools
+
+from plimsoll.controller.client import ApiError, Listed
+
+
+class FakeCluster:
+    """Takes writes like the API server: gives uids and versions, keeps the applying manager's fields."""
+
+    def __init__(self):
+        self.writes = []
+        self.refuse = {}
+        self.listed = {}
+        self.objects = {}
+        self.numbers = itertools.count(1)
+
+    def _may(self, verb, kind, name):
+        error = self.refuse.get((verb, kind, name)) or self.refuse.get((verb, kind, "*"))
+        if error:
+            raise ApiError(error, "Refused", f"{kind} {name} is refused")
+
+    async def apply(self, manifest, manager, *, force=True):  # noqa: ARG002
+        name = manifest["metadata"]["name"]
+        self._may("apply", manifest["kind"], name)
+        self.writes.append(("apply", manifest["kind"], name, manager))
+        answer = stored(manifest, manager, next(self.numbers))
+        self.objects[answer["metadata"]["uid"]] = answer
+        return answer
+
+    async def apply_status(self, manifest, manager):
+        name = manifest["metadata"]["name"]
+        self._may("status", manifest["kind"], name)
+        self.writes.append(("status", manifest["kind"], name, manager))
+        whole = self.objects[manifest["metadata"]["uid"]]
+        metadata = {**whole["metadata"], "resourceVersion": str(next(self.numbers))}
+        answer = {**whole, "metadata": metadata, "status": manifest["status"]}
+        self.objects[metadata["uid"]] = answer
+        return answer
+
+    async def create(self, kind, manifest, manager):  # noqa: ARG002
+        self._may("create", kind.name, manifest["metadata"]["name"])
+        self.writes.append(("create", kind.name, manifest["reason"], manifest["type"]))
+        return manifest
+
+    async def delete(self, kind, namespace, name, uid):  # noqa: ARG002
+        self._may("delete", kind.name, name)
+        self.writes.append(("delete", kind.name, name, uid))
+
+    async def list_metadata(self, kind):
+        return [Listed(uid, "", uid) for uid in self.listed.get(kind.name, ())]
+
+
+def stored(manifest, manager, number):
+    """`manifest` as the API server keeps it after an apply."""
+    metadata = {
+        "uid": f"uid-{manifest['kind']}-{manifest['metadata']['name']}",
+        **manifest["metadata"],
+        "resourceVersion": str(number),
+        "managedFields": [{"manager": manager, "operation": "Apply", "fieldsV1": fields_of(manifest)}],
+    }
+    return {**manifest, "metadata": metadata}
+
+
+def fields_of(value):
+    """A `fieldsV1` tree that owns every map key; lists are taken as atomic."""
+    return {
+        f"f:{key}": fields_of(item) if isinstance(item, dict) else {}
+        for key, item in value.items()
+        if key not in ("apiVersion", "kind", "name", "namespace")
+    }

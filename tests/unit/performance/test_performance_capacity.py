@@ -1,0 +1,218 @@
+"""The rate that targets allow, against closed forms, other points of view, and what people should read."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+
+from plimsoll.catalog import load_catalog
+from plimsoll.performance import (
+    LatencyTarget,
+    LatencyTargets,
+    Parallelism,
+    ReplicaShape,
+    TokenLengths,
+    candidate_batches,
+    capacities,
+    capacity,
+    memory_fit,
+    parallelism_problem,
+    predict,
+)
+from plimsoll.performance.queue import BatchQueue
+from plimsoll.performance.shapes import FloatArray
+
+CATALOG = load_catalog()
+LLAMA_8B, LLAMA_70B = "meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Llama-3.1-70B-Instruct"
+CHAT = TokenLengths(input_mean=512, output_mean=256, input_p95=1024, output_p95=512)
+INTERACTIVE = LatencyTargets(ttft=LatencyTarget(0.5, 95), tpot=LatencyTarget(0.04, 95))
+
+
+def shape(
+    model: str, gpu: str, precision: str = "bf16", tensor: int = 1, pipeline: int = 1, length: int = 8192
+) -> ReplicaShape:
+    return ReplicaShape(
+        CATALOG.model(model), CATALOG.precision(precision), CATALOG.gpu(gpu), Parallelism(tensor, pipeline), length
+    )
+
+
+H100_8B = shape(LLAMA_8B, "H100-SXM-80GB")
+
+
+class ConstantSteps:
+    """Steps that take the same time at every batch: with one slot an M/M/1 queue, with more an M/M/c queue."""
+
+    def __init__(self, prefill: float, step: float) -> None:
+        self.prefill, self.step = prefill, step
+
+    def prefill_seconds(self, shape: ReplicaShape, tokens: FloatArray, batch: FloatArray) -> FloatArray:  # noqa: ARG002
+        return np.full_like(tokens + batch, self.prefill)
+
+    def decode_step_seconds(self, shape: ReplicaShape, batch: FloatArray, context_tokens: FloatArray) -> FloatArray:  # noqa: ARG002
+        return np.full_like(batch + context_tokens, self.step)
+
+
+def test_one_slot_is_an_mm1_queue() -> None:
+    lengths = TokenLengths(100, 101, 100, 101)
+    steps = ConstantSteps(prefill=0.0, step=0.01)  # one second per request
+    found = predict(H100_8B, lengths, LatencyTargets(), 0.75, 1, steps)
+    assert found.utilization == pytest.approx(0.75)
+    assert found.concurrency == pytest.approx(0.75)
+    assert found.tpot_seconds == pytest.approx(0.01)
+    assert found.ttft_seconds == pytest.approx(3.0, abs=0.01)  # the load over the spare rate: 0.75 / (1 - 0.75)
+    assert found.mean_end_to_end_seconds == pytest.approx(4.0, abs=0.01)
+
+
+def test_constant_steps_make_an_erlang_c_queue() -> None:
+    servers, rate = 8, 6.0
+    offered = math.factorial(servers) * sum(rate**n / math.factorial(n) for n in range(servers)) / rate**servers
+    waiting = 1 / (1 + (1 - rate / servers) * offered)
+    queue = BatchQueue.of(np.ones((1, servers)))
+    occupancy = queue.at(np.array([rate]))
+    assert occupancy.waiting_probability[0] == pytest.approx(waiting)
+    assert occupancy.running_mean[0] == pytest.approx(rate)
+    assert occupancy.slot_wait_mean()[0] == pytest.approx(waiting / (servers - rate))
+    assert occupancy.slot_wait_percentile(95)[0] == pytest.approx(math.log(waiting / 0.05) / (servers - rate))
+
+
+def test_the_queue_agrees_with_a_simulation_of_the_same_chain() -> None:
+    """Times that grow with the company, as in a replica; the chain is simulated jump by jump."""
+    times = 1.0 + 0.2 * np.arange(16)
+    rates = np.arange(1, 17) / times
+    arrival, generator = 0.8 * rates[-1], np.random.default_rng(7)
+    state, elapsed, running = 0, 0.0, 0.0
+    for uniform, exponential in zip(generator.random(300_000), generator.exponential(size=300_000), strict=True):
+        leave = rates[min(state, 16) - 1] if state else 0.0
+        stay = exponential / (arrival + leave)
+        elapsed += stay
+        running += stay * min(state, 16)
+        state += 1 if uniform < arrival / (arrival + leave) else -1
+    occupancy = BatchQueue.of(times[None, :]).at(np.array([arrival]))
+    assert occupancy.running_mean[0] == pytest.approx(running / elapsed, rel=0.03)
+
+
+def test_the_rate_found_keeps_the_targets_and_a_higher_one_does_not() -> None:
+    found = capacity(H100_8B, CHAT, INTERACTIVE)
+    assert found.limit == "ttft"
+    assert 5 < found.max_rate_per_second < 40
+    at = predict(H100_8B, CHAT, INTERACTIVE, found.max_rate_per_second, found.max_num_seqs)
+    above = predict(H100_8B, CHAT, INTERACTIVE, found.max_rate_per_second * 1.01, found.max_num_seqs)
+    assert at.ttft_seconds <= 0.5 < above.ttft_seconds
+    assert at.tpot_seconds <= 0.04
+
+
+def test_the_operating_point_is_the_largest_batch_that_keeps_the_pace() -> None:
+    fast, slow = (
+        capacity(H100_8B, CHAT, LatencyTargets(tpot=LatencyTarget(seconds, None))) for seconds in (0.012, 0.03)
+    )
+    assert 1 < fast.max_num_seqs < slow.max_num_seqs
+    assert fast.limit == "tpot"
+    assert slow.max_rate_per_second > fast.max_rate_per_second
+    best_effort = capacity(H100_8B, CHAT, LatencyTargets())
+    assert (best_effort.max_num_seqs, best_effort.limit) == (256, "throughput")
+
+
+def test_memory_limits_the_batch() -> None:
+    tight = shape(LLAMA_70B, "H100-SXM-80GB", tensor=2, length=4096)
+    batches = candidate_batches(tight, CHAT)
+    assert batches[0] == 1
+    assert batches[-1] * (CHAT.input_mean + CHAT.output_mean) <= memory_fit(tight).kv_tokens
+    found = capacity(tight, CHAT, LatencyTargets())
+    assert (found.max_num_seqs, found.limit) == (batches[-1], "memory")
+
+
+def test_a_given_operating_point_is_kept() -> None:
+    found = capacity(H100_8B, CHAT, INTERACTIVE, max_num_seqs=32)
+    assert found.max_num_seqs == 32
+    assert 0 < found.max_rate_per_second < capacity(H100_8B, CHAT, INTERACTIVE).max_rate_per_second
+    too_full = capacity(H100_8B, CHAT, LatencyTargets(tpot=LatencyTarget(0.012, 95)), max_num_seqs=256)
+    assert too_full.max_rate_per_second == 0
+    assert too_full.reason is not None
+    assert "at batch 256, the target is 12 ms (p95)" in too_full.reason
+
+
+def test_reasons_are_sentences_with_figures() -> None:
+    slow = capacity(shape(LLAMA_8B, "L4"), CHAT, INTERACTIVE)
+    assert (slow.max_rate_per_second, slow.limit) == (0.0, "tpot")
+    assert slow.reason == "time per output token is 63 ms at batch 1, the target is 40 ms (p95)"
+    assert slow.unloaded.tpot_seconds == pytest.approx(0.063, abs=0.001)
+    late = capacity(shape(LLAMA_8B, "L4"), CHAT, LatencyTargets(ttft=LatencyTarget(0.1, None)))
+    assert late.limit == "ttft"
+    assert late.reason is not None
+    assert late.reason.startswith("time to first token is 123 ms, the target is 100 ms (mean)")
+    long = capacity(H100_8B, CHAT, LatencyTargets(end_to_end=LatencyTarget(1.0, 99)))
+    assert long.limit == "endToEnd"
+    assert long.reason is not None
+    assert "(p99)" in long.reason
+    large = capacity(shape(LLAMA_70B, "L4"), CHAT, INTERACTIVE)
+    assert (large.limit, large.max_rate_per_second) == ("memory", 0.0)
+    assert large.reason is not None
+    assert math.isinf(large.unloaded.ttft_seconds)
+    odd = capacity(shape(LLAMA_8B, "H100-SXM-80GB", tensor=3), CHAT, INTERACTIVE)
+    assert odd.limit == "parallelism"
+
+
+def test_an_end_to_end_target_may_choose_a_smaller_batch_but_never_a_lower_rate() -> None:
+    targets = LatencyTargets(end_to_end=LatencyTarget(8.0, 95))
+    found = capacity(H100_8B, CHAT, targets)
+    for batch in candidate_batches(H100_8B, CHAT):
+        other = capacity(H100_8B, CHAT, targets, max_num_seqs=batch)
+        assert other.max_rate_per_second <= found.max_rate_per_second * 1.001
+
+
+def test_overload_is_infinite_and_says_how_far() -> None:
+    most = capacity(H100_8B, CHAT, LatencyTargets()).max_rate_per_second
+    found = predict(H100_8B, CHAT, INTERACTIVE, 3 * most, 256)
+    assert math.isinf(found.ttft_seconds)
+    assert math.isinf(found.mean_end_to_end_seconds)
+    assert found.utilization == pytest.approx(3 * 0.98, rel=0.01)
+
+
+def test_answers_of_one_token() -> None:
+    lengths = TokenLengths(2000, 1, 4000, 1)
+    found = capacity(H100_8B, lengths, LatencyTargets(ttft=LatencyTarget(1.0, 95)))
+    assert 0 < found.max_rate_per_second * found.unloaded.ttft_seconds < 2
+    assert np.isfinite(found.unloaded.end_to_end_seconds)
+
+
+def test_pipelines_carry_more_but_are_no_faster() -> None:
+    """Same GPU count: tensor parallelism answers sooner; the second stage of a pipeline adds throughput and memory."""
+    targets = LatencyTargets()
+    one, staged = (capacity(shape(LLAMA_8B, "L4", pipeline=stages), CHAT, targets) for stages in (1, 2))
+    assert staged.unloaded.mean_end_to_end_seconds > one.unloaded.mean_end_to_end_seconds
+    assert staged.max_rate_per_second > one.max_rate_per_second
+
+
+def test_many_shapes_in_one_pass_agree_with_one_by_one_and_are_fast() -> None:
+    shapes = [
+        shape(model, gpu, precision, tensor)
+        for model in sorted(CATALOG.models)[:24]
+        for gpu in sorted(CATALOG.gpus)[:16]
+        for precision in ("bf16", "int4")
+        for tensor in (1, 2, 4)
+    ]
+    shapes = [
+        here
+        for here in shapes
+        if memory_fit(here).fits and parallelism_problem(here.model, here.gpu, here.parallelism) is None
+    ][:1000]
+    assert len(shapes) == 1000
+    capacities(shapes[:10], CHAT, INTERACTIVE)
+    started = time.process_time()
+    together = capacities(shapes, CHAT, INTERACTIVE)
+    assert time.process_time() - started < 2.0  # 0.3 s alone; room for a busy machine
+    for index in range(0, 1000, 50):
+        alone = capacity(shapes[index], CHAT, INTERACTIVE)
+        assert together[index].max_num_seqs == alone.max_num_seqs
+        assert together[index].max_rate_per_second == pytest.approx(alone.max_rate_per_second, rel=1e-9)
+
+
+def test_no_shapes_no_answers() -> None:
+    assert capacities([], CHAT, INTERACTIVE) == []
+
+
+def test_unlimited_classes_report_means() -> None:
+    found = predict(H100_8B, CHAT, LatencyTargets(), 5.0, 128)
+    assert found.end_to_end_seconds == found.mean_end_to_end_seconds
+    assert 5 * found.mean_end_to_end_seconds == pytest.approx(found.concurrency, rel=0.05)  # Little
