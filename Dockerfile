@@ -24,7 +24,8 @@ RUN /installer/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-d
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="plimsoll" org.opencontainers.image.licenses="Apache-2.0"
-ENV PATH=/opt/plimsoll/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+# A user name, since a number without an entry in /etc/passwd has none (kopf asks for it).
+ENV PATH=/opt/plimsoll/bin:$PATH HOME=/tmp USER=plimsoll PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 COPY --from=build /opt/plimsoll /opt/plimsoll
 USER 65532:65532
 WORKDIR /tmp

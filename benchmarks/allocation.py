@@ -17,7 +17,8 @@ from benchmarks.progress import say
 from benchmarks.results import Figure
 from benchmarks.running import everything_running
 from plimsoll.allocation import AllocationProblem, solve_greedy
-from plimsoll.planning import Evaluator, plan_fleet, planner
+from plimsoll.planning import Evaluator, plan_fleet
+from plimsoll.planning.decide import decide
 from plimsoll.planning.plan import DeploymentState, FleetPlan
 from plimsoll.planning.snapshot import Snapshot
 
@@ -42,7 +43,7 @@ def run() -> tuple[list[Figure], list[str]]:
     settled = everything_running(snapshot, plan)
     rest, again = _timed(lambda: plan_fleet(settled, evaluator))
     say("one edit")
-    changed = _edited(settled, evaluator, plan)
+    changed = _edited(settled, plan)
     edit, _ = _timed(lambda: plan_fleet(changed, evaluator))
     figures = [
         Figure("GH alone, first plan's problem, median of 5", statistics.median(solver), "s", 1.0),
@@ -64,23 +65,26 @@ def run() -> tuple[list[Figure], list[str]]:
         Figure("LLMDeployments short of capacity", _short(plan), ""),
         Figure("replicas that a round at rest would change", _moved(plan, again), "", 0),
     ]
-    notes = [
-        f"{len(snapshot.deployments)} LLMDeployments, {len(snapshot.pools)} GPUNodePools, {len(snapshot.slos)} InferenceSLOs, "
-        f"{len(snapshot.nodes or ())} nodes (benchmarks/fleet.py). A planning round is a call of `plan_fleet`; the rounds after the "
-        "first remember how fast the options are."
-    ]
-    return figures, notes
+    size = (
+        f"{len(snapshot.deployments)} LLMDeployments, {len(snapshot.pools)} GPUNodePools, {len(snapshot.slos)} "
+        f"InferenceSLOs, {len(snapshot.nodes or ())} nodes (benchmarks/fleet.py)."
+    )
+    meaning = (
+        "A planning round is a call of `plan_fleet`; rounds after the first remember how fast the options are. "
+        "A process counts from its start to its end, Python's start-up included."
+    )
+    return figures, [size, meaning]
 
 
 def _plan(snapshot: Snapshot, evaluator: Evaluator) -> tuple[FleetPlan, AllocationProblem]:
     """The plan, and the allocation problem that it solved."""
-    with mock.patch.object(planner, "decide", wraps=planner.decide) as decide:
+    with mock.patch("plimsoll.planning.planner.decide", wraps=decide) as spy:
         plan = plan_fleet(snapshot, evaluator)
-    problem: AllocationProblem = decide.call_args.args[0]
+    problem: AllocationProblem = spy.call_args.args[0]
     return plan, problem
 
 
-def _edited(snapshot: Snapshot, evaluator: Evaluator, plan: FleetPlan) -> Snapshot:
+def _edited(snapshot: Snapshot, plan: FleetPlan) -> Snapshot:
     """The traffic of the largest LLMDeployment doubled."""
     chosen = max(plan.deployments, key=lambda item: (sum(part.replicas for part in item.placements), item.ref))
     manifests = fleet.deployments()

@@ -11,26 +11,25 @@ from benchmarks.results import RESULTS, number
 REPORT = Path(__file__).with_name("RESULTS.md")
 _HEAD = """# Benchmark results
 
-Generated from `benchmarks/results/` by `python -m benchmarks.report`; `make bench` measures anew. A target is the most that a figure
-may be; a figure that misses its target is listed as missed.
+Generated from `benchmarks/results/` by `python -m benchmarks.report`; `make bench` measures anew. A target is the most
+that a figure may be; a figure that misses its target is listed as missed.
 """
 
 
 def generate(results: Path = RESULTS) -> str:
     """The report as Markdown."""
-    sections = [
-        _section(path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(results.glob("*.json"))
-    ]
+    files = sorted(results.glob("*.json"))
+    sections = [_section(path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in files]
     return "\n".join([_HEAD, *sections])
 
 
 def _section(name: str, document: dict[str, Any]) -> str:
     machine = document["machine"]
+    where = f"{machine['cores']} cores of {machine['cpu']}, {machine['memory']} memory, {machine['os']}"
     lines = [
         f"## {name}",
         "",
-        f"{document['date']}, {machine['cores']} cores of {machine['cpu']}, {machine['memory']} memory, {machine['os']}, "
-        f"Python {machine['python']}.",
+        f"{document['date']}, {where}, Python {machine['python']}.",
         "",
         *(f"{note}\n" for note in document["notes"]),
         "| figure | value | target | |",

@@ -94,7 +94,6 @@ def test_operator_accepts_the_rendered_environment(render: Render) -> None:
         debounce_cap_seconds=5,
         plan_deadline_seconds=60,
         audit_interval_seconds=86400,
-        propagation_seconds=15,
         in_flight=8,
         rate_per_second=50.5,
         rate_burst=1_000_000,

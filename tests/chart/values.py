@@ -44,7 +44,6 @@ MATRIX: dict[str, dict[str, Any]] = {
             "debounceCapSeconds": 5,
             "planDeadlineSeconds": 60,
             "auditIntervalSeconds": 86400,
-            "propagationSeconds": 15,
             "inFlight": 8,
             "ratePerSecond": 50.5,
             "rateBurst": 1000000,

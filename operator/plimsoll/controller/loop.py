@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from plimsoll.api import PlacementPolicy
+from plimsoll.api.placementpolicy import PlacementPolicySpec
 from plimsoll.controller.apply import Applier, Outcome, Work
 from plimsoll.controller.debounce import debounce
 from plimsoll.controller.extract import owner_uid
@@ -101,7 +102,7 @@ class Loop:
         if fleet is None:
             return _RETRY_SECONDS
         applied = policy.spec.approval == "Automatic"
-        progress, works, wait = self._steps(fleet, snapshot)
+        progress, works, wait = self._steps(fleet, snapshot, policy.spec)
         outcome = Outcome()
         if applied:
             with self._metrics.apply_seconds.time():
@@ -139,7 +140,7 @@ class Loop:
     # --- Steps -------------------------------------------------------------------------------------------------------
 
     def _steps(
-        self, fleet: FleetPlan, snapshot: Snapshot
+        self, fleet: FleetPlan, snapshot: Snapshot, policy: PlacementPolicySpec
     ) -> tuple[dict[ObjectRef, Progress], list[Work], float | None]:
         """What is safe now for each LLMDeployment, the objects that it means, and when time alone allows more."""
         running: dict[tuple[str, str], list[Workload]] = {}
@@ -154,7 +155,7 @@ class Loop:
             own = tuple(running.get((plan.ref.namespace, plan.ref.name), ()))
             document = documents.get((plan.ref.namespace, routing_name(plan.ref.name)))
             observed = observed_routing(document, plan, now)
-            propagation = self._propagation(plan)
+            propagation = self._propagation(plan, policy.routing.propagation_seconds)
             step = step_for(plan, own, observed, propagation)
             young = observed is not None and observed.age_seconds < propagation
             if observed is not None and young and (step.waiting_for or _leftover(plan, own)):
@@ -188,12 +189,12 @@ class Loop:
         verify(plan, step, manifests)
         return manifests
 
-    def _propagation(self, plan: DeploymentPlan) -> float:
+    def _propagation(self, plan: DeploymentPlan, given: int) -> float:
         """How long its routers may take. A gateway watches; a mounted ConfigMap comes with the kubelet."""
         routing = plan.resource.spec.routing
         if self._gateway_api and routing.http_route is not None and not routing.vllm_router:
-            return min(_HTTP_ROUTE_PROPAGATION_SECONDS, self._settings.propagation_seconds)
-        return self._settings.propagation_seconds
+            return min(_HTTP_ROUTE_PROPAGATION_SECONDS, given)
+        return given
 
     def _measure(self, fleet: FleetPlan) -> None:
         states = [plan.state for plan in fleet.deployments]

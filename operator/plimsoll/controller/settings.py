@@ -27,8 +27,6 @@ class Settings:
     """A planning round that takes longer is killed; the previous plan stays."""
     audit_interval_seconds: float = 300.0
     """How often the store is compared with the API server."""
-    propagation_seconds: float = 150.0
-    """How long routers may take to see a new routing ConfigMap; old pods stay that long."""
     in_flight: int = 16
     """Writes that may be under way at once."""
     rate_per_second: float = 200.0

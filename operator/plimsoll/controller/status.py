@@ -190,8 +190,10 @@ def _decision(placements: Sequence[PlacementStatus]) -> list[tuple[object, ...]]
 
 
 def _models_text(placements: Sequence[Placement]) -> str | None:
-    names = dict.fromkeys(f"{item.option.model} {item.option.precision}" for item in placements)
-    return ", ".join(names)[:256] or None
+    precisions: dict[str, dict[str, None]] = {}
+    for item in placements:
+        precisions.setdefault(item.option.model.rsplit("/", 1)[-1], {})[item.option.precision] = None
+    return ", ".join(f"{model} ({', '.join(names)})" for model, names in precisions.items())[:256] or None
 
 
 def _replicas_text(placements: Sequence[PlacementStatus]) -> str:

@@ -181,14 +181,16 @@ def _still_ready(before: RoutedClass | None, ready: set[str]) -> tuple[Backend, 
 
 
 def largest_remainder(shares: Sequence[float], total: int) -> list[int]:
-    """Integers in proportion to positive shares that sum to `total`, at least 1 each (Hamilton's method)."""
+    """Integers in proportion to positive shares that sum to `total` (Hamilton's method), at least 1 each."""
     if not shares:
         return []
-    scale = (total - len(shares)) / sum(shares)
+    scale = total / sum(shares)
     exact = [share * scale for share in shares]
     weights = [int(value) for value in exact]
-    left = total - len(shares) - sum(weights)
     by_remainder = sorted(range(len(shares)), key=lambda index: (weights[index] - exact[index], index))
-    for index in by_remainder[:left]:
+    for index in by_remainder[: total - sum(weights)]:
         weights[index] += 1
-    return [weight + 1 for weight in weights]
+    while 0 in weights:
+        weights[weights.index(max(weights))] -= 1
+        weights[weights.index(0)] = 1
+    return weights

@@ -16,34 +16,34 @@ Manifest = Mapping[str, Any]
 
 def node_facts(manifest: Manifest) -> NodeFacts:
     """A node without its heartbeat, images, addresses and everything else that does not move a placement."""
-    spec, status = _mapping(manifest, "spec"), _mapping(manifest, "status")
+    spec, status = mapping_of(manifest, "spec"), mapping_of(manifest, "status")
     taints = tuple(
         Taint(str(taint.get("key", "")), str(taint.get("value") or ""), str(taint.get("effect") or ""))
         for taint in spec.get("taints") or ()
     )
     return NodeFacts(
         name=_name(manifest),
-        labels=dict(sorted(_mapping(_metadata(manifest), "labels").items())),
-        allocatable=_resources(_mapping(status, "allocatable")),
+        labels=dict(sorted(mapping_of(metadata_of(manifest), "labels").items())),
+        allocatable=_resources(mapping_of(status, "allocatable")),
         taints=tuple(sorted(taints, key=lambda taint: (taint.key, taint.value, taint.effect))),
         unschedulable_reason=_unschedulable_reason(manifest),
     )
 
 
 def _unschedulable_reason(manifest: Manifest) -> str:
-    if _metadata(manifest).get("deletionTimestamp"):
+    if metadata_of(manifest).get("deletionTimestamp"):
         return "deleting"
-    if _mapping(manifest, "spec").get("unschedulable"):
+    if mapping_of(manifest, "spec").get("unschedulable"):
         return "cordoned"
     return "" if _condition(manifest, "Ready") else "not ready"
 
 
 def pod_facts(manifest: Manifest) -> PodFacts | None:
     """A pod that holds or asks for resources; None when it is finished."""
-    metadata, spec, status = _metadata(manifest), _mapping(manifest, "spec"), _mapping(manifest, "status")
+    metadata, spec, status = metadata_of(manifest), mapping_of(manifest, "spec"), mapping_of(manifest, "status")
     if status.get("phase") in ("Succeeded", "Failed"):
         return None
-    own = _mapping(metadata, "labels")
+    own = mapping_of(metadata, "labels")
     ours = own.get(labels.MANAGED_BY) == labels.MANAGER
     return PodFacts(
         uid=str(metadata.get("uid", "")),
@@ -70,13 +70,13 @@ def pod_requests(spec: Manifest) -> Mapping[str, float]:
         else:
             peak = _max(peak, _sum((started, asked)))
     total = _max(_sum((running, started)), peak)
-    total.update(_resources(_mapping(_mapping(spec, "resources"), "requests")))
-    return dict(sorted(_sum((total, _resources(_mapping(spec, "overhead")))).items()))
+    total.update(_resources(mapping_of(mapping_of(spec, "resources"), "requests")))
+    return dict(sorted(_sum((total, _resources(mapping_of(spec, "overhead")))).items()))
 
 
 def _requests(container: Manifest) -> dict[str, float]:
-    resources = _mapping(container, "resources")
-    return {**_resources(_mapping(resources, "limits")), **_resources(_mapping(resources, "requests"))}
+    resources = mapping_of(container, "resources")
+    return {**_resources(mapping_of(resources, "limits")), **_resources(mapping_of(resources, "requests"))}
 
 
 def _sum(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
@@ -93,24 +93,25 @@ def _max(left: Mapping[str, float], right: Mapping[str, float]) -> dict[str, flo
 
 def workload_facts(manifest: Manifest) -> Workload | None:
     """A running placement; None for a Deployment that is not Plimsoll's."""
-    metadata, status = _metadata(manifest), _mapping(manifest, "status")
-    if _mapping(metadata, "labels").get(labels.MANAGED_BY) != labels.MANAGER:
+    metadata, status = metadata_of(manifest), mapping_of(manifest, "status")
+    if mapping_of(metadata, "labels").get(labels.MANAGED_BY) != labels.MANAGER:
         return None
-    annotations = _mapping(metadata, "annotations")
-    replicas = _mapping(manifest, "spec").get("replicas")
+    annotations = mapping_of(metadata, "annotations")
+    replicas = mapping_of(manifest, "spec").get("replicas")
     return Workload(
         namespace=str(metadata.get("namespace", "")),
         name=_name(manifest),
         uid=str(metadata.get("uid", "")),
-        deployment=next((str(owner["name"]) for owner in _owners(manifest)), ""),
+        deployment=next((str(owner["name"]) for owner in owning_deployments(manifest)), ""),
         replicas=1 if replicas is None else int(replicas),
         ready_replicas=int(status.get("readyReplicas") or 0),
         option=labels.option_from_annotations(annotations),
     )
 
 
-def _owners(manifest: Manifest) -> list[Manifest]:
-    references = _metadata(manifest).get("ownerReferences") or ()
+def owning_deployments(manifest: Manifest) -> list[Manifest]:
+    """Owner references to LLMDeployments."""
+    references = metadata_of(manifest).get("ownerReferences") or ()
     return [
         reference
         for reference in references
@@ -118,21 +119,23 @@ def _owners(manifest: Manifest) -> list[Manifest]:
     ]
 
 
-def _metadata(manifest: Manifest) -> Manifest:
-    return _mapping(manifest, "metadata")
+def metadata_of(manifest: Manifest) -> Manifest:
+    """Metadata; empty when it is missing or null."""
+    return mapping_of(manifest, "metadata")
 
 
 def _name(manifest: Manifest) -> str:
-    return str(_metadata(manifest).get("name", ""))
+    return str(metadata_of(manifest).get("name", ""))
 
 
-def _mapping(parent: Manifest, key: str) -> Manifest:
+def mapping_of(parent: Manifest, key: str) -> Manifest:
+    """An object inside another; empty when it is missing, null or something else."""
     value = parent.get(key)
     return value if isinstance(value, Mapping) else {}
 
 
 def _condition(manifest: Manifest, type_: str) -> bool:
-    conditions = _mapping(manifest, "status").get("conditions") or ()
+    conditions = mapping_of(manifest, "status").get("conditions") or ()
     return any(item.get("type") == type_ and item.get("status") == "True" for item in conditions)
 
 
@@ -146,4 +149,3 @@ def _resources(quantities: Manifest) -> dict[str, float]:
             except ValueError:
                 continue  # the API server lets none through; a fact that cannot be read is no fact
     return kept
-

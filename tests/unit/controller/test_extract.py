@@ -10,15 +10,12 @@ from plimsoll.controller.extract import (
     content_digest,
     facts_of,
     live_part,
-    node_facts,
     owner_uid,
-    pod_facts,
-    pod_requests,
     resource_facts,
-    workload,
 )
 from plimsoll.controller.kinds import DEPLOYMENT, NODE, POD, RESOURCES
 from plimsoll.planning.snapshot import InvalidObject, ObjectRef
+from plimsoll.rendering.observe import node_facts, pod_facts, pod_requests, workload_facts
 
 LLM = RESOURCES["LLMDeployment"]
 
@@ -157,6 +154,7 @@ DEPLOYMENT_OBJECT = {
         "name": "w",
         "namespace": "chat",
         "uid": "d1",
+        "labels": {"app.kubernetes.io/managed-by": "plimsoll"},
         "annotations": {"plimsoll.dev/pool": "l40s", "plimsoll.dev/tensor": "2", "other": "x"},
         "ownerReferences": [
             {"kind": "LLMDeployment", "apiVersion": "plimsoll.dev/v1alpha1", "name": "assistant", "uid": "u1"}
@@ -172,7 +170,7 @@ DEPLOYMENT_OBJECT = {
 
 
 def test_a_workload_says_what_it_runs_and_how_much_is_ready():
-    facts = workload(DEPLOYMENT_OBJECT)
+    facts = workload_facts(DEPLOYMENT_OBJECT)
     assert (facts.deployment, facts.replicas, facts.ready_replicas) == ("assistant", 3, 2)
     assert facts.option == {"pool": "l40s", "tensor": "2"}
     assert owner_uid(DEPLOYMENT_OBJECT) == "u1"

@@ -60,12 +60,15 @@ class World:
                 "spec": {"accelerator": "L40S", "price": {"perHour": "1.10"}},
             },
         )
+        self.see(
+            POLICY, {"metadata": {"name": "default", "generation": 1}, "spec": {"routing": {"propagationSeconds": 5}}}
+        )
         self.see(LLM, self.deployment("assistant"))
         self.restart()
 
     def restart(self):
         self.metrics = Metrics()
-        settings = Settings(propagation_seconds=5)
+        settings = Settings()
         reporter = Reporter(self.cluster, self.store, Recorder(self.cluster, self.metrics), self.metrics)
         applier = Applier(self.cluster, self.store, self.metrics)
         self.loop = Loop(settings, self.store, self.planner, applier, reporter, self.metrics, gateway_api=False)

@@ -444,7 +444,7 @@ def test_only_parallelism_that_is_allowed_is_used():
 
 
 def test_int4_without_a_checkpoint_is_left_out_with_a_warning():
-    models = [{"name": LLAMA_8B, "precisions": [{"name": "bf16"}, {"name": "int4"}]}]
+    models = [{"name": "meta-llama/Llama-3.2-3B-Instruct", "precisions": [{"name": "bf16"}, {"name": "int4"}]}]
     fleet = plan(snapshot(pool(), deployment(models=models), nodes=nodes(1)))
     said = finding(fleet, "CheckpointMissing")
     assert (said.severity, said.field) == (Severity.WARNING, "spec.models[0].precisions[1].checkpoint")
