@@ -27,6 +27,7 @@ QUIET_SECONDS = 20.0
 """Without a request for so long the operator is at rest: longer than any of its retries and waits."""
 REST_SECONDS = 60.0
 TIMEOUT_SECONDS = 600.0
+TELL_SECONDS = 15.0
 MEGABYTE = 1e6
 
 _PLANNED = frozenset({"deployments", "services", "poddisruptionbudgets", "configmaps", "httproutes"})
@@ -48,9 +49,9 @@ def run() -> tuple[list[Figure], list[str]]:
             operator.stop()
     nodes = sum(pool.nodes for pool in fleet.POOLS)
     stage = (
-        f"{fleet.DEPLOYMENTS} LLMDeployments, {len(fleet.POOLS)} GPUNodePools and {nodes} KWOK nodes (benchmarks/fleet.py) "
-        "stand before the operator starts; etcd, API server, controllers, scheduler and KWOK share the machine with it. "
-        f"The policy has routing.propagationSeconds {PROPAGATION_SECONDS}."
+        f"{fleet.DEPLOYMENTS} LLMDeployments, {len(fleet.POOLS)} GPUNodePools and {nodes} KWOK nodes stand before "
+        "the operator starts (benchmarks/fleet.py); etcd, API server, controllers, scheduler and KWOK share "
+        f"the machine with it. The policy has routing.propagationSeconds {PROPAGATION_SECONDS}."
     )
     meaning = (
         "Times end when the API server had answered (audit log). The objects of a plan are its Deployments, Services, "
@@ -79,7 +80,8 @@ class _Benchmark:
         nodes = fleet.nodes()
         say(f"{len(nodes)} nodes")
         self._cluster.apply(nodes)
-        self._cluster.kubectl("wait", "nodes", "--all", "--for=condition=Ready", "--timeout=300s")
+        while self._cluster.kubectl("get", "nodes", "--no-headers").count(" Ready ") < len(nodes):
+            time.sleep(1.0)
         say(f"{fleet.DEPLOYMENTS} LLMDeployments")
         self._cluster.apply([*fleet.pools(), *fleet.slos(), fleet.policy(PROPAGATION_SECONDS)])
         self._cluster.apply(fleet.deployments())
@@ -177,7 +179,7 @@ class _Benchmark:
             BenchmarkError: it takes too long, or the operator ended.
         """
         began = time.monotonic()
-        seen, since = math.nan, began
+        seen, since, told = math.nan, began, began
         while True:
             time.sleep(1.0)
             now = time.monotonic()
@@ -187,6 +189,10 @@ class _Benchmark:
                 seen, since = requests, now
             elif now - since >= QUIET_SECONDS and self._metric("plimsoll_plan_seconds_count") and not self._pending():
                 return
+            if now - told >= TELL_SECONDS:
+                told = now
+                rounds = self._metric("plimsoll_plan_seconds_count")
+                say(f"{rounds:g} planning rounds, {requests:g} requests, {self._pending()} pods not Running")
             process = self._operator.process
             if process is None or process.died:
                 raise BenchmarkError(f"the operator ended\n{self._log()}")
@@ -269,11 +275,12 @@ def _running(events: Iterable[Event], planned: Iterable[Event]) -> list[Event]:
         for event in events
         if event["user"]["username"] == "kwok" and _resource(event) == "pods/status" and event["verb"] == "patch"
     )
-    return [
-        event
-        for event in _first_writes(reports)
-        if (event["objectRef"]["namespace"], event["objectRef"]["name"].rsplit("-", 2)[0]) in names
-    ]
+    return [event for event in _first_writes(reports) if _workload_names(event["objectRef"]) & names]
+
+
+def _workload_names(pod: Event) -> set[tuple[str, str]]:
+    """Which Deployment a pod may belong to. Kubernetes cuts the hash of the ReplicaSet, and a dash, off long names."""
+    return {(pod["namespace"], pod["name"].rsplit("-", cut)[0]) for cut in (1, 2)}
 
 
 def _resource(event: Event) -> str:

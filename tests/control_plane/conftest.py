@@ -7,16 +7,24 @@ from pathlib import Path
 
 import pytest
 
+from devcluster.audit import Mark
 from devcluster.binaries import all_binaries
 from devcluster.cluster import Cluster
+from devcluster.installation import Installation
+from devcluster.nodes import demo_nodes
+from tests.control_plane.bench import Bench, policy, read_crds
 
 _HERE = Path(__file__).parent
+_LAST = "test_rbac.py"
+"""Judges what all the others made the operator do."""
+NAMESPACES = ("chat", "documents")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _HERE in item.path.parents:
             item.add_marker(pytest.mark.control_plane)
+    items.sort(key=lambda item: item.path == _HERE / _LAST)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -30,3 +38,46 @@ def cluster() -> Iterator[Cluster]:
     """The control plane all tests of the session share; it starts without nodes."""
     with Cluster() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def beginning(cluster: Cluster) -> Mark:
+    """Before the operator's first request."""
+    return cluster.mark()
+
+
+@pytest.fixture(scope="session")
+def installed(cluster: Cluster, beginning: Mark) -> Bench:
+    """The chart without a pod. The operator does not run yet."""
+    owner = cluster.kubectl(
+        *("get", "crd", read_crds()[0].stem, "--ignore-not-found", "--output", "jsonpath={.metadata.annotations}")
+    )
+    if "meta.helm.sh/release-name" not in owner:
+        # Another module put them there; helm takes over only what is its own.
+        cluster.kubectl("delete", "crd", "--ignore-not-found", *(path.stem for path in read_crds()))
+    operator = Installation(cluster)
+    operator.install()
+    for namespace in NAMESPACES:
+        cluster.kubectl("create", "namespace", namespace)
+    return Bench(cluster, operator)
+
+
+@pytest.fixture(scope="module")
+def nodes(cluster: Cluster) -> Iterator[None]:
+    """The demo's three pools of nodes: 4 of 8 H100, 6 of 4 L40S, 8 of 1 L4."""
+    manifests = demo_nodes()
+    cluster.apply(manifests)
+    yield
+    names = [manifest["metadata"]["name"] for manifest in manifests]
+    cluster.kubectl("delete", "node", "--ignore-not-found", *names)
+
+
+@pytest.fixture(scope="module")
+def bench(installed: Bench, nodes: None) -> Iterator[Bench]:
+    """The operator running on the demo's nodes, with a policy under which transitions are quick."""
+    installed.operator.install()
+    installed.apply(policy())
+    installed.start()
+    yield installed
+    installed.operator.stop()
+    installed.clear()

@@ -132,7 +132,8 @@ def _free_port() -> int:
 
 def _python_below(pid: int) -> int:
     """The eldest process below another one that runs the image's Python; 0 when there is none."""
-    for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+    threads = Path(f"/proc/{pid}/task").glob("*/children")
+    for child in [int(word) for children in threads for word in children.read_text().split()]:
         if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"/opt/plimsoll/bin/python"):
             return child
         found = _python_below(child)
@@ -162,6 +163,7 @@ def test_operator_ends_well_when_asked(operator: Operator) -> None:
     """Last: the operator is gone after it."""
     assert operator.process.poll() is None, f"the operator ended:\n{operator.log.read_text()[-4000:]}"
     inside = _python_below(operator.process.pid)
+    assert inside
     assert Path(f"/proc/{inside}").stat().st_uid == 65532
     os.kill(inside, signal.SIGTERM)
     assert operator.process.wait(30) == 0, operator.log.read_text()[-4000:]

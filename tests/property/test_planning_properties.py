@@ -1,4 +1,4 @@
-"""Random small fleets: planning never fails, decides the same twice, keeps every limit, and stays with what it decided."""
+"""Random small fleets: planning never fails, decides the same twice, keeps all limits, and stays with its decision."""
 
 from dataclasses import replace
 
@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from plimsoll.planning import Evaluator, plan_fleet, step_for
+from plimsoll.planning.decide import MINIMAL_SAVING
 from plimsoll.planning.plan import DeploymentState, FleetPlan, Severity
 from plimsoll.planning.snapshot import Snapshot
 from tests.unit.planning.fleets import (
@@ -39,7 +40,9 @@ MODELS = (
 @st.composite
 def fleets(draw: st.DrawFn) -> Snapshot:
     resources, stock, pods = [], [], []
-    for name, accelerator, price, gpus in draw(st.lists(st.sampled_from(ACCELERATORS), min_size=1, max_size=3, unique=True)):
+    for name, accelerator, price, gpus in draw(
+        st.lists(st.sampled_from(ACCELERATORS), min_size=1, max_size=3, unique=True)
+    ):
         spec = {"gpus": {"reserved": draw(st.sampled_from([0, 0, 3]))}}
         if draw(st.integers(0, 3)) == 0:
             spec["nodes"] = {"max": draw(st.integers(0, 2))}
@@ -125,19 +128,28 @@ def test_the_same_facts_give_the_same_plan_whatever_is_remembered(facts: Snapsho
 
 @given(fleets())
 @FEW
-def test_a_plan_that_was_applied_is_its_own_plan(facts: Snapshot) -> None:
+def test_a_plan_that_was_applied_is_its_own_plan_unless_another_saves_much(facts: Snapshot) -> None:
     first = plan(facts)
-    after = placed(facts, first)
-    if after is None:
-        event("not placed")
-        return
-    second = plan(after)
+    for _ in range(4):
+        after = placed(facts, first)
+        if after is None:
+            event("not placed")
+            return
+        second = plan(after)
+        if decision(second) == decision(first):
+            break
+        # From where it has led, the search may find something better; it must be worth a move, or it never rests.
+        event("improved")
+        assert second.cost_per_hour < (1 - MINIMAL_SAVING) * first.cost_per_hour + 1e-6
+        facts, first = after, second
     assert decision(second) == decision(first)
     for item in second.deployments:
         own = [running for running in after.workloads if running.deployment == item.ref.name]
         step = step_for(item, own, None, 0.0)
         assert step.prune == ()
-        assert dict(step.replicas) == {running.name: running.replicas for running in own if running.name in step.replicas}
+        assert dict(step.replicas) == {
+            running.name: running.replicas for running in own if running.name in step.replicas
+        }
 
 
 @given(fleets(), st.sampled_from([0, 60, 900]), st.integers(0, 3))

@@ -51,8 +51,8 @@ def _print_problems(inputs: Inputs, fleet: FleetPlan) -> None:
     for pool in fleet.pools:
         if pool.unlimited:
             click.echo(
-                f"{click.style('warning', fg='yellow')}: GPUNodePool {pool.name}: the stock is not known: taken as unlimited; "
-                "give --nodes, Node manifests, or spec.nodes.max with spec.gpusPerNode",
+                f"{click.style('warning', fg='yellow')}: GPUNodePool {pool.name}: the stock is not known: "
+                "taken as unlimited; give --nodes, Node manifests, or spec.nodes.max with spec.gpusPerNode",
                 err=True,
             )
 

@@ -18,17 +18,18 @@ def print_plan(fleet: FleetPlan) -> None:
         _print_deployment(console, plan)
     console.print(_pools(fleet))
     gpus = sum(plan.gpus for plan in fleet.deployments)
+    placements = sum(len(plan.placements) for plan in fleet.deployments)
     console.print(
-        f"[bold]{money(fleet.cost_per_hour)} per hour[/bold] for {gpus} GPUs in "
-        f"{sum(len(plan.placements) for plan in fleet.deployments)} placements of {len(fleet.deployments)} LLMDeployments"
-        f"   plan {fleet.digest[:12]}"
+        f"[bold]{money(fleet.cost_per_hour)} per hour[/bold] for {gpus} GPUs in {placements} placements "
+        f"of {len(fleet.deployments)} LLMDeployments   plan {fleet.digest[:12]}"
     )
 
 
 def _print_deployment(console: Console, plan: DeploymentPlan) -> None:
     state = "" if plan.state is DeploymentState.PLANNED else f"   [red]{plan.state.value}[/red]"
     console.print(
-        f"[bold]{plan.ref.namespace}/{plan.ref.name}[/bold]   {money(plan.cost_per_hour)} per hour, {plan.gpus} GPUs{state}"
+        f"[bold]{plan.ref.namespace}/{plan.ref.name}[/bold]   "
+        f"{money(plan.cost_per_hour)} per hour, {plan.gpus} GPUs{state}"
     )
     if plan.placements:
         table = _table("placement", "model", "pool", "TP×PP", "replicas", "batch", "share", "cost/h", "load")
@@ -66,7 +67,8 @@ def _latency(figure: LatencyFigure) -> str:
     target = figure.target_milliseconds or 0.0
     margin = 1 - figure.predicted_milliseconds / target
     statistic = "mean" if figure.percentile is None else f"p{figure.percentile}"
-    return f"{_METRICS[figure.metric]} {statistic} {figure.predicted_milliseconds:.0f} / {target:.0f} ms ({margin:.0%} margin)"
+    figures = f"{figure.predicted_milliseconds:.0f} / {target:.0f} ms"
+    return f"{_METRICS[figure.metric]} {statistic} {figures} ({margin:.0%} margin)"
 
 
 def _pools(fleet: FleetPlan) -> Table:

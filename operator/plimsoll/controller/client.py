@@ -226,7 +226,8 @@ class Client:
 async def bearer_token(configuration: k8s.Configuration) -> str:
     """The token of the configuration, read anew where it rotates; empty when it logs in by certificate or password."""
     header = await configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
-    return header.removeprefix("Bearer ") if header else ""
+    # The client writes "bearer" inside a pod and "Bearer" from a kubeconfig.
+    return header.rpartition(" ")[2] if header else ""
 
 
 def _retry_after(text: str | None) -> float | None:

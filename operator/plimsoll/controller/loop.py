@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from plimsoll.api import PlacementPolicy
@@ -181,9 +181,10 @@ class Loop:
         document: Mapping[str, Any] | None,
         now: datetime,
     ) -> tuple[Manifest, ...]:
-        routed_at = now
+        # The text holds whole seconds: rounded up, since old pods must not go before routers had their time.
+        routed_at = now + timedelta(seconds=1)
         if observed is not None and step.routing == observed.table and document is not None:
-            routed_at = routed_at_from_config_map(document) or now
+            routed_at = routed_at_from_config_map(document) or routed_at
         text = routed_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         manifests = render_deployment(fleet, plan, step, text, gateway_api=self._gateway_api)
         verify(plan, step, manifests)

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import Sequence
+from typing import Any, cast
 
 import kopf
 
@@ -107,7 +108,13 @@ async def _operate(settings: Settings, stop: asyncio.Event, client: Client, metr
     code = 0
     try:
         await kopf.operator(
-            registry=registry, settings=kopf_settings, standalone=True, clusterwide=True, stop_flag=stop
+            registry=registry,
+            settings=kopf_settings,
+            standalone=True,
+            clusterwide=True,
+            stop_flag=stop,
+            # Not from getpass: images without a passwd entry for the user have no answer there.
+            identity=cast("Any", "plimsoll"),
         )
     except Exception:  # noqa: BLE001
         _log.exception("the feed cannot go on")

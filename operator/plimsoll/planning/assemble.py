@@ -174,10 +174,7 @@ class Assembly:
         candidate = self._fleet.candidates[option]
         if not served:
             return "kept ready for the minimum number of replicas"
-        if self._problem.running_replicas()[option] > 0:
-            kept = "runs already; "
-        else:
-            kept = ""
+        kept = "runs already; " if self._problem.running_replicas()[option] > 0 else ""
         item = classes[self._fleet.class_keys[served[0]][1]]
         name = item.declared.name
         own = _alone(candidate, item)

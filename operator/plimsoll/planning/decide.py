@@ -6,7 +6,7 @@ import numpy as np
 
 from plimsoll.allocation import Allocation, AllocationProblem, check, cost_of, solve_greedy
 from plimsoll.allocation.problem import Bools, Floats
-from plimsoll.planning.fleet import NO_LIMIT, only_running
+from plimsoll.planning.fleet import NO_LIMIT, only_running, only_used
 
 MINIMAL_SAVING = 0.05
 """A deployment moves for its cost alone only if that saves this part of it."""
@@ -28,8 +28,8 @@ class Decision:
 def decide(problem: AllocationProblem) -> Decision:
     """Solve, prefer to stay per deployment, and check independently.
 
-    A deployment keeps to its running replicas (or fewer of them) while they serve all its classes and no other answer is
-    cheaper by `MINIMAL_SAVING`. So a plan that is applied is its own plan: at rest nothing moves.
+    A deployment keeps to its running replicas (or fewer of them) while they serve all its classes and no other answer
+    is cheaper by `MINIMAL_SAVING`. So a plan that is applied is its own plan: at rest nothing moves.
 
     Raises:
         PlanRejectedError: when `allocation.check` finds a violation.
@@ -45,6 +45,7 @@ def decide(problem: AllocationProblem) -> Decision:
         allocation = stay
     else:
         allocation = solve_greedy(only_running(problem, ~moves))
+    allocation = _within_budget(problem, allocation, ~moves)
     allocation = _as_at_rest(problem, allocation)
     violations = check(problem, allocation)
     if violations:
@@ -52,8 +53,37 @@ def decide(problem: AllocationProblem) -> Decision:
     return Decision(allocation=allocation, short=_short(problem, allocation))
 
 
+def _within_budget(problem: AllocationProblem, allocation: Allocation, stays: Bools) -> Allocation:
+    """The same, or an answer that gives up less of what runs, where the money for that would be spent twice.
+
+    A deployment that is short keeps all that it runs (planning/transition.py). So what it grows by must be paid beside
+    what its plan gives up: else it may only add to the options that it uses, and if that is still too much, nothing.
+    """
+    confined = only_running(problem, stays)
+    for limit in (only_used, only_running):
+        spends_twice = _spends_twice(problem, allocation)
+        if not spends_twice.any():
+            break
+        allocation = solve_greedy(limit(confined, spends_twice))
+    return allocation
+
+
+def _spends_twice(problem: AllocationProblem, allocation: Allocation) -> Bools:
+    """Short deployments (D) that grow and give something up, if both together exceed the budget."""
+    running, size = problem.running_replicas(), len(problem.deployment_min_replicas)
+    short = _short(problem, allocation)
+    given_up = np.where(short[problem.option_deployment], np.maximum(running - allocation.replicas, 0), 0)
+    rent = (allocation.replicas + given_up) @ problem.option_price_per_hour
+    if rent <= problem.budget_per_hour + TOLERANCE:
+        return np.zeros(size, dtype=bool)
+    grown = np.maximum(allocation.replicas - running, 0)
+    sums = [np.bincount(problem.option_deployment, counts, minlength=size) for counts in (grown, given_up)]
+    both: Bools = (sums[0] > 0) & (sums[1] > 0)
+    return both
+
+
 def _as_at_rest(problem: AllocationProblem, allocation: Allocation) -> Allocation:
-    """The same replicas with the shares that the next round would find for them, so that routing does not change again."""
+    """The same replicas with the shares that the next round would find for them: routing does not change again."""
     running = np.array([(option, -1, count) for option, count in enumerate(allocation.replicas) if count > 0])
     applied = replace(problem, running=running.reshape(-1, 3).astype(np.int64))
     everyone = np.ones(len(problem.deployment_min_replicas), dtype=bool)
@@ -68,7 +98,7 @@ def _as_at_rest(problem: AllocationProblem, allocation: Allocation) -> Allocatio
 def without_limits(
     problem: AllocationProblem, *, budget: bool, stock: bool, replicas: bool = False
 ) -> AllocationProblem:
-    """The problem without its budget, its stock limits or its greatest numbers of replicas: tells which of them binds."""
+    """The problem without its budget, its stock limits or its most replicas: tells which of them binds."""
     relaxed = problem
     if budget:
         relaxed = replace(relaxed, budget_per_hour=float("inf"))
@@ -84,7 +114,7 @@ def without_limits(
 
 
 def short_classes(problem: AllocationProblem, allocation: Allocation) -> Bools:
-    """Classes (I) that are unserved beyond their limit. Without traffic a class misses nothing, if it could be served."""
+    """Classes (I) unserved beyond their limit. A class without traffic misses nothing, if it could be served."""
     matters = problem.class_rate_per_hour > 0
     matters |= ~np.isin(np.arange(problem.classes), problem.pair_class)
     short: Bools = matters & (allocation.unserved > problem.class_unserved_limit + TOLERANCE)
@@ -121,9 +151,9 @@ def _costs(problem: AllocationProblem, allocation: Allocation) -> Floats:
         requests * problem.pair_delay_seconds * problem.class_latency_penalty_per_request_second[problem.pair_class]
     )
     unserved = problem.class_unserved_penalty_per_request * problem.class_rate_per_hour * allocation.unserved
-    total: Floats = (
+    return np.asarray(
         np.bincount(problem.option_deployment, rent, minlength=size)
         + np.bincount(of_pair, latency, minlength=size)
-        + np.bincount(problem.class_deployment, unserved, minlength=size)
+        + np.bincount(problem.class_deployment, unserved, minlength=size),
+        dtype=np.float64,
     )
-    return total

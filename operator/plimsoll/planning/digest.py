@@ -39,8 +39,8 @@ def digest(value: object) -> str:
 
 
 def inputs_digest(snapshot: Snapshot) -> str:
-    """Digest of all that the decision depends on. Readiness and the names of pods do not count: a plan is the same while
-    its pods start, and the same from files as from the API server."""
+    """Digest of all that the decision depends on. Readiness and the names of pods do not count: a plan is the same
+    while its pods start, and the same from files as from the API server."""
     pods = sorted(
         json.dumps(canonical((pod.namespace, pod.node, pod.requests, pod.placement, pod.deleting)), sort_keys=True)
         for pod in snapshot.pods

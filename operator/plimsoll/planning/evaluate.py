@@ -45,7 +45,7 @@ class Evaluator:
         return [self._answers[key] for key, _ in keyed]
 
     def predict(self, question: Question, max_num_seqs: int, rate_per_second: float, utilization: float) -> Prediction:
-        """Latencies at a rate. Remembered by utilization in percent, rounded up, so that a small drift costs nothing."""
+        """Latencies at a rate. Remembered by utilization in percent, rounded up: a small drift costs nothing."""
         percent = math.ceil(utilization * 100 - 1e-9)
         key = (self._key(replace(question, max_num_seqs=max_num_seqs)), percent)
         if key not in self._predictions:

@@ -9,7 +9,8 @@ from plimsoll.catalog import GPU, Catalog, ModelArchitecture
 from plimsoll.catalog import Interconnect as GPUInterconnect
 
 _USUAL_BYTES_PER_SECOND = {"NVLink": 450e9, "InfinityFabric": 448e9, "PCIe": 32e9}
-"""Per GPU, one direction: fourth-generation NVLink, all seven Infinity Fabric links of an MI300X, PCIe 4.0 x16 (vendors' data sheets)."""
+"""Per GPU, one direction: fourth-generation NVLink, all seven Infinity Fabric links of an MI300X, PCIe 4.0 x16
+(vendors' data sheets)."""
 _USUAL_MAX_TENSOR_PARALLEL = {"NVLink": 8, "InfinityFabric": 8, "PCIe": 4}
 
 

@@ -47,7 +47,7 @@ def build_fleet(
     they run comes off the budget as `kept_rent_per_hour`."""
     pool_numbers = {name: number for number, name in enumerate(sorted(pools))}
     rows = _Rows()
-    for number, (deployment, choice) in enumerate(zip(deployments, choices, strict=True)):
+    for number, choice in enumerate(choices):
         _add_deployment(rows, number, choice, pool_numbers)
     node_numbers = {node.name: number for number, node in enumerate(stock.nodes)}
     option_numbers = {
@@ -125,6 +125,12 @@ def only_running(problem: AllocationProblem, deployments: np.ndarray) -> Allocat
     confined = deployments[problem.option_deployment] if problem.options else np.zeros(0, dtype=bool)
     ceiling = np.where(confined, np.minimum(running, problem.option_max_replicas), problem.option_max_replicas)
     return replace(problem, option_max_replicas=ceiling)
+
+
+def only_used(problem: AllocationProblem, deployments: np.ndarray) -> AllocationProblem:
+    """The problem with the given deployments (mask, D) confined to the options that they run now, however often."""
+    closed = deployments[problem.option_deployment] & (problem.running_replicas() == 0)
+    return replace(problem, option_max_replicas=np.where(closed, 0, problem.option_max_replicas))
 
 
 class _Rows:

@@ -13,8 +13,8 @@ MAX_LENGTH = 52
 """Leaves room for the suffixes that ReplicaSets and pods add within 63 characters."""
 
 TEMPLATE_RELEASE = 1
-"""Raised whenever rendering changes the pod template of an unchanged input, so that the change becomes a transition with
-new names instead of a rolling update under old ones."""
+"""Raised whenever rendering changes the pod template of an unchanged input, so that the change becomes a transition
+with new names instead of a rolling update under old ones."""
 
 
 def placement_name(deployment: LLMDeployment, option: Option, pool: Pool) -> str:

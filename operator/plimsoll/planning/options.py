@@ -167,8 +167,8 @@ def enumerate_choices(
             if checkpoint is None:
                 field = f"spec.models[{model_index}].precisions[{precision_index}].checkpoint"
                 message = (
-                    f"{field}: {precision.name} needs a quantised checkpoint and the catalog knows none for {model.name}; "
-                    "left out until one is named"
+                    f"{field}: {precision.name} needs a quantised checkpoint and the catalog knows none for "
+                    f"{model.name}; left out until one is named"
                 )
                 findings.append(_finding(deployment, "CheckpointMissing", message, field, Severity.WARNING))
                 continue
@@ -258,7 +258,7 @@ def _eligible(
     shapes: Sequence[tuple[Option, Pool, ReplicaShape, float]],
     evaluator: Evaluator,
 ) -> tuple[list[Candidate], list[Excluded]]:
-    """Operating points that meet each class's targets. Classes share replicas, so each is tried at the others' points."""
+    """Operating points that meet each class's targets. Classes share replicas: each is tried at the others' points."""
     first = evaluator.answer(
         Question(shape, item.lengths, item.planned_targets) for _, _, shape, _ in shapes for item in classes
     )
@@ -315,12 +315,12 @@ def _eligible(
 
 def _bucket(seconds: float) -> float:
     """Rounded up to 60 × 2^n: the figure shapes the startup probe, and a recalibration must not rename placements."""
-    return 60.0 * 2 ** max(0, math.ceil(math.log2(seconds / 60)))
+    return 60.0 * 2.0 ** max(0, math.ceil(math.log2(seconds / 60)))
 
 
 def host_demand(parallelism: Parallelism) -> HostDemand:
-    """CPU and memory of a replica: one core for the front end and one per GPU worker; 8 GiB of host memory per GPU beside
-    /dev/shm, which NCCL needs large when several GPUs work together (1 GiB is KServe's value for one)."""
+    """CPU and memory of a replica: one core for the front end and one per GPU worker; 8 GiB of host memory per GPU
+    beside /dev/shm, which NCCL needs large when several GPUs work together (1 GiB is KServe's value for one)."""
     shared = (1 if parallelism.gpus == 1 else 16) * GIB
     return HostDemand(
         cpu_cores=1 + parallelism.gpus,

@@ -1,4 +1,4 @@
-"""The decision of one planning round as frozen values: what runs where, how traffic is shared, why, and what is wrong."""
+"""The decision of one planning round as frozen values: what runs where, who serves what traffic, why, what is wrong."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,7 +91,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class LatencyFigure:
-    """Target and prediction of one latency metric; `percentile` is None for a mean. `target` is None without a target."""
+    """Target and prediction of one latency metric; `percentile` is None for a mean; no target, no `target`."""
 
     metric: str
     """`ttft`, `tpot` or `endToEnd`."""
@@ -189,12 +189,12 @@ class FleetPlan:
     deployments: tuple[DeploymentPlan, ...]
     pools: tuple[PoolPlan, ...]
     findings: tuple[Finding, ...]
-    """About objects that are neither a planned deployment nor a known pool: SLOs, the policy, objects that do not parse."""
+    """About objects that are neither a deployment nor a known pool: SLOs, the policy, objects that do not parse."""
     cost_per_hour: float
 
     def all_findings(self) -> tuple[Finding, ...]:
         """Every finding of the round, sorted by object."""
         collected = list(self.findings)
-        for part in (*self.deployments, *self.pools):
-            collected.extend(part.findings)
+        collected.extend(finding for plan in self.deployments for finding in plan.findings)
+        collected.extend(finding for pool in self.pools for finding in pool.findings)
         return tuple(sorted(collected))

@@ -1,4 +1,4 @@
-"""One planning round: snapshot in, fleet plan out. Pure; the controller, the CLI and the tests call this same function."""
+"""One planning round: snapshot in, fleet plan out. Pure; controller, CLI and tests call this same function."""
 
 from collections.abc import Mapping, Sequence, Set
 from decimal import Decimal
@@ -131,7 +131,10 @@ def _stranded(deployment: LLMDeployment, snapshot: Snapshot, pools: Pools) -> li
             continue
         why = pools.rejected.get(pool)
         state = f"cannot be used ({why})" if why else "does not exist any more"
-        message = f"placement {workload} runs on GPUNodePool {pool}, which {state}; it is kept as it is until the pool is back"
+        message = (
+            f"placement {workload} runs on GPUNodePool {pool}, which {state}; "
+            "it is kept as it is until the pool is back"
+        )
         findings.append(Finding(ref, "PoolMissing", message))
     if snapshot.nodes is None or findings:
         return findings
@@ -143,7 +146,7 @@ def _stranded(deployment: LLMDeployment, snapshot: Snapshot, pools: Pools) -> li
         if (own[pod.placement], pod.node) not in member:
             message = (
                 f"placement {pod.placement} runs on node {pod.node}, which does not count to GPUNodePool "
-                f"{own[pod.placement]} now; it is kept as it is until the pool's selector and product agree with the node"
+                f"{own[pod.placement]} now; it is kept as it is until selector and product of the pool agree with it"
             )
             return [Finding(ref, "NodeOutsidePool", message)]
     return findings

@@ -13,6 +13,8 @@ from plimsoll.planning.snapshot import NodeFacts, ObjectRef, Taint
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
 REGION_LABEL = "topology.kubernetes.io/region"
+_USUAL_GPUS_PER_NODE = 8
+"""Of nodes that nobody described: what HGX and OAM baseboards carry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class Pool:
     """Nodes are not known, but their number is declared (the CLI without nodes)."""
     gpus_per_node: int
     """Largest replica that fits a node; what is declared when there are no nodes."""
+    declared_gpus_per_node: int
+    """0 where nothing is declared."""
     max_nodes: int | None
     reserved_gpus: int
 
@@ -59,15 +63,14 @@ def resolve_pools(declared: Sequence[GPUNodePool], nodes: Sequence[NodeFacts] | 
             rejected[pool.metadata.name] = "its accelerator is unknown"
             findings.append(_finding(pool.metadata.name, "UnknownAccelerator", str(error), "spec.accelerator"))
     claims: dict[str, list[str]] = {}
-    for pool in resolved.values():
-        for node in pool.nodes:
-            claims.setdefault(node.name, []).append(pool.name)
+    for claimant in resolved.values():
+        for node in claimant.nodes:
+            claims.setdefault(node.name, []).append(claimant.name)
     contested = {name: tuple(sorted(claimants)) for name, claimants in claims.items() if len(claimants) > 1}
     usable: dict[str, Pool] = {}
-    for pool in resolved.values():
-        checked, problems = _check_nodes(pool, contested, catalog)
+    for found in resolved.values():
+        usable[found.name], problems = _check_nodes(found, contested, catalog)
         findings.extend(problems)
-        usable[pool.name] = checked
     return Pools(usable=usable, findings=tuple(findings), rejected=rejected)
 
 
@@ -100,7 +103,8 @@ def _resolve(pool: GPUNodePool, nodes: Sequence[NodeFacts] | None, catalog: Cata
         nodes=matching,
         unlimited=nodes is None and maximum is None,
         declared_stock=nodes is None and maximum is not None,
-        gpus_per_node=found or per_node or 8,
+        gpus_per_node=found or per_node or _USUAL_GPUS_PER_NODE,
+        declared_gpus_per_node=per_node,
         max_nodes=maximum,
         reserved_gpus=spec.gpus.reserved,
     )
@@ -109,8 +113,8 @@ def _resolve(pool: GPUNodePool, nodes: Sequence[NodeFacts] | None, catalog: Cata
 def _by_product(
     gpu: GPU, declared: Mapping[str, str], nodes: Sequence[NodeFacts], catalog: Catalog
 ) -> tuple[tuple[NodeFacts, ...], Mapping[str, str]]:
-    """Nodes whose product label is the GPU's. The node selector needs one value: the first of the catalog's that is there,
-    whatever the numbers of nodes, since it is part of the placements' names."""
+    """Nodes whose product label is the GPU's. The node selector needs one value: the first of the catalog's that is
+    there, whatever the numbers of nodes, since it is part of the placements' names."""
     by_label: dict[str, list[NodeFacts]] = {}
     for node in nodes:
         label = node.labels.get(gpu.product_label_key, "")
@@ -186,11 +190,24 @@ def _check_nodes(pool: Pool, contested: Mapping[str, tuple[str, ...]], catalog: 
                 Severity.WARNING,
             )
         )
+    fewer = [node for node in kept if node.allocatable[pool.resource_name] < pool.declared_gpus_per_node]
+    if fewer:
+        least = min(int(node.allocatable[pool.resource_name]) for node in fewer)
+        findings.append(
+            _finding(
+                pool.name,
+                "GPUsPerNodeMismatch",
+                f"spec.gpusPerNode: {pool.declared_gpus_per_node} declared, but {_names(fewer)} report "
+                f"{'only ' if len(fewer) == 1 else 'as few as '}{least} {pool.resource_name}; what they report counts",
+                "spec.gpusPerNode",
+                Severity.WARNING,
+            )
+        )
     return replace(pool, nodes=kept), findings
 
 
 def _product(gpu: GPU, node: NodeFacts, catalog: Catalog) -> str:
-    """Catalog name of the GPU that a node's product label names; empty when the label is missing or not a whole GPU's."""
+    """Catalog name of the GPU that a node's product label names; empty when it is missing or names no whole GPU."""
     found = catalog.gpu_by_product_label(node.labels.get(gpu.product_label_key, ""))
     return "" if found is None else found.name
 

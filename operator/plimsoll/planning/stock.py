@@ -36,8 +36,8 @@ def measure_stock(
     """Take everybody else's requests off the nodes.
 
     Args:
-        demands: (namespace, placement) of the known options -> GPUs, cores, bytes of one replica. Their running pods are
-            counted as replicas; all other pods, Plimsoll's own obsolete ones included, are in the way.
+        demands: (namespace, placement) of the known options -> GPUs, cores, bytes of one replica. Their running pods
+            are counted as replicas; all other pods, Plimsoll's own obsolete ones included, are in the way.
     """
     by_node: dict[str, list[PodFacts]] = {}
     for pod in pods:
@@ -66,7 +66,7 @@ def measure_stock(
 
 
 def _usable(pool: Pool, pods: Mapping[str, Sequence[PodFacts]]) -> list[NodeFacts]:
-    """The pool's nodes up to its limit: those that Plimsoll uses already come first, then those that take pods, by name."""
+    """The pool's nodes up to its limit: first those that Plimsoll uses, then those that take pods, each by name."""
 
     def rank(node: NodeFacts) -> tuple[bool, bool, str]:
         unused = not any(pod.placement for pod in pods.get(node.name, ()))

@@ -1,7 +1,7 @@
-"""From the running state towards a plan without breaking what serves: which replicas now, which routing now, what may go.
+"""From the running state to a plan without breaking what serves: which replicas now, which routing now, what may go.
 
-Level-triggered and stateless: each turn looks at the cluster as it is and returns the step that is safe now. New pods come
-first; when all planned replicas are Ready the routing changes; when routers have had time to see it, old pods go.
+Level-triggered and stateless: each turn looks at the cluster as it is and returns the step that is safe now. New pods
+come first; when all planned replicas are Ready the routing changes; when routers have had time to see it, old pods go.
 """
 
 from collections.abc import Mapping, Sequence

@@ -54,7 +54,9 @@ def deployment(
     return parse(manifest("LLMDeployment", name, {**default, **spec}, namespace))
 
 
-def objective(name: str = "interactive", namespace: str = "chat", ttft: int = 2000, tpot: int = 100, **spec: Any) -> Resource:
+def objective(
+    name: str = "interactive", namespace: str = "chat", ttft: int = 2000, tpot: int = 100, **spec: Any
+) -> Resource:
     targets = {
         "ttft": {"percentile": 95, "milliseconds": ttft},
         "tpot": {"percentile": 95, "milliseconds": tpot},
@@ -164,9 +166,7 @@ def finding(fleet: FleetPlan, reason: str, object_: str = "") -> Finding:
 
 def workload(owner: DeploymentPlan, placement: Placement, count: int, ready: int) -> Workload:
     option = labels.option_from_annotations(labels.option_annotations(placement.option))
-    return Workload(
-        owner.ref.namespace, placement.name, f"uid-{placement.name}", owner.ref.name, count, ready, option
-    )
+    return Workload(owner.ref.namespace, placement.name, f"uid-{placement.name}", owner.ref.name, count, ready, option)
 
 
 def applied(facts: Snapshot, fleet: FleetPlan) -> Snapshot:
@@ -186,7 +186,9 @@ def applied(facts: Snapshot, fleet: FleetPlan) -> Snapshot:
     workloads += [item for item in before.values() if item.deployment in held | short]
     kept_names = {(item.namespace, item.name) for item in workloads}
     pods = [pod for pod in facts.pods if not pod.placement or (pod.namespace, pod.placement) in kept_names]
-    for namespace, placement, count in sorted(wanted, key=lambda item: (-item[1].option.parallelism.gpus, item[1].name)):
+    for namespace, placement, count in sorted(
+        wanted, key=lambda item: (-item[1].option.parallelism.gpus, item[1].name)
+    ):
         own = [pod for pod in pods if (pod.namespace, pod.placement) == (namespace, placement.name)]
         pods = [pod for pod in pods if pod not in own[count:]]
         for number in range(len(own), count):
@@ -207,7 +209,9 @@ def _pod(
     stock: Sequence[NodeFacts], pods: Sequence[PodFacts], namespace: str, placement: Placement, number: int
 ) -> PodFacts:
     asked = requests(placement)
-    pool_nodes = [item for item in stock if not item.unschedulable_reason and placement.name and _suits(item, placement)]
+    pool_nodes = [
+        item for item in stock if not item.unschedulable_reason and placement.name and _suits(item, placement)
+    ]
     free = {
         item.name: {
             key: item.allocatable[key] - sum(pod.requests.get(key, 0.0) for pod in pods if pod.node == item.name)

@@ -123,7 +123,9 @@ def test_readiness_names_and_order_of_pods_do_not_count():
 def test_status_and_metadata_that_the_server_writes_do_not_count():
     usual = facts()
     seen = tuple(
-        item.model_copy(update={"metadata": item.metadata.model_copy(update={"resource_version": "7", "generation": 3})})
+        item.model_copy(
+            update={"metadata": item.metadata.model_copy(update={"resource_version": "7", "generation": 3})}
+        )
         for item in usual.deployments
     )
     assert inputs_digest(replace(usual, deployments=seen)) == inputs_digest(usual)

@@ -218,13 +218,23 @@ def test_the_budget_finding_names_a_budget_that_would_do():
     assert plan_of(served).state is DeploymentState.PLANNED
 
 
+@pytest.mark.parametrize(("budget", "more"), [("6.60", 0), ("8", 1), ("9.95", 3)])
+def test_a_short_deployment_spends_no_money_on_another_option_beside_the_one_that_it_keeps(budget, more):
+    stock = [*nodes(6), *nodes(3, "H100-SXM-80GB", 8)]
+    facts = snapshot(pool(), policy(budget={"perHour": budget}), deployment(rate=900), nodes=stock)
+    first = plan(facts)
+    assert first.cost_per_hour == pytest.approx(6.60)
+    cheaper = pool("h100", "H100-SXM-80GB", "1.20")
+    second = plan(exchanged(applied(facts, first), cheaper, deployment(rate=20_000)))
+    assert plan_of(second).state is DeploymentState.SHORT
+    assert replicas(second) == {name: count + more for name, count in replicas(first).items()}
+
+
 def test_what_a_held_deployment_runs_spends_the_budget():
     facts = snapshot(pool(), deployment("a", 900), deployment("b", 120), nodes=nodes(10))
     first = plan(facts)
     budget = policy(budget={"perHour": f"{first.cost_per_hour:.2f}"})
-    grown = exchanged(
-        applied(facts, first), budget, deployment("a", 900, model="no/such-model"), deployment("b", 1500)
-    )
+    grown = exchanged(applied(facts, first), budget, deployment("a", 900, model="no/such-model"), deployment("b", 1500))
     second = plan(grown)
     assert plan_of(second, "a").state is DeploymentState.HELD
     assert plan_of(second, "b").state is DeploymentState.SHORT
@@ -291,7 +301,11 @@ def test_what_runs_on_a_cordoned_node_stays_there():
         (Taint("team", "research", "NoSchedule"), [{"key": "team", "value": "research"}], True),
         (Taint("team", "research", "NoSchedule"), [{"key": "team", "value": "sales"}], False),
         (Taint("team", "research", "NoSchedule"), [{"operator": "Exists"}], True),
-        (Taint("team", "research", "NoExecute"), [{"key": "team", "operator": "Exists", "effect": "NoSchedule"}], False),
+        (
+            Taint("team", "research", "NoExecute"),
+            [{"key": "team", "operator": "Exists", "effect": "NoSchedule"}],
+            False,
+        ),
     ],
 )
 def test_only_nodes_whose_taints_are_tolerated_take_replicas(taint, tolerations, taken):
@@ -382,7 +396,9 @@ def test_demand_headroom_is_planned_for():
 def test_latency_headroom_tightens_the_targets():
     slo = objective(ttft=300, tpot=60)
     loads = [
-        plan_of(plan(snapshot(pool(), slo, deployment(rate=600, slo="interactive"), policy(headroom=part), nodes=nodes(10))))
+        plan_of(
+            plan(snapshot(pool(), slo, deployment(rate=600, slo="interactive"), policy(headroom=part), nodes=nodes(10)))
+        )
         for part in ({"latency": "0", "demand": "0"}, {"latency": "0.4", "demand": "0"})
     ]
     assert loads[1].gpus > loads[0].gpus or loads[1].placements[0].utilization > loads[0].placements[0].utilization
@@ -499,9 +515,9 @@ def test_a_task_error_at_its_limit_is_within_it():
 def test_a_model_without_a_task_error_is_not_considered():
     fleet = plan(task({LLAMA_70B: "0.04"}, "0.05"))
     assert models_used(fleet) == {LLAMA_70B}
-    assert any(
-        f"no taskError for {LLAMA_8B}" in rejected.reason for rejected in plan_of(fleet).classes[0].rejected
-    ), plan_of(fleet).classes[0].rejected
+    assert any(f"no taskError for {LLAMA_8B}" in rejected.reason for rejected in plan_of(fleet).classes[0].rejected), (
+        plan_of(fleet).classes[0].rejected
+    )
 
 
 def test_no_task_errors_at_all_is_said_with_the_model_and_the_objective():
@@ -515,4 +531,7 @@ def test_no_task_errors_at_all_is_said_with_the_model_and_the_objective():
 def test_a_task_error_limit_that_no_model_keeps_names_the_best():
     fleet = plan(task({LLAMA_8B: "0.07", LLAMA_70B: "0.04"}, "0.03"))
     assert plan_of(fleet).state is DeploymentState.SHORT
-    assert "maxTaskError 0.03 of InferenceSLO interactive (the best option has 0.04)" in finding(fleet, "LimitReached").message
+    assert (
+        "maxTaskError 0.03 of InferenceSLO interactive (the best option has 0.04)"
+        in finding(fleet, "LimitReached").message
+    )

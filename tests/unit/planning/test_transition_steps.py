@@ -52,7 +52,13 @@ TWO_CLASSES = [
 
 def placement(name: str, replicas: int, **shares: float) -> Placement:
     return Placement(
-        name, OPTION, replicas, tuple(Share(key, value) for key, value in (shares or {"default": 1.0}).items()), 1.0, 0.5, ""
+        name,
+        OPTION,
+        replicas,
+        tuple(Share(key, value) for key, value in (shares or {"default": 1.0}).items()),
+        1.0,
+        0.5,
+        "",
     )
 
 
@@ -304,9 +310,7 @@ def test_a_short_deployment_keeps_the_routing_to_what_its_plan_gives_up():
 def test_a_short_class_keeps_its_routing_while_the_other_class_changes():
     plan = planned(placement("a", 1), placement("b", 1, long=1.0), classes=TWO_CLASSES)
     before = routed(plan, runs(a=1, b=1))
-    short = planned(
-        placement("a", 2), state=DeploymentState.SHORT, classes=TWO_CLASSES, unserved={"long": 1.0}
-    )
+    short = planned(placement("a", 2), state=DeploymentState.SHORT, classes=TWO_CLASSES, unserved={"long": 1.0})
     table = step_for(short, runs(a=2, b=1), before, WAIT).routing
     assert weights(table, "long") == {"b": WEIGHTS}
     assert [item.admitted_requests_per_minute for item in table.classes] == [120, 120]
