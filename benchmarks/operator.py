@@ -202,9 +202,10 @@ class _Benchmark:
                 )
 
     def _busiest(self) -> tuple[str, str, int]:
-        """Namespace, name and rate of the LLMDeployment with one traffic class and the most traffic."""
-        simple = [item for item in fleet.deployments() if len(item["spec"]["traffic"]) == 1]
-        chosen = max(simple, key=lambda item: int(item["spec"]["traffic"][0]["requestsPerMinute"]))
+        """Namespace, name and rate of the LLMDeployment with one traffic class and the most replicas."""
+        answer = self._cluster.kubectl("get", "llmdeployments", "--all-namespaces", "--output=json")
+        simple = [item for item in json.loads(answer)["items"] if len(item["spec"]["traffic"]) == 1]
+        chosen = max(simple, key=lambda item: (_replicas(item), item["spec"]["traffic"][0]["requestsPerMinute"]))
         metadata = chosen["metadata"]
         return metadata["namespace"], metadata["name"], chosen["spec"]["traffic"][0]["requestsPerMinute"]
 
@@ -226,6 +227,11 @@ class _Benchmark:
     def _log(self) -> str:
         process = self._operator.process
         return process.tail(30) if process is not None else ""
+
+
+def _replicas(llm_deployment: dict[str, Any]) -> int:
+    placements = llm_deployment.get("status", {}).get("placements", [])
+    return sum(int(item["replicas"]["desired"]) for item in placements)
 
 
 # --- The audit log ----------------------------------------------------------------------------------------------------

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from devcluster.audit import Mark
-from devcluster.binaries import all_binaries
+from devcluster.binaries import all_binaries, gateway_api_crds
 from devcluster.cluster import Cluster
 from devcluster.installation import Installation
 from devcluster.nodes import demo_nodes
@@ -81,3 +81,21 @@ def bench(installed: Bench, nodes: None) -> Iterator[Bench]:
     yield installed
     installed.operator.stop()
     installed.clear()
+
+
+@pytest.fixture
+def gateway_api(cluster: Cluster) -> Iterator[Callable[[], None]]:
+    """Installs the Gateway API when called; afterwards it is gone again."""
+    folder = str(gateway_api_crds())
+    installed = []
+
+    def install() -> None:
+        installed.append(folder)
+        cluster.kubectl("apply", "--server-side", "--filename", folder)
+        cluster.kubectl(
+            "wait", "--for=condition=Established", "--timeout=30s", "crd/httproutes.gateway.networking.k8s.io"
+        )
+
+    yield install
+    if installed:
+        cluster.kubectl("delete", "--filename", folder)

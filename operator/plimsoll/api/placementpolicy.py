@@ -92,8 +92,8 @@ class RoutingPropagation(APIModel):
         Field(
             ge=0,
             le=3600,
-            description="Seconds that routers may take to see a new routing. Pods that are no longer routed to stay that "
-            "long. Default 150: a mounted ConfigMap; 15 suffices where only HTTPRoutes are used.",
+            description="Seconds that routers may take to see a new routing. Pods that are no longer routed to stay "
+            "that long. Default 150: a mounted ConfigMap; 15 suffices where only HTTPRoutes are used.",
         ),
     ] = 150
 

@@ -26,7 +26,7 @@ from plimsoll.controller.settings import Settings
 from plimsoll.controller.status import Progress
 from plimsoll.controller.store import Store
 from plimsoll.planning import step_for
-from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Finding, FleetPlan
+from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Finding, FleetPlan, Severity
 from plimsoll.planning.snapshot import ObjectRef, Snapshot, Workload
 from plimsoll.planning.transition import ObservedRouting, Step
 from plimsoll.rendering import (
@@ -151,7 +151,7 @@ class Loop:
         progress: dict[ObjectRef, Progress] = {}
         works: list[Work] = []
         waits: list[float] = []
-        for plan in fleet.deployments:
+        for plan in map(self._with_warnings, fleet.deployments):
             own = tuple(running.get((plan.ref.namespace, plan.ref.name), ()))
             document = documents.get((plan.ref.namespace, routing_name(plan.ref.name)))
             observed = observed_routing(document, plan, now)
@@ -189,6 +189,15 @@ class Loop:
         manifests = render_deployment(fleet, plan, step, text, gateway_api=self._gateway_api)
         verify(plan, step, manifests)
         return manifests
+
+    def _with_warnings(self, plan: DeploymentPlan) -> DeploymentPlan:
+        """The plan with what this cluster cannot do of what was asked for."""
+        if self._gateway_api or plan.resource.spec.routing.http_route is None:
+            return plan
+        field = "spec.routing.httpRoute"
+        message = f"{field}: the cluster had no Gateway API (HTTPRoute) when the operator started; no route is written"
+        warning = Finding(plan.ref, "GatewayAPIMissing", message, Severity.WARNING, field)
+        return replace(plan, findings=(*plan.findings, warning))
 
     def _propagation(self, plan: DeploymentPlan, given: int) -> float:
         """How long its routers may take. A gateway watches; a mounted ConfigMap comes with the kubelet."""

@@ -95,7 +95,8 @@ class PlannerProcess:
         if self._process is not None and self._process.returncode is None:
             return None
         await self._kill()
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(self._search_path)}
+        # Small matrices: more threads would only compete with the operator for its core.
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(self._search_path), "OPENBLAS_NUM_THREADS": "1"}
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-m", "plimsoll.controller.planner_child", self._factory,
             stdin=PIPE, stdout=PIPE, env=environment,

@@ -14,7 +14,8 @@ from plimsoll.performance import LatencyTarget, Prediction
 from plimsoll.planning.decide import TOLERANCE, Decision, short_classes, without_limits
 from plimsoll.planning.evaluate import Evaluator, Question
 from plimsoll.planning.fleet import USABLE_TIME, Fleet
-from plimsoll.planning.options import Candidate, ResolvedClass, candidate_label, rejections
+from plimsoll.planning.objectives import ResolvedClass
+from plimsoll.planning.options import Candidate, rejections
 from plimsoll.planning.plan import (
     ClassPlan,
     DeploymentPlan,
@@ -181,7 +182,7 @@ class Assembly:
         others = [
             _alone(other, item)
             for other in self._fleet.choices[int(self._problem.option_deployment[option])].candidates
-            if name in other.capacities and candidate_label(other) != candidate_label(candidate)
+            if name in other.capacities and other.label != candidate.label
         ]
         if not others:
             return f"{kept}the only option that meets the objectives of {name}"
@@ -192,14 +193,14 @@ class Assembly:
         self, index: int, item: ResolvedClass, predictions: Sequence[Prediction], deployment: int
     ) -> ClassPlan:
         used = {
-            candidate_label(self._fleet.candidates[option])
+            self._fleet.candidates[option].label
             for option in np.flatnonzero(self._problem.option_deployment == deployment)
             if self._allocation.replicas[option] > 0
         }
         alternatives = sorted(
             _alone(candidate, item)
             for candidate in self._fleet.choices[deployment].candidates
-            if item.declared.name in candidate.capacities and candidate_label(candidate) not in used
+            if item.declared.name in candidate.capacities and candidate.label not in used
         )
         rejected: list[Rejected] = []
         for alone in alternatives:
@@ -332,7 +333,7 @@ def _alone(candidate: Candidate, item: ResolvedClass) -> _Alone:
     load = item.planned_rate_per_second / candidate.capacities[item.declared.name].max_rate_per_second
     replicas = max(1, math.ceil(load / USABLE_TIME - TOLERANCE))
     each = candidate.price_per_hour
-    return _Alone(replicas * each, candidate_label(candidate), replicas, each)
+    return _Alone(replicas * each, candidate.label, replicas, each)
 
 
 def _money(value: float) -> Decimal:

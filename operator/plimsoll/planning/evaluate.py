@@ -4,12 +4,27 @@ Rates do not enter, so a round after a change of traffic costs nothing here. The
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
-from plimsoll.performance import Capacity, LatencyTargets, Prediction, ReplicaShape, TokenLengths, capacities, predict
+from plimsoll.performance import (
+    Capacity,
+    LatencyTargets,
+    Prediction,
+    ReplicaShape,
+    TokenLengths,
+    capacities,
+    load_seconds,
+    memory_fit,
+    parallelism_problem,
+    predict,
+)
 
-_Key = tuple[str, int, str, str, int, int, int, int, int | None, TokenLengths, LatencyTargets]
+Result = TypeVar("Result")
+_ShapeKey = tuple[str, int, str, str, int, int, int, int]
+_Key = tuple[int, int, int | None]
+"""Numbers of shape and objective, and the operating point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,39 +37,89 @@ class Question:
     max_num_seqs: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Startup:
+    """Whether a replica starts, and how long that takes."""
+
+    problem: str | None
+    """Why it does not."""
+    load_seconds: float
+
+
 @dataclass(slots=True)
 class Evaluator:
     """Answers questions in batches and remembers the answers."""
 
     _answers: dict[_Key, Capacity] = field(default_factory=dict)
     _predictions: dict[tuple[_Key, int], Prediction] = field(default_factory=dict)
+    _shapes: dict[_ShapeKey, int] = field(default_factory=dict)
+    _objectives: dict[tuple[TokenLengths, LatencyTargets], int] = field(default_factory=dict)
+    _startups: dict[_ShapeKey, Startup] = field(default_factory=dict)
     _known: dict[str, list[object]] = field(default_factory=dict)
+    _recalled: dict[Hashable, tuple[object, object]] = field(default_factory=dict)
 
     def answer(self, questions: Iterable[Question]) -> list[Capacity]:
         """Capacities in the order of the questions."""
-        keyed = [(self._key(question), question) for question in questions]
-        missing = {key: question for key, question in keyed if key not in self._answers}
-        groups: dict[tuple[TokenLengths, LatencyTargets, int | None], list[tuple[_Key, ReplicaShape]]] = {}
-        for key, question in missing.items():
-            group = (question.lengths, question.targets, question.max_num_seqs)
-            groups.setdefault(group, []).append((key, question.shape))
-        for (lengths, targets, batch), members in groups.items():
-            shapes: Sequence[ReplicaShape] = [shape for _, shape in members]
-            found = capacities(shapes, lengths, targets, max_num_seqs=batch)
-            self._answers.update((key, capacity) for (key, _), capacity in zip(members, found, strict=True))
-        return [self._answers[key] for key, _ in keyed]
+        asked = list(questions)
+        keys = self._keys(asked)
+        groups: dict[tuple[int, int | None], dict[_Key, Question]] = {}
+        for key, question in zip(keys, asked, strict=True):
+            if key not in self._answers:
+                groups.setdefault(key[1:], {})[key] = question
+        for (_, batch), members in groups.items():
+            any_member = next(iter(members.values()))
+            shapes = [question.shape for question in members.values()]
+            found = capacities(shapes, any_member.lengths, any_member.targets, max_num_seqs=batch)
+            self._answers.update(zip(members, found, strict=True))
+        return [self._answers[key] for key in keys]
+
+    def recall(self, name: Hashable, inputs: object, kind: type[Result]) -> Result | None:
+        """What was last remembered under a name, if it came from equal inputs."""
+        known = self._recalled.get(name)
+        if known is None or known[0] != inputs or not isinstance(known[1], kind):
+            return None
+        return known[1]
+
+    def remember(self, results: Mapping[Hashable, tuple[object, object]]) -> None:
+        """Replace everything remembered by name with these inputs and results."""
+        self._recalled = dict(results)
+
+    def startup(self, shape: ReplicaShape) -> Startup:
+        """Whether and how fast a replica starts: parallelism that divides, memory that suffices."""
+        key = self._shape_key(shape)
+        if key not in self._startups:
+            problem = parallelism_problem(shape.model, shape.gpu, shape.parallelism) or memory_fit(shape).reason
+            self._startups[key] = Startup(problem, 0.0 if problem is not None else load_seconds(shape))
+        return self._startups[key]
 
     def predict(self, question: Question, max_num_seqs: int, rate_per_second: float, utilization: float) -> Prediction:
         """Latencies at a rate. Remembered by utilization in percent, rounded up: a small drift costs nothing."""
         percent = math.ceil(utilization * 100 - 1e-9)
-        key = (self._key(replace(question, max_num_seqs=max_num_seqs)), percent)
+        key = (self._keys([replace(question, max_num_seqs=max_num_seqs)])[0], percent)
         if key not in self._predictions:
             rate = rate_per_second * percent / (utilization * 100) if utilization > 0 else 0.0
             self._predictions[key] = predict(question.shape, question.lengths, question.targets, rate, max_num_seqs)
         return self._predictions[key]
 
-    def _key(self, question: Question) -> _Key:
-        shape = question.shape
+    def _keys(self, questions: Sequence[Question]) -> list[_Key]:
+        """Small keys. Many questions share the very same shape or objective, whose contents are hashed only once."""
+        shapes: dict[int, int] = {}
+        objectives: dict[tuple[int, int], int] = {}
+        keys: list[_Key] = []
+        for question in questions:
+            shape = shapes.get(id(question.shape))
+            if shape is None:
+                key = self._shape_key(question.shape)
+                shape = shapes[id(question.shape)] = self._shapes.setdefault(key, len(self._shapes))
+            both = (id(question.lengths), id(question.targets))
+            objective = objectives.get(both)
+            if objective is None:
+                pair = (question.lengths, question.targets)
+                objective = objectives[both] = self._objectives.setdefault(pair, len(self._objectives))
+            keys.append((shape, objective, question.max_num_seqs))
+        return keys
+
+    def _shape_key(self, shape: ReplicaShape) -> _ShapeKey:
         return (
             shape.model.name,
             self._number(shape.model.name, shape.model),
@@ -64,9 +129,6 @@ class Evaluator:
             shape.parallelism.tensor,
             shape.parallelism.pipeline,
             shape.max_model_length,
-            question.max_num_seqs,
-            question.lengths,
-            question.targets,
         )
 
     def _number(self, name: str, value: object) -> int:

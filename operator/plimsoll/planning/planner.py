@@ -13,7 +13,8 @@ from plimsoll.planning.digest import inputs_digest
 from plimsoll.planning.evaluate import Evaluator
 from plimsoll.planning.facts import profiled_model
 from plimsoll.planning.fleet import build_fleet, demand
-from plimsoll.planning.options import Choices, enumerate_choices, resolve_classes
+from plimsoll.planning.objectives import ResolvedClass, resolve_classes
+from plimsoll.planning.options import Choices, OptionKey, choose, further_questions, questions
 from plimsoll.planning.plan import (
     DeploymentPlan,
     DeploymentState,
@@ -25,6 +26,7 @@ from plimsoll.planning.plan import (
 from plimsoll.planning.pools import Pool, Pools, resolve_pools
 from plimsoll.planning.snapshot import ObjectRef, Snapshot
 from plimsoll.planning.stock import measure_stock
+from plimsoll.planning.variants import Variants, enumerate_variants
 
 
 def plan_fleet(snapshot: Snapshot, evaluator: Evaluator | None = None) -> FleetPlan:
@@ -38,17 +40,14 @@ def plan_fleet(snapshot: Snapshot, evaluator: Evaluator | None = None) -> FleetP
     """
     evaluator = evaluator or Evaluator()
     policy = (snapshot.policy or PlacementPolicy.implied()).spec
-    catalog = _catalog(snapshot)
-    pools = resolve_pools(snapshot.pools, snapshot.nodes, catalog)
+    pools = resolve_pools(snapshot.pools, snapshot.nodes, load_catalog())
     slos: dict[tuple[str, str], InferenceSLOSpec | None] = {
         (item.ref.namespace, item.ref.name): None for item in snapshot.invalid if item.ref.kind == "InferenceSLO"
     }
     slos.update({(slo.namespace, slo.name): slo.spec for slo in snapshot.slos})
     broken_pools = {item.ref.name: "it is invalid" for item in snapshot.invalid if item.ref.kind == "GPUNodePool"}
     pools = Pools(pools.usable, pools.findings, {**pools.rejected, **broken_pools})
-    choices = [
-        _choices(deployment, snapshot, slos, pools, policy, catalog, evaluator) for deployment in snapshot.deployments
-    ]
+    choices = _all_choices(snapshot, slos, pools, policy, evaluator)
     open_pairs = [
         (deployment, choice)
         for deployment, choice in zip(snapshot.deployments, choices, strict=True)
@@ -93,20 +92,59 @@ def _catalog(snapshot: Snapshot) -> Catalog:
     return catalog
 
 
-def _choices(
-    deployment: LLMDeployment,
+def _all_choices(
     snapshot: Snapshot,
     slos: Mapping[tuple[str, str], InferenceSLOSpec | None],
     pools: Pools,
     policy: PlacementPolicySpec,
-    catalog: Catalog,
     evaluator: Evaluator,
-) -> Choices:
-    classes, findings = resolve_classes(deployment, slos, policy)
-    findings = (*findings, *_policy_findings(deployment, snapshot), *_stranded(deployment, snapshot, pools))
-    if findings:
-        return Choices(classes, (), (), findings)
-    return enumerate_choices(deployment, classes, pools, catalog, evaluator)
+) -> list[Choices]:
+    """What each LLMDeployment may choose from. Where nothing that matters has changed it is what it was."""
+    catalog = _catalog(snapshot)
+    profiles = tuple(profile.spec for profile in snapshot.profiles)
+    offers = {name: pool.offer for name, pool in pools.usable.items()}
+    running = _running_options(snapshot)
+    found: dict[ObjectRef, Choices] = {}
+    inputs: dict[ObjectRef, object] = {}
+    fresh: list[tuple[LLMDeployment, ObjectRef, tuple[ResolvedClass, ...], Variants]] = []
+    for deployment in snapshot.deployments:
+        ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
+        classes, findings = resolve_classes(deployment, slos, policy)
+        findings = (*findings, *_policy_findings(deployment, snapshot), *_stranded(deployment, snapshot, pools))
+        if findings:
+            found[ref] = Choices(classes, (), (), findings)
+            continue
+        inputs[ref] = (deployment.spec, classes, offers, pools.rejected, profiles, running.get(ref, frozenset()))
+        known = evaluator.recall(ref, inputs[ref], Choices)
+        if known is not None:
+            found[ref] = known
+        else:
+            fresh.append((deployment, ref, classes, enumerate_variants(deployment, classes, pools, catalog, evaluator)))
+    # All at once, since the model computes many shapes in the time of one.
+    evaluator.answer(question for _, _, classes, variants in fresh for question in questions(classes, variants))
+    evaluator.answer(
+        question
+        for _, _, classes, variants in fresh
+        for question in further_questions(classes, variants, evaluator).values()
+    )
+    for deployment, ref, classes, variants in fresh:
+        found[ref] = choose(deployment, classes, variants, running.get(ref, frozenset()), evaluator)
+    evaluator.remember({ref: (inputs[ref], found[ref]) for ref in inputs})
+    return [found[ObjectRef("LLMDeployment", item.namespace, item.name)] for item in snapshot.deployments]
+
+
+def _running_options(snapshot: Snapshot) -> dict[ObjectRef, frozenset[OptionKey]]:
+    """Options that run, by LLMDeployment, as their workloads say."""
+    options: dict[ObjectRef, set[OptionKey]] = {}
+    for workload in snapshot.workloads:
+        ref = ObjectRef("LLMDeployment", workload.namespace, workload.deployment)
+        said = workload.option
+        try:
+            degrees = (int(said["tensor"]), int(said["pipeline"]), int(said["max-num-seqs"]))
+            options.setdefault(ref, set()).add((said["model"], said["precision"], said["pool"], *degrees))
+        except (KeyError, ValueError):
+            continue  # an edited annotation: the placement counts as obsolete, and a new one is made before it goes
+    return {ref: frozenset(keys) for ref, keys in options.items()}
 
 
 def _policy_findings(deployment: LLMDeployment, snapshot: Snapshot) -> list[Finding]:

@@ -1,7 +1,7 @@
 """Which nodes belong to which pool, what GPU they really carry, and what is wrong with that."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 
 from plimsoll.api.common import to_wire
@@ -18,8 +18,8 @@ _USUAL_GPUS_PER_NODE = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
-    """A usable pool: its GPU, price, and the nodes that are its alone."""
+class Offer:
+    """What a pool has to offer, whichever nodes are there: options depend on this alone."""
 
     name: str
     gpu: GPU
@@ -28,17 +28,28 @@ class Pool:
     node_selector: Mapping[str, str]
     """Labels that nodes must carry; rendered as the pods' node selector."""
     tolerations: tuple[Mapping[str, str | int], ...]
+    gpus_per_node: int
+    """Largest replica that fits a node; what is declared when there are no nodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool(Offer):
+    """A usable pool: its offer, and the nodes that are its alone."""
+
     nodes: tuple[NodeFacts, ...]
     unlimited: bool
     """The stock is not known (the CLI without nodes)."""
     declared_stock: bool
     """Nodes are not known, but their number is declared (the CLI without nodes)."""
-    gpus_per_node: int
-    """Largest replica that fits a node; what is declared when there are no nodes."""
     declared_gpus_per_node: int
     """0 where nothing is declared."""
     max_nodes: int | None
     reserved_gpus: int
+
+    @property
+    def offer(self) -> Offer:
+        """Without the nodes."""
+        return Offer(**{item.name: getattr(self, item.name) for item in fields(Offer)})
 
 
 @dataclass(frozen=True, slots=True)

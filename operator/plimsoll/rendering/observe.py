@@ -58,7 +58,7 @@ def pod_facts(manifest: Manifest) -> PodFacts | None:
 
 
 def pod_requests(spec: Manifest) -> Mapping[str, float]:
-    """What the scheduler sets aside for a pod: containers and sidecars together, or the largest start-up step if more."""
+    """What the scheduler sets aside for a pod: containers and sidecars, or the largest start-up step if more."""
     running = _sum(_requests(container) for container in spec.get("containers") or ())
     started: dict[str, float] = {}
     peak: dict[str, float] = {}

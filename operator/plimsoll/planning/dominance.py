@@ -1,0 +1,83 @@
+"""Leaves out options that another option of the same pool beats for every class: fewer than a tenth remain.
+
+Of a pool's options, `a` beats `b` when as many replicas of `a` as fit into the GPUs of one `b` serve every class at
+least as fast, at no greater task error and, where latency costs money, no greater delay. GPUs of a pool have one price,
+so `a` is never dearer, and its smaller replicas waste less. CPU cores are not compared: two small replicas ask for one
+core more than a large one.
+"""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.performance import Capacity
+from plimsoll.planning.objectives import ResolvedClass
+from plimsoll.planning.plan import Option
+from plimsoll.planning.variants import Variant
+
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Offering:
+    """An option with what it offers to each class that it may serve."""
+
+    variant: Variant
+    option: Option
+    capacities: Mapping[str, Capacity]
+    task_errors: Mapping[str, float]
+
+
+def undominated(
+    offerings: Sequence[Offering],
+    classes: Sequence[ResolvedClass],
+    running: Set[tuple[str, str, str, int, int, int]],
+    *,
+    whole_replicas: bool,
+) -> list[Offering]:
+    """The offerings that nothing beats, in their order, and those that run now.
+
+    Args:
+        whole_replicas: the number of replicas is limited, so several small replicas do not stand for a large one.
+    """
+    by_pool: dict[str, list[int]] = {}
+    for number, offering in enumerate(offerings):
+        by_pool.setdefault(offering.option.pool, []).append(number)
+    kept = {number for number, offering in enumerate(offerings) if _key(offering.option) in running}
+    for numbers in by_pool.values():
+        group = [offerings[number] for number in numbers]
+        beaten = _beaten(group, classes, whole_replicas=whole_replicas)
+        kept.update(number for number, out in zip(numbers, beaten, strict=True) if not out)
+    return [offerings[number] for number in sorted(kept)]
+
+
+def _key(option: Option) -> tuple[str, str, str, int, int, int]:
+    degrees = option.parallelism
+    return (option.model, option.precision, option.pool, degrees.tensor, degrees.pipeline, option.max_num_seqs)
+
+
+def _beaten(group: Sequence[Offering], classes: Sequence[ResolvedClass], *, whole_replicas: bool) -> NDArray[np.bool_]:
+    gpus = np.array([offering.option.parallelism.gpus for offering in group])
+    fits = gpus[None, :] // gpus[:, None]
+    """(a, b): replicas of a in the GPUs of one b."""
+    if whole_replicas:
+        fits = np.minimum(fits, 1)
+    beats = fits >= 1
+    for item in classes:
+        name = item.declared.name
+        found = [offering.capacities.get(name) for offering in group]
+        rates = np.array([0.0 if capacity is None else capacity.max_rate_per_second for capacity in found])
+        beats &= fits * rates[:, None] >= rates[None, :] * (1 - TOLERANCE)
+        errors = np.array([offering.task_errors.get(name, 0.0) for offering in group])
+        beats &= (errors[:, None] <= errors[None, :] + TOLERANCE) | (rates[None, :] <= 0)
+        if item.slo.latency_penalty_per_thousand_request_seconds > 0:
+            delays = np.array([np.inf if one is None else one.unloaded.mean_end_to_end_seconds for one in found])
+            beats &= (delays[:, None] <= delays[None, :]) | (rates[None, :] <= 0)
+    # Of two that beat each other the first stays.
+    order = np.arange(len(group))
+    beats &= ~beats.T | (order[:, None] < order[None, :])
+    np.fill_diagonal(beats, val=False)
+    beaten: NDArray[np.bool_] = beats.any(axis=0)
+    return beaten

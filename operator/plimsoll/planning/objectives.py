@@ -1,0 +1,96 @@
+"""Traffic classes with their objectives: what was promised, and what is planned for with the policy's headroom."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from plimsoll.api.inferenceslo import InferenceSLOSpec
+from plimsoll.api.inferenceslo import LatencyTarget as DeclaredTarget
+from plimsoll.api.llmdeployment import LLMDeployment, TrafficClass
+from plimsoll.api.placementpolicy import PlacementPolicySpec
+from plimsoll.performance import LatencyTarget, LatencyTargets, TokenLengths
+from plimsoll.planning.plan import Finding, Severity
+from plimsoll.planning.snapshot import ObjectRef
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedClass:
+    """A traffic class with its objective and what is planned for it."""
+
+    declared: TrafficClass
+    slo: InferenceSLOSpec
+    slo_field: str
+    """Where the objective comes from, for messages: `InferenceSLO interactive` or `the default SLO`."""
+    lengths: TokenLengths
+    targets: LatencyTargets
+    """As promised."""
+    planned_targets: LatencyTargets
+    """Tightened by the policy's headroom."""
+    planned_rate_per_second: float
+
+
+def resolve_classes(
+    deployment: LLMDeployment, slos: Mapping[tuple[str, str], InferenceSLOSpec | None], policy: PlacementPolicySpec
+) -> tuple[tuple[ResolvedClass, ...], tuple[Finding, ...]]:
+    """Attach objectives. An SLO that is missing or does not parse (None) is a finding, never a default."""
+    resolved: list[ResolvedClass] = []
+    findings: list[Finding] = []
+    for index, traffic in enumerate(deployment.spec.traffic):
+        slo = InferenceSLOSpec(ttft=policy.default_slo.ttft, tpot=policy.default_slo.tpot)
+        source = "the default SLO"
+        if traffic.slo_ref is not None:
+            field = f"spec.traffic[{index}].sloRef.name"
+            key = (deployment.namespace, traffic.slo_ref.name)
+            if key not in slos:
+                known = sorted(name for namespace, name in slos if namespace == deployment.namespace)
+                there = f"there are: {', '.join(known)}" if known else "there is none"
+                message = f"{field}: no InferenceSLO {traffic.slo_ref.name} in namespace {key[0]}; {there}"
+                findings.append(deployment_finding(deployment, "SLONotFound", message, field))
+                continue
+            found = slos[key]
+            if found is None:
+                message = f"{field}: InferenceSLO {traffic.slo_ref.name} is invalid; see its own condition"
+                findings.append(deployment_finding(deployment, "SLOInvalid", message, field))
+                continue
+            slo, source = found, f"InferenceSLO {traffic.slo_ref.name}"
+        tokens = traffic.tokens
+        targets = LatencyTargets(ttft=_target(slo.ttft), tpot=_target(slo.tpot), end_to_end=_target(slo.end_to_end))
+        kept = 1.0 - float(policy.headroom.latency)
+        resolved.append(
+            ResolvedClass(
+                declared=traffic,
+                slo=slo,
+                slo_field=source,
+                lengths=TokenLengths(
+                    input_mean=tokens.input,
+                    output_mean=tokens.output,
+                    input_p95=tokens.input_p95 or 2 * tokens.input,
+                    output_p95=tokens.output_p95 or 2 * tokens.output,
+                ),
+                targets=targets,
+                planned_targets=LatencyTargets(
+                    ttft=_tightened(targets.ttft, kept),
+                    tpot=_tightened(targets.tpot, kept),
+                    end_to_end=_tightened(targets.end_to_end, kept),
+                ),
+                planned_rate_per_second=traffic.requests_per_minute / 60 * (1 + float(policy.headroom.demand)),
+            )
+        )
+    return tuple(resolved), tuple(findings)
+
+
+def deployment_finding(
+    deployment: LLMDeployment, reason: str, message: str, field: str, severity: Severity = Severity.ERROR
+) -> Finding:
+    """A finding about an LLMDeployment."""
+    ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
+    return Finding(ref, reason, message, severity, field)
+
+
+def _target(declared: DeclaredTarget | None) -> LatencyTarget | None:
+    if declared is None:
+        return None
+    return LatencyTarget(seconds=declared.milliseconds / 1000, percentile=declared.percentile)
+
+
+def _tightened(target: LatencyTarget | None, kept: float) -> LatencyTarget | None:
+    return None if target is None else LatencyTarget(target.seconds * kept, target.percentile)

@@ -1,0 +1,232 @@
+"""Every way to run the models of an LLMDeployment that fits: model, precision, pool, parallelism (M1: memory)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from plimsoll.api.llmdeployment import LLMDeployment, Precision
+from plimsoll.catalog import Catalog, ModelArchitecture, UnknownName, unsupported_reason
+from plimsoll.performance import Parallelism, ReplicaShape
+from plimsoll.planning.evaluate import Evaluator
+from plimsoll.planning.images import engine_image
+from plimsoll.planning.objectives import ResolvedClass, deployment_finding
+from plimsoll.planning.plan import Finding, HostDemand, Option, Severity
+from plimsoll.planning.pools import Offer, Pools
+
+DEFAULT_MAX_MODEL_LENGTH = 32_768
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to run a model, before its operating point is chosen (`option.max_num_seqs` is 0)."""
+
+    option: Option
+    pool: Offer
+    shape: ReplicaShape
+    task_error_factor: float
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return label_of(self.option)
+
+
+@dataclass(frozen=True, slots=True)
+class Excluded:
+    """An option that is out, for all classes or for one, and why."""
+
+    label: str
+    reason: str
+    traffic: str = ""
+    """Empty: for all classes."""
+    excess: float = float("inf")
+    """How far the worst latency is from its target, as a ratio; for finding the nearest miss."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variants:
+    """What could run, what could not, and what is wrong with the inputs."""
+
+    fitting: tuple[Variant, ...]
+    excluded: tuple[Excluded, ...]
+    findings: tuple[Finding, ...]
+
+
+def enumerate_variants(
+    deployment: LLMDeployment,
+    classes: Sequence[ResolvedClass],
+    pools: Pools,
+    catalog: Catalog,
+    evaluator: Evaluator,
+) -> Variants:
+    """All ways to run a deployment's models that fit, why the others are out, and what is wrong with its inputs."""
+    findings: list[Finding] = []
+    allowed = _allowed_pools(deployment, pools, findings)
+    excluded: list[Excluded] = []
+    variants: list[Variant] = []
+    for model_index, declared in enumerate(deployment.spec.models):
+        try:
+            model = catalog.model(declared.name)
+        except UnknownName as error:
+            field = f"spec.models[{model_index}].name"
+            findings.append(
+                deployment_finding(
+                    deployment, "UnknownModel", f"{field}: {error}; or describe it in a ModelProfile", field
+                )
+            )
+            continue
+        length = _max_model_length(deployment, model, classes, findings)
+        for precision_index, precision in enumerate(declared.precisions):
+            checkpoint = precision.checkpoint or model.checkpoint(precision.name)
+            if checkpoint is None:
+                field = f"spec.models[{model_index}].precisions[{precision_index}].checkpoint"
+                message = (
+                    f"{field}: {precision.name} needs a quantised checkpoint and the catalog knows none for "
+                    f"{model.name}; left out until one is named"
+                )
+                findings.append(deployment_finding(deployment, "CheckpointMissing", message, field, Severity.WARNING))
+                continue
+            if length is None:
+                continue
+            for pool in allowed:
+                fitting, out = _fitting(deployment, model, precision, checkpoint, pool, length, catalog, evaluator)
+                excluded.extend(out)
+                variants.extend(fitting)
+    return Variants(tuple(variants), tuple(excluded), tuple(findings))
+
+
+def option_label(model: str, precision: str, pool: str, parallelism: Parallelism) -> str:
+    """An option for people: `Llama-3.1-8B-Instruct bf16 on l40s TP2`."""
+    stages = f" PP{parallelism.pipeline}" if parallelism.pipeline > 1 else ""
+    return f"{model.rsplit('/', 1)[-1]} {precision} on {pool} TP{parallelism.tensor}{stages}"
+
+
+def label_of(option: Option) -> str:
+    """The label of an option."""
+    return option_label(option.model, option.precision, option.pool, option.parallelism)
+
+
+def _fitting(
+    deployment: LLMDeployment,
+    model: ModelArchitecture,
+    precision: Precision,
+    checkpoint: str,
+    pool: Offer,
+    length: int,
+    catalog: Catalog,
+    evaluator: Evaluator,
+) -> tuple[list[Variant], list[Excluded]]:
+    """Parallelisms of one variant on one pool at which it can run at all; the rest with the reason."""
+    fitting: list[Variant] = []
+    excluded: list[Excluded] = []
+    facts = catalog.precision(precision.name)
+    unsupported = unsupported_reason(facts, pool.gpu)
+    image = engine_image(deployment.spec.engine.images, pool.gpu.vendor)
+    if image is None:
+        unsupported = f"no engine image for {pool.gpu.vendor} GPUs: set spec.engine.images.{pool.gpu.vendor}"
+    degrees = deployment.spec.placement.parallelism
+    for tensor, pipeline in product(sorted(degrees.tensor), sorted(degrees.pipeline)):
+        parallelism = Parallelism(tensor, pipeline)
+        label = option_label(model.name, precision.name, pool.name, parallelism)
+        shape = ReplicaShape(model, facts, pool.gpu, parallelism, length)
+        problem = unsupported
+        if problem is None and parallelism.gpus > pool.gpus_per_node:
+            problem = (
+                f"needs {parallelism.gpus} GPUs and a node of the pool has {pool.gpus_per_node}; "
+                "replicas over several nodes are not supported yet"
+            )
+        startup = None if problem is not None else evaluator.startup(shape)
+        if startup is None or startup.problem is not None or image is None:
+            excluded.append(Excluded(label, problem or (startup.problem if startup is not None else None) or ""))
+            continue
+        checkpoint_args = (
+            () if checkpoint != model.name or precision.name == model.native_precision else facts.engine_args
+        )
+        option = Option(
+            model=model.name,
+            precision=precision.name,
+            checkpoint=checkpoint,
+            pool=pool.name,
+            parallelism=parallelism,
+            max_num_seqs=0,
+            max_model_length=length,
+            image=image,
+            gpu_resource=pool.resource_name,
+            engine_args=checkpoint_args,
+            host=host_demand(parallelism),
+            load_seconds=_bucket(startup.load_seconds),
+            gated=model.gated,
+        )
+        fitting.append(Variant(option, pool, shape, float(precision.task_error_factor)))
+    return fitting, excluded
+
+
+def _bucket(seconds: float) -> float:
+    """Rounded up to 60 × 2^n: the figure shapes the startup probe, and a recalibration must not rename placements."""
+    return 60.0 * 2.0 ** max(0, math.ceil(math.log2(seconds / 60)))
+
+
+def host_demand(parallelism: Parallelism) -> HostDemand:
+    """CPU and memory of a replica: one core for the front end and one per GPU worker; 8 GiB of host memory per GPU
+    beside /dev/shm, which NCCL needs large when several GPUs work together (1 GiB is KServe's value for one)."""
+    shared = (1 if parallelism.gpus == 1 else 16) * GIB
+    return HostDemand(
+        cpu_cores=1 + parallelism.gpus,
+        memory_bytes=8 * GIB * parallelism.gpus + shared,
+        shared_memory_bytes=shared,
+    )
+
+
+def _allowed_pools(deployment: LLMDeployment, pools: Pools, findings: list[Finding]) -> list[Offer]:
+    wanted = deployment.spec.placement.pools
+    if wanted is None:
+        return [pools.usable[name].offer for name in sorted(pools.usable)]
+    allowed: list[Offer] = []
+    for index, name in enumerate(wanted):
+        field = f"spec.placement.pools[{index}]"
+        if name in pools.usable:
+            allowed.append(pools.usable[name].offer)
+        elif name in pools.rejected:
+            message = f"{field}: GPUNodePool {name} cannot be used: {pools.rejected[name]}"
+            findings.append(deployment_finding(deployment, "PoolUnusable", message, field))
+        else:
+            there = ", ".join(sorted(pools.usable)) or "none"
+            message = f"{field}: no GPUNodePool {name}; there are: {there}"
+            findings.append(deployment_finding(deployment, "PoolNotFound", message, field))
+    return allowed
+
+
+def _max_model_length(
+    deployment: LLMDeployment, model: ModelArchitecture, classes: Sequence[ResolvedClass], findings: list[Finding]
+) -> int | None:
+    """Longest sequence that replicas accept; None when the model cannot take the class's requests."""
+    needed = int(max((item.lengths.input_p95 + item.lengths.output_p95 for item in classes), default=0))
+    given = deployment.spec.engine.max_model_length
+    if given is not None:
+        if given > model.context_length:
+            message = (
+                f"spec.engine.maxModelLength: {given} exceeds the context length of {model.name}: "
+                f"at most {model.context_length}"
+            )
+            findings.append(
+                deployment_finding(deployment, "MaxModelLengthTooLong", message, "spec.engine.maxModelLength")
+            )
+        if given < needed and not any(finding.reason == "MaxModelLengthTooShort" for finding in findings):
+            message = (
+                f"spec.engine.maxModelLength: {given} is below the 95th percentile of a class's prompt and answer: "
+                f"at least {needed}"
+            )
+            findings.append(
+                deployment_finding(deployment, "MaxModelLengthTooShort", message, "spec.engine.maxModelLength")
+            )
+        return given
+    if needed > model.context_length:
+        message = (
+            f"spec.traffic: requests reach {needed} tokens (95th percentile of prompt and answer); "
+            f"{model.name} takes at most {model.context_length}"
+        )
+        findings.append(deployment_finding(deployment, "ContextTooShort", message, "spec.traffic"))
+        return None
+    return max(min(model.context_length, DEFAULT_MAX_MODEL_LENGTH), needed)
