@@ -1,5 +1,5 @@
-"""`make demo`: Plimsoll on a real control plane with three GPU pools, from `kubectl apply` to routed pods, and back again
-after a change of traffic and the loss of a node."""
+"""`make demo`: Plimsoll on a real control plane with three GPU pools, from `kubectl apply` to routed pods, then its
+reaction to a surge of traffic and to the loss of a node."""
 
 from __future__ import annotations
 
@@ -83,9 +83,8 @@ class Demo:
                 continue
             container = workload["spec"]["template"]["spec"]["containers"][0]
             line = " ".join([*container.get("command", []), *container.get("args", [])])
-            print(
-                f"  {workload['metadata']['name']}\n    {line}\n    limits {json.dumps(container['resources']['limits'])}"
-            )
+            limits = json.dumps(container["resources"]["limits"])
+            print(f"  {workload['metadata']['name']}\n    {line}\n    limits {limits}")
         print()
 
     def _show_routing(self) -> None:
@@ -129,7 +128,7 @@ class Demo:
             print(f"  {'  ' if before.get(name) == after.get(name) else '* '}{name:54}{change}")
         self._say(f"settled {time.monotonic() - began:.1f} s after the change")
         self._command("kubectl get llmdep,gnp,pplan -A")
-        self._command("kubectl get events -n chat --field-selector involvedObject.kind=LLMDeployment", last=4)
+        self._command("kubectl get events -n chat --sort-by=.metadata.creationTimestamp --field-selector involvedObject.name=assistant", last=4)
 
     def _placements(self) -> dict[str, str]:
         """Placement -> ready/wanted replicas."""
@@ -202,16 +201,14 @@ def main() -> int:
         binary(name)
     began = time.monotonic()
     with Cluster() as cluster:
-        print(
-            f"control plane up in {time.monotonic() - began:.1f} s: etcd, kube-apiserver, controllers, scheduler, KWOK"
-        )
+        parts = "etcd, kube-apiserver, kube-controller-manager, kube-scheduler, KWOK"
+        print(f"control plane up in {time.monotonic() - began:.1f} s: {parts}", flush=True)
         operator = Installation(cluster)
         try:
             Demo(cluster, operator).run()
             if keep:
-                print(
-                    f"\nexport KUBECONFIG={cluster.kubeconfig}\nThe operator logs to {cluster.logs}. Ctrl-C ends it all."
-                )
+                print(f"\nexport KUBECONFIG={cluster.kubeconfig}")
+                print(f"The operator logs to {cluster.logs}. Ctrl-C ends it all.", flush=True)
                 stop.wait()
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

@@ -89,7 +89,8 @@ class Bench:
         while not (found := probe()):
             if time.monotonic() > deadline:
                 process = self.operator.process
-                log = process.tail(25) if process is not None else "it does not run"
+                lines = process.tail(15).splitlines() if process is not None else ["it does not run"]
+                log = "\n".join(line[:300] for line in lines)
                 raise AssertionError(f"{what}: not within {seconds:.0f} s; the operator's log ends:\n{log}")
             time.sleep(POLL_SECONDS)
         return found
@@ -179,6 +180,11 @@ def conditions(item: Mapping[str, Any]) -> dict[str, Manifest]:
 def holds(item: Mapping[str, Any], type_: str) -> bool:
     """Whether a condition is True."""
     return conditions(item).get(type_, {}).get("status") == "True"
+
+
+def ready(pod: Mapping[str, Any]) -> bool:
+    """Whether a pod is Ready, and stays."""
+    return holds(pod, "Ready") and not deleting(pod)
 
 
 def settled(deployment: Mapping[str, Any]) -> bool:

@@ -23,6 +23,7 @@ from tests.control_plane.bench import (
     placement_of,
     placements,
     pool,
+    ready,
     routed,
     settled,
 )
@@ -54,11 +55,7 @@ class Look:
     """Uids of the other LLMDeployments' pods."""
 
     def ready(self, placement: str) -> int:
-        return sum(
-            condition["type"] == "Ready" and condition["status"] == "True"
-            for pod in self.pods.get(placement, [])
-            for condition in pod["status"].get("conditions", [])
-        )
+        return sum(map(ready, self.pods.get(placement, [])))
 
     @property
     def uids(self) -> frozenset[str]:
@@ -149,6 +146,12 @@ def test_an_edit_of_the_engine_makes_new_pods_before_the_old_ones_go(bench: Benc
     assert after.bystanders == before.bystanders
     assert not [item for item in bench.own("deployments,services") if item["metadata"]["name"] == old]
     assert _seconds_between_routing_and_deletion(bench, mark, name, old) >= PROPAGATION_SECONDS
+    # A pod of it that is made anew would never be Ready.
+    bench.cluster.kubectl("delete", "llmdeployment", name, f"--namespace={NAMESPACE}")
+    bench.wait(
+        "its pods gone",
+        lambda: not [pod for pod in bench.own("pods") if pod["metadata"]["labels"][labels.LLM_DEPLOYMENT] == name],
+    )
 
 
 def _seconds_between_routing_and_deletion(bench: Bench, mark: Mark, name: str, old: str) -> float:
@@ -217,7 +220,7 @@ def test_pods_of_a_deleted_node_come_back_elsewhere_and_nothing_else_moves(bench
     options = ("--force", "--grace-period=0", f"--namespace={NAMESPACE}", "--wait=false")
     bench.cluster.kubectl("delete", "pod", *lost.values(), *options)
     bench.wait("the pods gone", lambda: not bench.pod_uids() & lost.keys())
-    bench.wait("as many pods again", lambda: len(bench.pod_uids()) == len(before))
+    bench.wait("as many Ready pods again", lambda: sum(map(ready, bench.own("pods"))) == len(before))
     bench.settle()
     after = bench.own("pods")
     assert {pod["metadata"]["uid"] for pod in after} >= {pod["metadata"]["uid"] for pod in before} - lost.keys()
