@@ -52,5 +52,16 @@ from plimsoll.allocation.check import Violation, check
 from plimsoll.allocation.evaluate import cost_of
 from plimsoll.allocation.greedy import solve as solve_greedy
 from plimsoll.allocation.problem import Allocation, AllocationProblem, Cost
+from plimsoll.allocation.subset import Subset, subset
 
-__all__ = ["Allocation", "AllocationProblem", "Cost", "Violation", "check", "cost_of", "solve_greedy"]
+__all__ = [
+    "Allocation",
+    "AllocationProblem",
+    "Cost",
+    "Subset",
+    "Violation",
+    "check",
+    "cost_of",
+    "solve_greedy",
+    "subset",
+]

@@ -1,7 +1,8 @@
 """Making the cluster what the plan says: writes what differs, in order, and reports what failed.
 
-For each LLMDeployment: workloads and services first, routing after, what is no longer wanted last; one that fails
-stops the later steps of the same LLMDeployment and nothing else. Different LLMDeployments go side by side.
+Services first, then workloads, then routing, and what is no longer wanted last, each step for the whole fleet: the API
+server creates Services one after the other, and three times slower while new workloads keep it busy (measured with 160
+pairs: 4.0 s in steps, 13.9 s mixed). What fails stops the later steps of its LLMDeployment and nothing else.
 """
 
 import asyncio
@@ -15,7 +16,16 @@ from typing import Any, Protocol
 from plimsoll.controller.client import ApiError
 from plimsoll.controller.compare import is_applied
 from plimsoll.controller.extract import owner_uid
-from plimsoll.controller.kinds import ALL, CONFIG_MAP, DEPLOYMENT, HTTP_ROUTE, Kind, kind_of
+from plimsoll.controller.kinds import (
+    ALL,
+    CONFIG_MAP,
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    HTTP_ROUTE,
+    SERVICE,
+    Kind,
+    kind_of,
+)
 from plimsoll.controller.metrics import Metrics
 from plimsoll.planning.plan import Finding
 from plimsoll.planning.snapshot import ObjectRef
@@ -25,6 +35,7 @@ Manifest = Mapping[str, Any]
 _log = logging.getLogger(__name__)
 
 _ROUTING = (CONFIG_MAP, HTTP_ROUTE)
+_STEPS = ((SERVICE,), (DEPLOYMENT, DISRUPTION_BUDGET), _ROUTING)
 _FIRST_RETRY_SECONDS = 1.0
 _LAST_RETRY_SECONDS = 300.0
 
@@ -114,23 +125,29 @@ class Applier:
                 live[kind.name, *_key(manifest)] = manifest
                 by_owner.setdefault(owner_uid(manifest), []).append((kind, manifest))
         self._forget_trouble(works)
-        outcomes = await asyncio.gather(*(self._one(work, live, by_owner.get(work.uid, [])) for work in works))
+        outcomes = [Outcome() for _ in works]
+        for step in _STEPS:
+            await asyncio.gather(
+                *(
+                    self._apply(work, manifest, live, outcome)
+                    for work, outcome in zip(works, outcomes, strict=True)
+                    if not outcome.findings
+                    for manifest in work.manifests
+                    if kind_of(manifest) in step
+                )
+            )
+        await asyncio.gather(
+            *(
+                self._delete(work, kind, manifest, outcome)
+                for work, outcome in zip(works, outcomes, strict=True)
+                if not outcome.findings
+                for kind, manifest in unwanted(work, by_owner.get(work.uid, []))
+            )
+        )
         total = Outcome()
         for outcome in outcomes:
             total.merge(outcome)
         return total
-
-    async def _one(self, work: Work, live: Mapping[Key, Manifest], owned: list[tuple[Kind, Manifest]]) -> Outcome:
-        outcome = Outcome()
-        routing = [manifest for manifest in work.manifests if kind_of(manifest) in _ROUTING]
-        workloads = [manifest for manifest in work.manifests if kind_of(manifest) not in _ROUTING]
-        for phase in (workloads, routing):
-            await asyncio.gather(*(self._apply(work, manifest, live, outcome) for manifest in phase))
-            if outcome.findings:
-                return outcome
-        doomed = list(unwanted(work, owned))
-        await asyncio.gather(*(self._delete(work, kind, manifest, outcome) for kind, manifest in doomed))
-        return outcome
 
     async def _apply(self, work: Work, manifest: Manifest, live: Mapping[Key, Manifest], outcome: Outcome) -> None:
         kind, manager = kind_of(manifest), field_manager_for(manifest)

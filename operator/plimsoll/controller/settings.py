@@ -23,7 +23,7 @@ class Settings:
     """Planning starts when nothing has changed for that long …"""
     debounce_cap_seconds: float = 3.0
     """… or that long after the first change."""
-    plan_deadline_seconds: float = 30.0
+    plan_deadline_seconds: float = 120.0
     """A planning round that takes longer is killed; the previous plan stays."""
     audit_interval_seconds: float = 300.0
     """How often the store is compared with the API server."""

@@ -4,12 +4,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from plimsoll.allocation import Allocation, AllocationProblem, check, cost_of, solve_greedy
+from plimsoll.allocation import Allocation, AllocationProblem, check, solve_greedy, subset
 from plimsoll.allocation.problem import Bools, Floats
 from plimsoll.planning.fleet import NO_LIMIT, only_running, only_used
 
 MINIMAL_SAVING = 0.05
 """A deployment moves for its cost alone only if that saves this part of it."""
+LOOKAHEAD_ROUNDS = 4
+"""Further rounds that are played through before a plan is applied; each must save `MINIMAL_SAVING` again."""
 TOLERANCE = 1e-6
 
 
@@ -46,7 +48,8 @@ def decide(problem: AllocationProblem) -> Decision:
     else:
         allocation = solve_greedy(only_running(problem, ~moves))
     allocation = _within_budget(problem, allocation, ~moves)
-    allocation = _as_at_rest(problem, allocation)
+    if not np.array_equal(allocation.replicas, problem.running_replicas()):
+        allocation = _look_ahead(problem, allocation, moves)
     violations = check(problem, allocation)
     if violations:
         raise PlanRejectedError("; ".join(violation.message for violation in violations[:5]))
@@ -82,17 +85,35 @@ def _spends_twice(problem: AllocationProblem, allocation: Allocation) -> Bools:
     return both
 
 
-def _as_at_rest(problem: AllocationProblem, allocation: Allocation) -> Allocation:
-    """The same replicas with the shares that the next round would find for them: routing does not change again."""
-    running = np.array([(option, -1, count) for option, count in enumerate(allocation.replicas) if count > 0])
-    applied = replace(problem, running=running.reshape(-1, 3).astype(np.int64))
-    everyone = np.ones(len(problem.deployment_min_replicas), dtype=bool)
-    rested = solve_greedy(only_running(applied, everyone))
-    same = np.array_equal(rested.replicas, allocation.replicas)
-    if not same or np.any(rested.unserved > allocation.unserved + TOLERANCE):
-        return allocation
-    cost = cost_of(problem, allocation.replicas, rested.share, rested.unserved)
-    return replace(allocation, share=rested.share, unserved=rested.unserved, cost=cost)
+def _look_ahead(problem: AllocationProblem, allocation: Allocation, movable: Bools) -> Allocation:
+    """The answer that the next rounds would come to, as far as it fits beside what runs now.
+
+    The greedy search can find a better answer once its own replicas run; to move them a moment after they started would
+    be waste. And shares are those that the next round finds for the same replicas: routing does not change again.
+    """
+    looked_at = np.ones_like(movable)
+    movable = movable & ~_short(problem, allocation)
+    for _ in range(LOOKAHEAD_ROUNDS):
+        allocation = _rested(problem, allocation, looked_at)
+        part = subset(problem, allocation, movable)
+        better = part.merged(solve_greedy(part.problem))
+        saves = movable & (_costs(problem, better) < (1 - MINIMAL_SAVING) * _costs(problem, allocation) - TOLERANCE)
+        if not saves.any():
+            break
+        part = subset(problem, allocation, saves)
+        better = part.merged(solve_greedy(part.problem))
+        if check(problem, better):
+            break
+        allocation, movable, looked_at = better, saves, saves
+    return allocation
+
+
+def _rested(problem: AllocationProblem, allocation: Allocation, chosen: Bools) -> Allocation:
+    """What the next round makes of the same replicas (or fewer) in the chosen deployments (mask, D): its shares."""
+    part = subset(problem, allocation, chosen)
+    rested = part.merged(solve_greedy(only_running(part.problem, chosen)))
+    worse = np.any(rested.unserved > allocation.unserved + TOLERANCE)
+    return allocation if worse or check(problem, rested) else rested
 
 
 def without_limits(

@@ -17,6 +17,8 @@ from plimsoll.planning.objectives import ResolvedClass
 from plimsoll.planning.plan import Option
 from plimsoll.planning.variants import Variant
 
+OptionKey = tuple[str, str, str, int, int, int]
+"""Model, precision, pool, tensor, pipeline, operating point."""
 TOLERANCE = 1e-9
 
 
@@ -33,11 +35,11 @@ class Offering:
 def undominated(
     offerings: Sequence[Offering],
     classes: Sequence[ResolvedClass],
-    running: Set[tuple[str, str, str, int, int, int]],
+    running: Set[OptionKey],
     *,
     whole_replicas: bool,
-) -> list[Offering]:
-    """The offerings that nothing beats, in their order, and those that run now.
+) -> tuple[list[Offering], frozenset[OptionKey]]:
+    """The offerings that nothing beats, in their order, and those that run now; and the keys of all that are beaten.
 
     Args:
         whole_replicas: the number of replicas is limited, so several small replicas do not stand for a large one.
@@ -45,15 +47,17 @@ def undominated(
     by_pool: dict[str, list[int]] = {}
     for number, offering in enumerate(offerings):
         by_pool.setdefault(offering.option.pool, []).append(number)
-    kept = {number for number, offering in enumerate(offerings) if _key(offering.option) in running}
+    beaten: set[OptionKey] = set()
     for numbers in by_pool.values():
         group = [offerings[number] for number in numbers]
-        beaten = _beaten(group, classes, whole_replicas=whole_replicas)
-        kept.update(number for number, out in zip(numbers, beaten, strict=True) if not out)
-    return [offerings[number] for number in sorted(kept)]
+        out = _beaten(group, classes, whole_replicas=whole_replicas)
+        beaten.update(option_key(offering.option) for offering, lost in zip(group, out, strict=True) if lost)
+    gone = beaten - running
+    return [offering for offering in offerings if option_key(offering.option) not in gone], frozenset(beaten)
 
 
-def _key(option: Option) -> tuple[str, str, str, int, int, int]:
+def option_key(option: Option) -> OptionKey:
+    """What a running placement of the option says of itself."""
     degrees = option.parallelism
     return (option.model, option.precision, option.pool, degrees.tensor, degrees.pipeline, option.max_num_seqs)
 

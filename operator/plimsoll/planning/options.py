@@ -5,16 +5,13 @@ from dataclasses import dataclass, replace
 
 from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.performance import Capacity, ReplicaShape
-from plimsoll.planning.dominance import Offering, undominated
+from plimsoll.planning.dominance import Offering, OptionKey, undominated
 from plimsoll.planning.evaluate import Evaluator, Question
 from plimsoll.planning.identity import PlacementNames
 from plimsoll.planning.objectives import ResolvedClass
 from plimsoll.planning.plan import Finding, Option, Rejected, Severity
 from plimsoll.planning.pools import Offer
 from plimsoll.planning.variants import Excluded, Variant, Variants, label_of
-
-OptionKey = tuple[str, str, str, int, int, int]
-"""Model, precision, pool, tensor, pipeline, operating point: what a running placement says of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +42,14 @@ class Choices:
     candidates: tuple[Candidate, ...]
     excluded: tuple[Excluded, ...]
     findings: tuple[Finding, ...]
+    beaten: frozenset[OptionKey] = frozenset()
+    """Options that another one beats: they are candidates only while they run."""
+    kept: frozenset[OptionKey] = frozenset()
+    """Those of them that are candidates."""
+
+    def hold_for(self, running: Set[OptionKey]) -> bool:
+        """Whether the choices are the same when these options run."""
+        return running & self.beaten == self.kept
 
     @property
     def held(self) -> bool:
@@ -90,7 +95,8 @@ def choose(
     if any(finding.severity is Severity.ERROR for finding in variants.findings):
         return Choices(tuple(classes), (), variants.excluded, variants.findings)
     offerings, missed = _eligible(classes, variants, evaluator)
-    kept = undominated(offerings, classes, running, whole_replicas=deployment.spec.placement.replicas.max is not None)
+    limited = deployment.spec.placement.replicas.max is not None
+    kept, beaten = undominated(offerings, classes, running, whole_replicas=limited)
     names = PlacementNames(deployment)
     candidates = tuple(
         Candidate(
@@ -104,7 +110,8 @@ def choose(
         )
         for offering in kept
     )
-    return Choices(tuple(classes), candidates, (*variants.excluded, *missed), variants.findings)
+    excluded = (*variants.excluded, *missed)
+    return Choices(tuple(classes), candidates, excluded, variants.findings, beaten, frozenset(running & beaten))
 
 
 def _eligible(

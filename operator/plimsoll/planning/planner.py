@@ -10,11 +10,12 @@ from plimsoll.catalog import Catalog, load_catalog
 from plimsoll.planning.assemble import Assembly
 from plimsoll.planning.decide import decide
 from plimsoll.planning.digest import inputs_digest
+from plimsoll.planning.dominance import OptionKey
 from plimsoll.planning.evaluate import Evaluator
 from plimsoll.planning.facts import profiled_model
 from plimsoll.planning.fleet import build_fleet, demand
 from plimsoll.planning.objectives import ResolvedClass, resolve_classes
-from plimsoll.planning.options import Choices, OptionKey, choose, further_questions, questions
+from plimsoll.planning.options import Choices, choose, further_questions, questions
 from plimsoll.planning.plan import (
     DeploymentPlan,
     DeploymentState,
@@ -114,9 +115,9 @@ def _all_choices(
         if findings:
             found[ref] = Choices(classes, (), (), findings)
             continue
-        inputs[ref] = (deployment.spec, classes, offers, pools.rejected, profiles, running.get(ref, frozenset()))
+        inputs[ref] = (deployment.spec, classes, offers, pools.rejected, profiles)
         known = evaluator.recall(ref, inputs[ref], Choices)
-        if known is not None:
+        if known is not None and known.hold_for(running.get(ref, frozenset())):
             found[ref] = known
         else:
             fresh.append((deployment, ref, classes, enumerate_variants(deployment, classes, pools, catalog, evaluator)))

@@ -127,8 +127,8 @@ async def test_first_pods_then_routing(world):
     writes = await world.turn()
     assert ("apply", "PlacementPlan", "plan-000001") in writes
     assert [kind for verb, kind, _ in writes if verb == "apply" and kind != "PlacementPlan"] == [
-        "Deployment",
         "Service",
+        "Deployment",
     ]
     assert (world.condition("Ready")["status"], world.condition("Ready")["reason"]) == ("False", "WaitingForPods")
     assert world.condition("Planned")["status"] == "True"
