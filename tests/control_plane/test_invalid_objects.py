@@ -173,7 +173,7 @@ CASES = (
         applied(pool("typo", "L40X")),
         of_pool("typo"),
         "UnknownAccelerator",
-        ("spec.accelerator", "L40X", "L40S"),
+        ("spec.accelerator", "L40X", "L40"),
         added=("gpunodepool/typo",),
         planned=True,
     ),

@@ -58,17 +58,24 @@ class Assembly:
         return [self._deployment_plan(number) for number in range(len(self._fleet.deployments))]
 
     def policy_findings(self) -> list[Finding]:
-        """What the budget keeps from being served."""
-        if not self._budget_binds.any():
+        """What the budget keeps from being served, or that it is below what runs."""
+        if self._budget is None:
             return []
-        needed = _money(self._rent_without_budget)
-        message = (
-            f"spec.budget.perHour: {self._budget} does not cover all demand; {needed} would. "
-            f"{int(self._budget_binds.sum())} LLMDeployments are short; nothing that runs is removed"
-        )
-        return [
-            Finding(ObjectRef("PlacementPolicy", "", "default"), "BudgetExceeded", message, field="spec.budget.perHour")
-        ]
+        field = "spec.budget.perHour"
+        planned = float(self._allocation.replicas @ self._problem.option_price_per_hour) + self._kept_rent
+        if self._budget_binds.any():
+            message = (
+                f"{field}: {self._budget} does not cover all demand; {_money(self._rent_without_budget)} would. "
+                f"{int(self._budget_binds.sum())} LLMDeployments are short; nothing that runs is removed"
+            )
+        elif planned > float(self._budget) + TOLERANCE:
+            message = (
+                f"{field}: {self._budget} is below the {_money(planned)} that serving costs now; "
+                "nothing grows, and nothing that runs is removed"
+            )
+        else:
+            return []
+        return [Finding(ObjectRef("PlacementPolicy", "", "default"), "BudgetExceeded", message, field=field)]
 
     @cached_property
     def _unbudgeted(self) -> Allocation:
@@ -337,4 +344,4 @@ def _alone(candidate: Candidate, item: ResolvedClass) -> _Alone:
 
 
 def _money(value: float) -> Decimal:
-    return Decimal(value).quantize(Decimal("0.01"), rounding=ROUND_CEILING)
+    return Decimal(str(round(value, 6))).quantize(Decimal("0.01"), rounding=ROUND_CEILING)

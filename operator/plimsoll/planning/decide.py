@@ -94,10 +94,11 @@ def _look_ahead(problem: AllocationProblem, allocation: Allocation, movable: Boo
     looked_at = np.ones_like(movable)
     movable = movable & ~_short(problem, allocation)
     for _ in range(LOOKAHEAD_ROUNDS):
-        allocation = _rested(problem, allocation, looked_at)
+        allocation, stuck = _rested(problem, allocation, looked_at)
         part = subset(problem, allocation, movable)
         better = part.merged(solve_greedy(part.problem))
-        saves = movable & (_costs(problem, better) < (1 - MINIMAL_SAVING) * _costs(problem, allocation) - TOLERANCE)
+        saves = _costs(problem, better) < (1 - MINIMAL_SAVING) * _costs(problem, allocation) - TOLERANCE
+        saves = movable & (saves | stuck)
         if not saves.any():
             break
         part = subset(problem, allocation, saves)
@@ -108,12 +109,19 @@ def _look_ahead(problem: AllocationProblem, allocation: Allocation, movable: Boo
     return allocation
 
 
-def _rested(problem: AllocationProblem, allocation: Allocation, chosen: Bools) -> Allocation:
-    """What the next round makes of the same replicas (or fewer) in the chosen deployments (mask, D): its shares."""
+def _rested(problem: AllocationProblem, allocation: Allocation, chosen: Bools) -> tuple[Allocation, Bools]:
+    """What the next round makes of the same replicas (or fewer) in the chosen deployments (mask, D): its shares.
+
+    And the deployments where it does not find again how to serve with them, so that it would look for something else.
+    """
     part = subset(problem, allocation, chosen)
     rested = part.merged(solve_greedy(only_running(part.problem, chosen)))
-    worse = np.any(rested.unserved > allocation.unserved + TOLERANCE)
-    return allocation if worse or check(problem, rested) else rested
+    worse = np.zeros_like(chosen)
+    worse[problem.class_deployment[rested.unserved > allocation.unserved + TOLERANCE]] = True
+    if worse.any():
+        part = subset(problem, allocation, chosen & ~worse)
+        rested = part.merged(solve_greedy(only_running(part.problem, chosen)))
+    return (allocation if check(problem, rested) else rested), worse
 
 
 def without_limits(

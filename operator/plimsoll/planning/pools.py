@@ -72,7 +72,9 @@ def resolve_pools(declared: Sequence[GPUNodePool], nodes: Sequence[NodeFacts] | 
             resolved[pool.metadata.name] = _resolve(pool, nodes, catalog)
         except UnknownName as error:
             rejected[pool.metadata.name] = "its accelerator is unknown"
-            findings.append(_finding(pool.metadata.name, "UnknownAccelerator", str(error), "spec.accelerator"))
+            findings.append(
+                _finding(pool.metadata.name, "UnknownAccelerator", f"spec.accelerator: {error}", "spec.accelerator")
+            )
     claims: dict[str, list[str]] = {}
     for claimant in resolved.values():
         for node in claimant.nodes:
