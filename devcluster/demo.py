@@ -128,10 +128,8 @@ class Demo:
             print(f"  {'  ' if before.get(name) == after.get(name) else '* '}{name:54}{change}")
         self._say(f"settled {time.monotonic() - began:.1f} s after the change")
         self._command("kubectl get llmdep,gnp,pplan -A")
-        self._command(
-            "kubectl get events -n chat --sort-by=.metadata.creationTimestamp --field-selector involvedObject.name=assistant",
-            last=4,
-        )
+        chosen = "--field-selector involvedObject.name=assistant --sort-by=.metadata.creationTimestamp"
+        self._command(f"kubectl get events -n chat {chosen}", last=4)
 
     def _placements(self) -> dict[str, str]:
         """Placement -> ready/wanted replicas."""

@@ -1,4 +1,4 @@
-"""GH, the greedy heuristic of AGH (arXiv 2604.07472, research/agh.md section 5), with replicas, nodes, running state.
+"""GH, the greedy heuristic of AGH (arXiv 2604.07472), with replicas, nodes, running state.
 
 Per priority, highest first: phase 1 gives every class one replica of its best option if none can take it yet; phase 2
 serves the classes by falling arrival rate with M1, M2 and M3. Then a clean-up, another try for what was left, floors of
@@ -13,12 +13,13 @@ from plimsoll.allocation.evaluate import cost_of
 from plimsoll.allocation.fleet import Fleet
 from plimsoll.allocation.mixing import best_mix, slack_shares
 from plimsoll.allocation.moves import clean_up, trim, upgrade
-from plimsoll.allocation.problem import Allocation, AllocationProblem, Floats, Ints
-from plimsoll.allocation.ranking import Way, best_way, paying_way, widest_way
+from plimsoll.allocation.problem import Allocation, AllocationProblem, Bools, Floats, Ints
+from plimsoll.allocation.ranking import Way, best_way, densest_way, paying_way, widest_way
 from plimsoll.allocation.workload import ROUNDING, Workload, replicas_for
 
 STEPS_PER_CLASS = 64
 
+Ranking = Callable[..., Way | None]
 Place = tuple[Workload, int]
 """A class: its workload and its row there."""
 
@@ -93,22 +94,37 @@ def _open_one(fleet: Fleet, workload: Workload, row: int) -> None:
 
 
 def _serve(fleet: Fleet, workload: Workload, row: int) -> None:
-    """Phase 2: looking ahead first; if that strands a rest, without, and the better of both stays."""
+    """Phase 2: looking ahead first; if that leaves a rest, in other ways, and the one with the least rest stays."""
     if _missing(workload, row) <= ROUNDING:
         return
     before = fleet.checkpoint(workload)
+    idle = _idle(workload).any()
     counted_on_second = _serve_by(fleet, workload, row, best_way)
-    left = _missing(workload, row)
-    if left <= ROUNDING or not counted_on_second:
-        return
-    ahead = fleet.checkpoint(workload)
-    fleet.restore(workload, before)
-    _serve_by(fleet, workload, row, widest_way)
-    if _missing(workload, row) >= left - ROUNDING:
-        fleet.restore(workload, ahead)
+    others: list[Ranking] = [widest_way] if counted_on_second or idle else []
+    if workload.replicas.sum() >= workload.max_replicas:
+        others.append(densest_way)
+    for rank in others:
+        left = _missing(workload, row)
+        if left <= ROUNDING:
+            return
+        best = fleet.checkpoint(workload)
+        fleet.restore(workload, before)
+        _close_idle(fleet, workload)
+        _serve_by(fleet, workload, row, rank)
+        if _missing(workload, row) >= left - ROUNDING:
+            fleet.restore(workload, best)
 
 
-Ranking = Callable[..., Way | None]
+def _idle(workload: Workload) -> Bools:
+    """Options with new replicas that no class uses."""
+    idle: Bools = (workload.replicas > workload.running) & (workload.share.sum(axis=0) <= 0)
+    return idle
+
+
+def _close_idle(fleet: Fleet, workload: Workload) -> None:
+    """Give back replicas that phase 1 opened and nothing uses yet: another way may need their place."""
+    for option in np.flatnonzero(_idle(workload)).tolist():
+        fleet.change(workload, option, int(workload.running[option] - workload.replicas[option]))
 
 
 def _serve_by(fleet: Fleet, workload: Workload, row: int, rank: Ranking) -> bool:

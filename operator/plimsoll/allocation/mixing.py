@@ -1,4 +1,4 @@
-"""Mean limits with options that miss them alone: reserve-aware mixing (research/agh.md 5.2, "dead-end trap").
+"""Mean limits with options that miss them alone: reserve-aware mixing (M2's dead end).
 
 A class's mean limits hold when the shares' excesses over the limit sum to at most zero. Every step here keeps that, so
 a class can stop at any time. Self-sufficient options come first (the caller); what they left below the limits is slack

@@ -1,4 +1,4 @@
-"""Move all traffic of some options to one other option: M3's upgrade and the clean-up (research/agh.md 5.3, 5.4)."""
+"""Move all traffic of some options to one other option: M3's upgrade and the clean-up of GH."""
 
 import numpy as np
 

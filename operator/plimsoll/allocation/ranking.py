@@ -1,4 +1,4 @@
-"""M1 and M2: the ways to serve more of a class, ranked by cost per effective coverage (research/agh.md 5.1, 5.2).
+"""M1 and M2: the ways to serve more of a class, ranked by cost per effective coverage as GH does.
 
 A way is an option, replicas to add and the share that it then takes. Each option offers two: as many replicas as the
 whole rest needs, and one fewer, filled to the brim. Of every (model variant, pool) pair only the cheapest of each kind
@@ -143,6 +143,20 @@ def best_way(
 def widest_way(workload: Workload, row: int, options: Ints, wanted: float, allowance: Allowance) -> Way | None:
     """The best way without looking ahead: never counts on a second option."""
     return best_way(workload, row, options, wanted, allowance, most=np.full(len(options), wanted))
+
+
+def densest_way(workload: Workload, row: int, options: Ints, wanted: float, allowance: Allowance) -> Way | None:
+    """One replica, of the option whose replica takes most of the class: where the number of replicas is what lacks."""
+    load = workload.work[row, options]
+    room = workload.room()[options]
+    idle = room > ROUNDING * load
+    more = np.where(idle, 0, np.minimum(allowance.replicas[options], 1))
+    share = np.where(idle, room, more * workload.capacity[options]) / np.maximum(load, ROUNDING)
+    share = np.where(workload.replicas[options] + more > 0, np.minimum(share, wanted), 0.0)
+    if not len(options) or share.max() <= ROUNDING:
+        return None
+    best = int(np.lexsort((options, more, -np.round(share, 9)))[0])
+    return Way(int(options[best]), int(more[best]), float(share[best]), False, 0.0)
 
 
 def paying_way(workload: Workload, row: int, options: Ints, wanted: float, allowance: Allowance) -> Way | None:

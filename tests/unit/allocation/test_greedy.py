@@ -382,7 +382,7 @@ class TestRunningState:
 
 class TestMeanLimits:
     def test_self_sufficient_options_come_first(self) -> None:
-        """The dead end of agh.md 5.2: the cheap option would use up the error room at half of the traffic."""
+        """A dead end of M2: the cheap option would use up the error room at half of the traffic."""
         b = Builder()
         pool = b.pool([8.0])
         cheap, good = b.option(pool, price=1.0), b.option(pool, price=5.0)

@@ -54,7 +54,7 @@ def test_peaks_are_dense(gpu: GPU):
 
 
 def test_the_hardware_table_of_the_paper():
-    """Memory in GB, bandwidth in GB/s, bf16 and int8 in 10^12 per second: agh.md section 8.5."""
+    """Memory in GB, bandwidth in GB/s, bf16 and int8 in 10^12 per second: vendors' data sheets."""
     rows = {
         "RTX-A6000": (48, 768, 155, 310),
         "RTX-4090": (24, 1008, 165, 660),

@@ -105,7 +105,7 @@ def test_active_parameters_are_those_of_the_model_card(name: str, billions: floa
     ],
 )
 def test_kv_bytes_per_token(name: str, kibibytes: int):
-    """agh.md section 8.5."""
+    """vendors' data sheets."""
     model = CATALOG.model(name)
     assert model.kv_bytes_per_token() == kibibytes * KIBIBYTE
     assert model.kv_bytes_per_token(1.0) == kibibytes * KIBIBYTE / 2
