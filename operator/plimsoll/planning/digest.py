@@ -44,10 +44,11 @@ def inputs_digest(snapshot: Snapshot) -> str:
     pods = sorted(
         json.dumps(canonical((pod.namespace, pod.node, pod.requests, pod.placement, pod.deleting)), sort_keys=True)
         for pod in snapshot.pods
-        if pod.node
+        if pod.node or pod.unschedulable
     )
     workloads = sorted(
-        (item.namespace, item.name, item.deployment, item.option.get("pool", "")) for item in snapshot.workloads
+        (item.namespace, item.name, item.deployment, item.replicas, sorted(item.option.items()))
+        for item in snapshot.workloads
     )
     # As sentences: a value at fault may be anything that YAML can hold.
     invalid = sorted((str(item.ref), [str(problem) for problem in item.problems]) for item in snapshot.invalid)

@@ -26,7 +26,7 @@ from plimsoll.planning.plan import (
 )
 from plimsoll.planning.pools import Pool, Pools, resolve_pools
 from plimsoll.planning.snapshot import ObjectRef, Snapshot
-from plimsoll.planning.stock import measure_stock
+from plimsoll.planning.stock import Demand, measure_stock
 from plimsoll.planning.variants import Variants, enumerate_variants
 
 
@@ -55,11 +55,12 @@ def plan_fleet(snapshot: Snapshot, evaluator: Evaluator | None = None) -> FleetP
         if not choice.held
     ]
     demands = {
-        (deployment.namespace, candidate.name): demand(candidate)
+        (deployment.namespace, candidate.name): Demand(candidate.pool.name, demand(candidate))
         for deployment, choice in open_pairs
         for candidate in choice.candidates
     }
-    stock = measure_stock((pools.usable[name] for name in sorted(pools.usable)), snapshot.pods, demands)
+    by_name = [pools.usable[name] for name in sorted(pools.usable)]
+    stock = measure_stock(by_name, snapshot.pods, snapshot.workloads, demands)
     kept_rent = _kept_rent(snapshot, {(deployment.namespace, deployment.name) for deployment, _ in open_pairs})
     fleet = build_fleet(
         [deployment for deployment, _ in open_pairs],

@@ -72,6 +72,8 @@ class PodFacts:
     """Value of the placement label on Plimsoll's own pods; empty for everybody else's."""
     ready: bool = False
     deleting: bool = False
+    unschedulable: bool = False
+    """The scheduler has looked for a node and found none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from plimsoll.planning.pools import Pool
-from plimsoll.planning.snapshot import NodeFacts, PodFacts
+from plimsoll.planning.snapshot import NodeFacts, PodFacts, Workload
 
 UNBOUNDED = 1e15
 """Stands for CPU and memory of nodes that nobody described."""
@@ -30,15 +30,32 @@ class Stock:
     """GPUs of a pool that may be in use at once by the options at hand."""
 
 
+Resources = tuple[float, float, float]
+"""GPUs, CPU cores, bytes of memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one replica of an option asks for, and where."""
+
+    pool: str
+    resources: Resources
+
+
 def measure_stock(
-    pools: Iterable[Pool], pods: Sequence[PodFacts], demands: Mapping[tuple[str, str], tuple[float, float, float]]
+    pools: Iterable[Pool],
+    pods: Sequence[PodFacts],
+    workloads: Sequence[Workload],
+    demands: Mapping[tuple[str, str], Demand],
 ) -> Stock:
     """Take everybody else's requests off the nodes.
 
     Args:
-        demands: (namespace, placement) of the known options -> GPUs, cores, bytes of one replica. Their running pods
-            are counted as replicas; all other pods, Plimsoll's own obsolete ones included, are in the way.
+        demands: by (namespace, placement) of the known options. Their running pods are counted as replicas, and those
+            that are about to be bound too, where there is room; all other pods, Plimsoll's own obsolete ones included,
+            are in the way.
     """
+    starting = _starting(pods, workloads)
     by_node: dict[str, list[PodFacts]] = {}
     for pod in pods:
         if pod.node:
@@ -53,6 +70,7 @@ def measure_stock(
             _measure(pool, node, by_node.get(node.name, ()), demands, running) for node in _usable(pool, by_node)
         ]
         measured.extend(_declared_nodes(pool))
+        _place(pool, measured, starting, demands, running)
         stock.extend(measured)
         if pool.reserved_gpus:
             names = {node.name for node in measured}
@@ -84,11 +102,58 @@ def _declared_nodes(pool: Pool) -> list[NodeStock]:
     return [NodeStock(pool.name, f"{pool.name}-{number}", free) for number in range(pool.max_nodes)]
 
 
+def _starting(pods: Sequence[PodFacts], workloads: Sequence[Workload]) -> dict[tuple[str, str], int]:
+    """Replicas by (namespace, placement) that are asked for and not bound yet, without those that fit nowhere.
+
+    Without them a round in the middle of a start would see half of its own plan and make another one.
+    """
+    settled: dict[tuple[str, str], int] = {}
+    for pod in pods:
+        if pod.placement and not pod.deleting and (pod.node or pod.unschedulable):
+            key = (pod.namespace, pod.placement)
+            settled[key] = settled.get(key, 0) + 1
+    missing = {
+        (item.namespace, item.name): item.replicas - settled.get((item.namespace, item.name), 0) for item in workloads
+    }
+    return {key: count for key, count in sorted(missing.items()) if count > 0}
+
+
+def _place(
+    pool: Pool,
+    nodes: Sequence[NodeStock],
+    starting: Mapping[tuple[str, str], int],
+    demands: Mapping[tuple[str, str], Demand],
+    running: dict[tuple[str, str, str], int],
+) -> None:
+    """Count starting replicas as running where they will fit: on the fullest node that has room."""
+    open_nodes = {node.name for node in pool.nodes if not node.unschedulable_reason}
+    left = {node.name: list(node.free) for node in nodes if node.name in open_nodes}
+    for (namespace, placement, node), count in running.items():
+        if node in left:
+            demand = demands[namespace, placement].resources
+            left[node] = [value - count * asked for value, asked in zip(left[node], demand, strict=True)]
+    for (namespace, placement), count in starting.items():
+        wanted = demands.get((namespace, placement))
+        if wanted is None or wanted.pool != pool.name:
+            continue
+        for _ in range(count):
+            fitting = [
+                (free[0], name)
+                for name, free in left.items()
+                if all(value >= asked for value, asked in zip(free, wanted.resources, strict=True))
+            ]
+            if not fitting:
+                break
+            node = min(fitting)[1]
+            left[node] = [value - asked for value, asked in zip(left[node], wanted.resources, strict=True)]
+            running[namespace, placement, node] = running.get((namespace, placement, node), 0) + 1
+
+
 def _measure(
     pool: Pool,
     node: NodeFacts,
     pods: Sequence[PodFacts],
-    demands: Mapping[tuple[str, str], tuple[float, float, float]],
+    demands: Mapping[tuple[str, str], Demand],
     running: dict[tuple[str, str, str], int],
 ) -> NodeStock:
     free = [
@@ -99,10 +164,10 @@ def _measure(
     held = [0.0, 0.0, 0.0]
     for pod in pods:
         demand = demands.get((pod.namespace, pod.placement)) if pod.placement and not pod.deleting else None
-        if demand is not None:
+        if demand is not None and demand.pool == pool.name:
             key = (pod.namespace, pod.placement, node.name)
             running[key] = running.get(key, 0) + 1
-            held = [sum(pair) for pair in zip(held, demand, strict=True)]
+            held = [sum(pair) for pair in zip(held, demand.resources, strict=True)]
         else:
             free[0] -= pod.requests.get(pool.resource_name, 0.0)
             free[1] -= pod.requests.get("cpu", 0.0)

@@ -54,6 +54,7 @@ def pod_facts(manifest: Manifest) -> PodFacts | None:
         placement=str(own.get(labels.PLACEMENT, "")) if ours else "",
         ready=_condition(manifest, "Ready"),
         deleting=bool(metadata.get("deletionTimestamp")),
+        unschedulable=_has(manifest, "PodScheduled", "False", "Unschedulable"),
     )
 
 
@@ -135,8 +136,15 @@ def mapping_of(parent: Manifest, key: str) -> Manifest:
 
 
 def _condition(manifest: Manifest, type_: str) -> bool:
+    return _has(manifest, type_, "True")
+
+
+def _has(manifest: Manifest, type_: str, status: str, reason: str | None = None) -> bool:
     conditions = mapping_of(manifest, "status").get("conditions") or ()
-    return any(item.get("type") == type_ and item.get("status") == "True" for item in conditions)
+    return any(
+        item.get("type") == type_ and item.get("status") == status and reason in (None, item.get("reason"))
+        for item in conditions
+    )
 
 
 def _resources(quantities: Manifest) -> dict[str, float]:

@@ -112,6 +112,23 @@ def test_an_applied_plan_is_its_own_plan():
     assert decision(second) == decision(first)
 
 
+@pytest.mark.parametrize("bound", [0, 7, 25])
+def test_a_plan_whose_pods_are_still_being_bound_is_its_own_plan(bound):
+    facts = snapshot(*POOLS, *thirty(), nodes=big_stock())
+    first = plan(facts)
+    after = applied(facts, first)
+    assert decision(plan(replace(after, pods=after.pods[:bound]))) == decision(first)
+
+
+def test_pods_that_fit_nowhere_do_not_count_as_starting():
+    facts = snapshot(*POOLS, deployment(rate=2400), nodes=big_stock())
+    first = plan(facts)
+    after = applied(facts, first)
+    crowded = [foreign_pod(item.name, int(item.allocatable["nvidia.com/gpu"])) for item in big_stock()[:20]]
+    stuck = [replace(pod, node="", unschedulable=True) for pod in after.pods]
+    assert replicas(plan(replace(after, pods=(*crowded, *stuck)))) != replicas(first)
+
+
 def test_one_edited_deployment_does_not_move_the_others():
     facts = snapshot(*POOLS, *thirty(), nodes=big_stock())
     first = plan(facts)
