@@ -67,7 +67,7 @@ DEPLOYMENT = _object(
         },
         "engine": {
             "type": "vllm",
-            "images": {"nvidia": "docker.io/vllm/vllm-openai:v0.11.0"},
+            "images": {"nvidia": "vllm/vllm-openai:v0.18.0"},
             "maxModelLength": 16384,
             "extraArgs": ["--enable-prefix-caching", "--max-num-batched-tokens=8192", "--seed", "-1"],
             "env": [

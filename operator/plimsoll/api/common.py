@@ -156,7 +156,7 @@ ImageName = Annotated[
         min_length=1,
         max_length=512,
         pattern=r"^[a-z0-9][a-zA-Z0-9._:/@-]*$",
-        json_schema_extra=_accepts("a container image such as docker.io/vllm/vllm-openai:v0.11.0"),
+        json_schema_extra=_accepts("a container image such as vllm/vllm-openai:v0.18.0"),
     ),
 ]
 """A container image, by tag or digest."""

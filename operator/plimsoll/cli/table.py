@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from plimsoll.cli.text import money
+from plimsoll.cli.text import counted, money
 from plimsoll.planning.plan import DeploymentPlan, DeploymentState, FleetPlan, LatencyFigure
 
 _METRICS = {"ttft": "TTFT", "tpot": "TPOT", "endToEnd": "end to end"}
@@ -20,8 +20,9 @@ def print_plan(fleet: FleetPlan) -> None:
     gpus = sum(plan.gpus for plan in fleet.deployments)
     placements = sum(len(plan.placements) for plan in fleet.deployments)
     console.print(
-        f"[bold]{money(fleet.cost_per_hour)} per hour[/bold] for {gpus} GPUs in {placements} placements "
-        f"of {len(fleet.deployments)} LLMDeployments   plan {fleet.digest[:12]}"
+        f"[bold]{money(fleet.cost_per_hour)} per hour[/bold] for {counted(gpus, 'GPU')} in "
+        f"{counted(placements, 'placement')} of {counted(len(fleet.deployments), 'LLMDeployment')}"
+        f"   plan {fleet.digest[:12]}"
     )
 
 
@@ -29,7 +30,8 @@ def _print_deployment(console: Console, plan: DeploymentPlan) -> None:
     state = "" if plan.state is DeploymentState.PLANNED else f"   [red]{plan.state.value}[/red]"
     console.print(
         f"[bold]{plan.ref.namespace}/{plan.ref.name}[/bold]   "
-        f"{money(plan.cost_per_hour)} per hour, {plan.gpus} GPUs{state}"
+        f"{money(plan.cost_per_hour)} per hour, "
+        f"{counted(plan.gpus, 'GPU')}{state}"
     )
     if plan.placements:
         table = _table("placement", "model", "pool", "TP×PP", "replicas", "batch", "share", "cost/h", "load")

@@ -22,6 +22,11 @@ def money(value: float) -> str:
     return f"{value:.2f}"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: `1 GPU`, `2 GPUs`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _deployment(plan: DeploymentPlan) -> dict[str, Any]:
     return {
         "namespace": plan.ref.namespace,
