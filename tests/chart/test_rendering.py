@@ -58,7 +58,7 @@ def test_helm_3_renders_what_helm_4_renders(render: Render, values: dict[str, An
 
 
 def test_minimum_kubernetes_version_is_stated() -> None:
-    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["kubeVersion"] == ">=1.29.0-0"
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["kubeVersion"] == ">=1.30.0-0"
 
 
 def test_app_version_is_the_package_version() -> None:

@@ -44,16 +44,10 @@ def undominated(
     Args:
         whole_replicas: the number of replicas is limited, so several small replicas do not stand for a large one.
     """
-    by_pool: dict[str, list[int]] = {}
-    for number, offering in enumerate(offerings):
-        by_pool.setdefault(offering.option.pool, []).append(number)
-    beaten: set[OptionKey] = set()
-    for numbers in by_pool.values():
-        group = [offerings[number] for number in numbers]
-        out = _beaten(group, classes, whole_replicas=whole_replicas)
-        beaten.update(option_key(offering.option) for offering, lost in zip(group, out, strict=True) if lost)
+    lost = _beaten(offerings, classes, whole_replicas=whole_replicas)
+    beaten = frozenset(option_key(offering.option) for offering, out in zip(offerings, lost, strict=True) if out)
     gone = beaten - running
-    return [offering for offering in offerings if option_key(offering.option) not in gone], frozenset(beaten)
+    return [offering for offering in offerings if option_key(offering.option) not in gone], beaten
 
 
 def option_key(option: Option) -> OptionKey:
@@ -63,12 +57,14 @@ def option_key(option: Option) -> OptionKey:
 
 
 def _beaten(group: Sequence[Offering], classes: Sequence[ResolvedClass], *, whole_replicas: bool) -> NDArray[np.bool_]:
-    gpus = np.array([offering.option.parallelism.gpus for offering in group])
+    gpus = np.array([offering.option.parallelism.gpus for offering in group], dtype=np.int64)
     fits = gpus[None, :] // gpus[:, None]
     """(a, b): replicas of a in the GPUs of one b."""
     if whole_replicas:
         fits = np.minimum(fits, 1)
-    beats = fits >= 1
+    names = {name: number for number, name in enumerate(sorted({offering.option.pool for offering in group}))}
+    pool = np.array([names[offering.option.pool] for offering in group])
+    beats = (fits >= 1) & (pool[:, None] == pool[None, :])
     for item in classes:
         name = item.declared.name
         found = [offering.capacities.get(name) for offering in group]
