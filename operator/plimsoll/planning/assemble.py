@@ -50,6 +50,7 @@ class Assembly:
         self._short_classes = short_classes(fleet.problem, decision.allocation)
         self._evaluator = evaluator
         self._expected = 1 / (1 + float(policy.headroom.demand))
+        self._headroom = policy.headroom.latency
         self._budget = policy.budget.per_hour
         self._kept_rent = kept_rent_per_hour
 
@@ -125,7 +126,7 @@ class Assembly:
             findings.extend(self._shortages(number, class_numbers))
         total = sum(placement.replicas for placement in placements)
         minimum = deployment.spec.placement.replicas.min
-        if total < minimum:
+        if total < minimum and not any(finding.severity is Severity.ERROR for finding in findings):
             message = f"spec.placement.replicas.min: {minimum} asked for, {total} fit into pools and budget"
             ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
             severity = Severity.WARNING if placements else Severity.ERROR
@@ -298,7 +299,8 @@ class Assembly:
         best = f"; nearest: {nearest[0].option}: {nearest[0].reason}" if nearest else ""
         missed = any(excluded.traffic == item.declared.name for excluded in choices.excluded)
         if missed:
-            return "SLOUnattainable", f"no option meets {item.slo_field} for class {item.declared.name}{best}"
+            kept = f" with headroom.latency {self._headroom} kept free" if self._headroom else ""
+            return "SLOUnattainable", f"no option meets {item.slo_field}{kept} for class {item.declared.name}{best}"
         if not choices.excluded:
             return "NoPools", "there is no usable GPUNodePool: create one, or see the conditions of those there are"
         return "FitsNowhere", f"no candidate model fits any pool for class {item.declared.name}{best}"

@@ -44,6 +44,8 @@ class Startup:
     problem: str | None
     """Why it does not."""
     load_seconds: float
+    excess: float = float("inf")
+    """1 + the weights as a multiple of the GPU's memory; inf when something else is wrong. Ranks near misses."""
 
 
 @dataclass(slots=True)
@@ -88,8 +90,7 @@ class Evaluator:
         """Whether and how fast a replica starts: parallelism that divides, memory that suffices."""
         key = self._shape_key(shape)
         if key not in self._startups:
-            problem = parallelism_problem(shape.model, shape.gpu, shape.parallelism) or memory_fit(shape).reason
-            self._startups[key] = Startup(problem, 0.0 if problem is not None else load_seconds(shape))
+            self._startups[key] = _startup(shape)
         return self._startups[key]
 
     def predict(self, question: Question, max_num_seqs: int, rate_per_second: float, utilization: float) -> Prediction:
@@ -139,3 +140,13 @@ class Evaluator:
                 return number
         versions.append(value)
         return len(versions) - 1
+
+
+def _startup(shape: ReplicaShape) -> Startup:
+    undivided = parallelism_problem(shape.model, shape.gpu, shape.parallelism)
+    if undivided is not None:
+        return Startup(undivided, 0.0)
+    fit = memory_fit(shape)
+    if fit.reason is not None:
+        return Startup(fit.reason, 0.0, 1 + fit.weights_bytes_per_gpu / shape.gpu.memory_bytes)
+    return Startup(None, load_seconds(shape))

@@ -139,7 +139,8 @@ def _fitting(
             )
         startup = None if problem is not None else evaluator.startup(shape)
         if startup is None or startup.problem is not None or image is None:
-            excluded.append(Excluded(label, problem or (startup.problem if startup is not None else None) or ""))
+            why = problem or (startup.problem if startup is not None else None) or ""
+            excluded.append(Excluded(label, why, excess=startup.excess if startup is not None else math.inf))
             continue
         checkpoint_args = (
             () if checkpoint != model.name or precision.name == model.native_precision else facts.engine_args
