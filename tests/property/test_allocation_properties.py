@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from plimsoll.allocation import Allocation, AllocationProblem, check, solve_greedy
+from plimsoll.allocation import Allocation, AllocationProblem, check, solve_greedy, subset
 from tests.unit.allocation.builder import Builder
 
 INFINITY = float("inf")
@@ -199,3 +199,17 @@ def test_serves_everything_where_one_option_can(problem: AllocationProblem) -> N
         assert _unserved_beyond_limit(problem, allocation) <= 1e-6
         assert allocation.cost.rental <= single + 1e-6
         event(f"gap to the optimum: {min(50, round(20 * (allocation.cost.rental / least - 1)) * 5)} %")
+
+
+@given(fleets(), st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_part_solved_again_fits_beside_the_rest(problem: AllocationProblem, data: st.DataObject) -> None:
+    nothing_runs = replace(problem, running=np.zeros((0, 3), dtype=np.int64))
+    answer = solve_greedy(nothing_runs)
+    count = len(problem.deployment_min_replicas)
+    chosen = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)), dtype=bool)
+    part = subset(nothing_runs, answer, chosen)
+    merged = part.merged(solve_greedy(part.problem))
+    assert check(nothing_runs, merged) == ()
+    others = ~chosen[problem.option_deployment]
+    assert np.array_equal(merged.replicas[others], answer.replicas[others])

@@ -191,6 +191,7 @@ class FleetPlan:
     findings: tuple[Finding, ...]
     """About objects that are neither a deployment nor a known pool: SLOs, the policy, objects that do not parse."""
     cost_per_hour: float
+    """Rent of all placements, those of held deployments included."""
 
     def all_findings(self) -> tuple[Finding, ...]:
         """Every finding of the round, sorted by object."""

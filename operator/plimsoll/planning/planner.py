@@ -1,6 +1,6 @@
 """One planning round: snapshot in, fleet plan out. Pure; controller, CLI and tests call this same function."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 
 from plimsoll.api.inferenceslo import InferenceSLOSpec
@@ -25,7 +25,7 @@ from plimsoll.planning.plan import (
     Severity,
 )
 from plimsoll.planning.pools import Pool, Pools, resolve_pools
-from plimsoll.planning.snapshot import ObjectRef, Snapshot
+from plimsoll.planning.snapshot import ObjectRef, Snapshot, Workload
 from plimsoll.planning.stock import Demand, measure_stock
 from plimsoll.planning.variants import Variants, enumerate_variants
 
@@ -61,7 +61,10 @@ def plan_fleet(snapshot: Snapshot, evaluator: Evaluator | None = None) -> FleetP
     }
     by_name = [pools.usable[name] for name in sorted(pools.usable)]
     stock = measure_stock(by_name, snapshot.pods, snapshot.workloads, demands)
-    kept_rent = _kept_rent(snapshot, {(deployment.namespace, deployment.name) for deployment, _ in open_pairs})
+    decided = {(deployment.namespace, deployment.name) for deployment, _ in open_pairs}
+    # What runs without being decided about spends the budget all the same.
+    undecided = (item for item in snapshot.workloads if (item.namespace, item.deployment) not in decided)
+    kept_rent = _rent(snapshot, undecided)
     fleet = build_fleet(
         [deployment for deployment, _ in open_pairs],
         [choice for _, choice in open_pairs],
@@ -78,12 +81,16 @@ def plan_fleet(snapshot: Snapshot, evaluator: Evaluator | None = None) -> FleetP
         if choice.held
     )
     plans = sorted((*planned.values(), *held), key=lambda plan: plan.ref)
+    held_names = {(plan.ref.namespace, plan.ref.name) for plan in plans if plan.state is DeploymentState.HELD}
+    kept = [item for item in snapshot.workloads if (item.namespace, item.deployment) in held_names]
     return FleetPlan(
         digest=inputs_digest(snapshot),
         deployments=tuple(plans),
-        pools=tuple(_pool_plan(name, pool, pools, plans, snapshot) for name, pool in sorted(pools.usable.items())),
+        pools=tuple(
+            _pool_plan(name, pool, pools, plans, kept, snapshot) for name, pool in sorted(pools.usable.items())
+        ),
         findings=(*_invalid_findings(snapshot), *_unusable_pool_findings(pools), *assembly.policy_findings()),
-        cost_per_hour=sum(plan.cost_per_hour for plan in plans),
+        cost_per_hour=sum(plan.cost_per_hour for plan in plans) + _rent(snapshot, kept),
     )
 
 
@@ -192,20 +199,24 @@ def _stranded(deployment: LLMDeployment, snapshot: Snapshot, pools: Pools) -> li
     return findings
 
 
-def _kept_rent(snapshot: Snapshot, decided: Set[tuple[str, str]]) -> float:
-    """Rent per hour of running placements about which nothing is decided: they spend the budget all the same."""
+def _rent(snapshot: Snapshot, workloads: Iterable[Workload]) -> float:
+    """Rent per hour of running placements, as their annotations say what they are."""
     prices = {pool.name: float(pool.spec.price_per_gpu_hour) for pool in snapshot.pools}
-    return sum(
-        workload.replicas
-        * int(workload.option.get("tensor", 1))
-        * int(workload.option.get("pipeline", 1))
-        * prices.get(workload.option.get("pool", ""), 0.0)
-        for workload in snapshot.workloads
-        if (workload.namespace, workload.deployment) not in decided
-    )
+    return sum(_gpus(item) * prices.get(item.option.get("pool", ""), 0.0) for item in workloads)
 
 
-def _pool_plan(name: str, pool: Pool, pools: Pools, plans: Sequence[DeploymentPlan], snapshot: Snapshot) -> PoolPlan:
+def _gpus(workload: Workload) -> int:
+    return workload.replicas * int(workload.option.get("tensor", 1)) * int(workload.option.get("pipeline", 1))
+
+
+def _pool_plan(
+    name: str,
+    pool: Pool,
+    pools: Pools,
+    plans: Sequence[DeploymentPlan],
+    kept: Sequence[Workload],
+    snapshot: Snapshot,
+) -> PoolPlan:
     nodes = {node.name: node for node in pool.nodes}
     gpus = int(sum(node.allocatable.get(pool.resource_name, 0) for node in pool.nodes))
     usable = [node for node in pool.nodes if not node.unschedulable_reason]
@@ -218,7 +229,7 @@ def _pool_plan(name: str, pool: Pool, pools: Pools, plans: Sequence[DeploymentPl
         for plan in plans
         for placement in plan.placements
         if placement.option.pool == name
-    )
+    ) + sum(_gpus(item) for item in kept if item.option.get("pool") == name)
     declared = pool.max_nodes * pool.gpus_per_node if pool.declared_stock and pool.max_nodes is not None else 0
     return PoolPlan(
         name=name,
