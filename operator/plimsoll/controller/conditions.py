@@ -49,9 +49,14 @@ def build(
 
 
 def changed(before: Sequence[Condition], after: Sequence[Condition]) -> tuple[Condition, ...]:
-    """Conditions of `after` whose status or reason is new: what is worth an event."""
-    known = {condition.type: (condition.status, condition.reason) for condition in before}
-    return tuple(condition for condition in after if known.get(condition.type) != (condition.status, condition.reason))
+    """Conditions of `after` that are worth an event: their status or reason is new, or they tell another decision."""
+    known = {condition.type: _told(condition) for condition in before}
+    return tuple(condition for condition in after if known.get(condition.type) != _told(condition))
+
+
+def _told(condition: Condition) -> tuple[str, str, str]:
+    """The figures of `Planned` change with every decision; other messages count what is still missing."""
+    return condition.status, condition.reason, condition.message if condition.type == "Planned" else ""
 
 
 def errors(findings: Iterable[Finding]) -> list[Finding]:

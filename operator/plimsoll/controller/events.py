@@ -1,7 +1,7 @@
 """Kubernetes Events about custom resources: one per change, never a stream.
 
-An event is written when a condition's status or reason differs from what the live status says, so a restart repeats
-nothing. Losing one does no harm; the condition has the same text.
+An event is written when a condition says something else than the live status (`conditions.changed`), so a restart
+repeats nothing. Losing one does no harm; the condition has the same text.
 """
 
 import hashlib

@@ -2,6 +2,9 @@
 
 from datetime import UTC, datetime
 
+import pytest
+
+from plimsoll.api import Condition
 from plimsoll.controller.conditions import Aspect, build, changed
 
 THEN, NOW = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
@@ -44,3 +47,12 @@ def test_only_status_and_reason_count_as_a_change():
 def test_a_long_message_is_cut():
     (condition,) = build([ready("True", message="x" * 5000)], (), 1, NOW)
     assert len(condition.message) == 2000
+
+
+@pytest.mark.parametrize(("type_", "told"), [("Planned", True), ("Rebalancing", False)])
+def test_another_decision_is_told_though_the_reason_is_the_same(type_, told):
+    before, after = (
+        Condition(type=type_, status="True", reason="Same", message=message, last_transition_time=NOW)
+        for message in ("1 placement", "2 placements")
+    )
+    assert bool(changed([before], [after])) is told
