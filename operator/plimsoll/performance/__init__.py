@@ -5,7 +5,6 @@ Pure: catalog facts in, figures out. The seam for measured models is `StepModel`
 
 from plimsoll.performance.capacity import (
     Capacity,
-    OperatingPoint,
     Prediction,
     candidate_batches,
     capacities,
@@ -33,7 +32,6 @@ __all__ = [
     "LatencyTarget",
     "LatencyTargets",
     "MemoryFit",
-    "OperatingPoint",
     "Parallelism",
     "Prediction",
     "ReplicaShape",

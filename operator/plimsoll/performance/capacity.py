@@ -39,14 +39,6 @@ BISECTIONS = 14
 
 
 @dataclass(frozen=True, slots=True)
-class OperatingPoint:
-    """How an option is run."""
-
-    max_num_seqs: int
-    """Largest number of requests that run together."""
-
-
-@dataclass(frozen=True, slots=True)
 class Prediction:
     """Latencies in seconds, each at its target's percentile or mean; the mean where there is no target.
 
