@@ -9,7 +9,7 @@ import time
 from benchmarks import report, results
 
 NAMES = ("allocation", "operator")
-"""Modules of this package with `run() -> (figures, notes)`."""
+"""Modules of this package with `run() -> (figures, notes, tables)`."""
 
 
 def main() -> None:
@@ -22,8 +22,8 @@ def main() -> None:
     for name in names:
         print(f"benchmark {name}", flush=True)
         began = time.monotonic()
-        figures, notes = importlib.import_module(f"benchmarks.{name}").run()
-        path = results.write(name, figures, notes)
+        figures, notes, tables = importlib.import_module(f"benchmarks.{name}").run()
+        path = results.write(name, figures, notes, tables)
         for figure in figures:
             print(f"  {figure}")
         print(f"  results/{path.name} written after {time.monotonic() - began:.0f} s", flush=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks import fleet
 from benchmarks.progress import say
-from benchmarks.results import Figure
+from benchmarks.results import Figure, Table
 from devcluster.binaries import all_binaries
 from devcluster.cluster import Cluster
 from devcluster.installation import USER, Installation
@@ -38,7 +38,7 @@ class BenchmarkError(RuntimeError):
     """The operator did not do what is measured; the message says what, with the end of its log."""
 
 
-def run() -> tuple[list[Figure], list[str]]:
+def run() -> tuple[list[Figure], list[str], list[Table]]:
     """Measure."""
     all_binaries()
     with Cluster() as cluster:
@@ -57,7 +57,7 @@ def run() -> tuple[list[Figure], list[str]]:
         "Times end when the API server had answered (audit log). The objects of a plan are its Deployments, Services, "
         "PodDisruptionBudgets and routing documents; a routing document follows once the pods are Ready."
     )
-    return figures, [stage, meaning]
+    return figures, [stage, meaning], []
 
 
 class _Benchmark:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,14 @@ def _section(name: str, document: dict[str, Any]) -> str:
         *(_row(figure) for figure in document["figures"]),
         "",
     ]
+    for table in document.get("tables", ()):
+        lines += [f"### {table['title']}", "", _cells(table["columns"]), _cells("---" for _ in table["columns"])]
+        lines += [*map(_cells, table["rows"]), ""]
     return "\n".join(lines)
+
+
+def _cells(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _row(figure: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,13 +43,34 @@ class Figure:
         return f"{self.name}: {number(_rounded(self.value))} {self.unit}".rstrip() + aim
 
 
-def write(name: str, figures: list[Figure], notes: list[str]) -> Path:
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Things side by side that are no single figure; cells are written as they are to be read."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+    def document(self) -> dict[str, Any]:
+        """As it stands in the file."""
+        return {"title": self.title, "columns": list(self.columns), "rows": [list(row) for row in self.rows]}
+
+    def text(self) -> str:
+        """For a terminal."""
+        lines = [self.columns, *self.rows]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(self.columns))]
+        padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+        return "\n".join((self.title, *padded))
+
+
+def write(name: str, figures: list[Figure], notes: list[str], tables: Iterable[Table] = ()) -> Path:
     """Write `results/NAME.json`."""
     document = {
         "machine": machine(),
         "date": datetime.now(UTC).date().isoformat(),
         "notes": notes,
         "figures": [figure.document() for figure in figures],
+        "tables": [table.document() for table in tables],
     }
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -177,7 +177,9 @@ def _least_rents(problem: AllocationProblem) -> tuple[float, float]:
     for replicas in product(range(4), repeat=problem.options):
         served = sum(
             count * capacity / load
-            for count, capacity, load in zip(replicas, problem.option_capacity, problem.pair_load, strict=True)
+            for count, capacity, load in zip(
+                replicas, problem.option_capacity[:, 0], problem.pair_load[:, 0], strict=True
+            )
         )
         rent = float(np.dot(replicas, problem.option_price_per_hour))
         if served < 1.0 or (rent >= least and sum(map(bool, replicas)) > 1):

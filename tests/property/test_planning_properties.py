@@ -5,8 +5,8 @@ from dataclasses import replace
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
+from plimsoll.api.placementpolicy import Rebalance
 from plimsoll.planning import Evaluator, plan_fleet, step_for
-from plimsoll.planning.decide import MINIMAL_SAVING
 from plimsoll.planning.plan import DeploymentState, FleetPlan, Severity
 from plimsoll.planning.snapshot import Snapshot
 from tests.unit.planning.fleets import (
@@ -28,6 +28,7 @@ from tests.unit.planning.fleets import (
     traffic,
 )
 
+MINIMAL_SAVING = float(Rebalance().minimal_saving)
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 ACCELERATORS = (("l40s", "L40S", "1.10", 4), ("l4", "L4", "0.60", 2), ("h100", "H100-SXM-80GB", "2.50", 8))
 MODELS = (
@@ -55,7 +56,12 @@ def fleets(draw: st.DrawFn) -> Snapshot:
                 pods.append(foreign_pod(f"{name}-{number}", taken))
     if draw(st.booleans()):
         budget = {"budget": {"perHour": draw(st.sampled_from(["1", "6", "20"]))}} if draw(st.booleans()) else {}
-        resources.append(policy(headroom={"demand": draw(st.sampled_from(["0", "0.3"]))}, **budget))
+        storage = {"pricePerGiBHour": draw(st.sampled_from(["0", "0.01"]))}
+        if draw(st.integers(0, 3)) == 0:
+            storage["limitGiB"] = draw(st.sampled_from([16, 40]))
+        algorithm = draw(st.sampled_from(["Adaptive", "Adaptive", "Greedy", "Exact"]))
+        headroom = {"demand": draw(st.sampled_from(["0", "0.3"]))}
+        resources.append(policy(algorithm=algorithm, headroom=headroom, storage=storage, **budget))
     loose = {"unserved": {"max": draw(st.sampled_from(["0", "0.3"]))}, "priority": draw(st.integers(0, 2))}
     resources += [objective("strict", ttft=400, tpot=30, priority=5), objective("loose", ttft=8000, tpot=150, **loose)]
     for number in range(draw(st.integers(1, 4))):
@@ -115,6 +121,8 @@ def test_shares_stock_and_limits_hold(facts: Snapshot) -> None:
         assert not missed or item.state is DeploymentState.SHORT
         assert bool(errors) is (item.state is not DeploymentState.PLANNED)
         assert all(str(found.message) and "None" not in found.message for found in item.findings)
+    assert fleet.gap is None or 0 <= fleet.gap <= 1
+    assert fleet.lower_bound_per_hour is None or fleet.lower_bound_per_hour <= fleet.objective_per_hour + 1e-3
     for part in fleet.pools:
         if not part.unlimited:
             assert part.gpus_planned + part.gpus_used_by_others <= part.gpus

@@ -1,67 +1,78 @@
 """Which options serve which traffic, in how many replicas: the allocation problem, its solvers and its checker.
 
-A public library that needs numpy only; nothing in it knows Kubernetes. One class, one option, one pool of two nodes:
+A public library that needs numpy and HiGHS only; nothing in it knows Kubernetes, a network or a clock. Write a problem
+with `ProblemBuilder` (or fill `AllocationProblem`'s arrays), solve it, check the answer:
 
->>> import numpy as np
->>> from plimsoll.allocation import AllocationProblem, check, solve_greedy
->>> problem = AllocationProblem(
-...     class_deployment=np.array([0]),
-...     class_rate_per_hour=np.array([36_000.0]),
-...     class_priority=np.array([0]),
-...     class_unserved_limit=np.array([0.0]),
-...     class_unserved_penalty_per_request=np.array([0.01]),
-...     class_latency_penalty_per_request_second=np.array([0.0]),
-...     class_mean_delay_limit_seconds=np.array([np.inf]),
-...     class_mean_error_limit=np.array([np.inf]),
-...     option_deployment=np.array([0]),
-...     option_pool=np.array([0]),
-...     option_pair=np.array([0]),
-...     option_tensor=np.array([2]),
-...     option_pipeline=np.array([1]),
-...     option_price_per_hour=np.array([5.0]),
-...     option_max_replicas=np.array([8]),
-...     option_capacity=np.array([0.85]),
-...     option_demand=np.array([[2.0, 16.0, 64e9]]),
-...     option_start_cost_per_hour=np.array([0.0]),
-...     option_stop_cost_per_hour=np.array([0.0]),
-...     pair_class=np.array([0]),
-...     pair_option=np.array([0]),
-...     pair_load=np.array([2.5]),
-...     pair_delay_seconds=np.array([1.2]),
-...     pair_error=np.array([0.0]),
-...     node_pool=np.array([0, 0]),
-...     node_free=np.array([[8.0, 96.0, 512e9], [2.0, 96.0, 512e9]]),
-...     pool_unlimited=np.array([False]),
-...     pool_gpu_limit=np.array([np.inf]),
-...     deployment_min_replicas=np.array([0]),
-...     deployment_max_replicas=np.array([100]),
-...     running=np.zeros((0, 3), dtype=np.int64),
-...     keep_running=True,
-...     budget_per_hour=np.inf,
-... )
->>> allocation = solve_greedy(problem)
->>> allocation.replicas.tolist(), allocation.share.tolist(), allocation.cost.rental
-([3], [1.0], 15.0)
->>> allocation.packing.tolist()  # option, node, replicas: the partly used node is filled first
-[[0, 0, 2], [0, 1, 1]]
+>>> from plimsoll.allocation import ProblemBuilder, check, solve_adaptive
+>>> b = ProblemBuilder()
+>>> large, small = b.pool(nodes=[8, 2]), b.pool(nodes=[4])  # free GPUs per node
+>>> chat = b.deployment(max_replicas=100)
+>>> fast = b.add_option(large, price_per_hour=5.0, gpus=2, deployment=chat, capacity=0.85)
+>>> cheap = b.add_option(small, price_per_hour=1.1, gpus=1, deployment=chat, capacity=0.85)
+>>> turns = b.add_class({fast: 2.5, cheap: 6.0}, rate_per_hour=36_000, deployment=chat)
+>>> problem = b.build()
+>>> solution = solve_adaptive(problem)
+>>> allocation = solution.allocation
+>>> allocation.replicas.tolist(), float(allocation.share.sum())
+([2, 3], 1.0)
+>>> round(allocation.cost.total, 2), solution.gap < 0.1
+(13.3, True)
+>>> allocation.packing.tolist()  # option, node, replicas
+[[0, 0, 1], [0, 1, 1], [1, 2, 3]]
 >>> check(problem, allocation)
 ()
+
+The solvers: `solve_greedy` (GH: one pass, milliseconds), `solve_agh` (AGH: many starts and local search),
+`solve_adaptive` (the production default: AGH or a decomposition by deployment, then a search with exact parts, and a
+lower bound) and `solve_exact` (mixed-integer program with bound and gap). `route` finds the best shares for given
+replicas, `with_headroom` tightens a problem so that its answer stands disturbance, `stressed` disturbs it.
+docs/allocation.md tells more.
 """
 
+from plimsoll.allocation.adaptive import solve_adaptive
+from plimsoll.allocation.bound import lower_bound
+from plimsoll.allocation.builder import ProblemBuilder
 from plimsoll.allocation.check import Violation, check
+from plimsoll.allocation.decomposition import Memory
 from plimsoll.allocation.evaluate import cost_of
+from plimsoll.allocation.exact import solve_exact
+from plimsoll.allocation.explain import alternatives, full_pools, room, with_node, worth
 from plimsoll.allocation.greedy import solve as solve_greedy
-from plimsoll.allocation.problem import Allocation, AllocationProblem, Cost
+from plimsoll.allocation.paper import PaperInstance, from_paper_instance
+from plimsoll.allocation.problem import Allocation, AllocationProblem, Cost, Solution
+from plimsoll.allocation.robust import priced, restage, shed, stressed, with_headroom
+from plimsoll.allocation.routing import route
+from plimsoll.allocation.search import solve_agh
 from plimsoll.allocation.subset import Subset, subset
 
 __all__ = [
     "Allocation",
     "AllocationProblem",
     "Cost",
+    "Memory",
+    "PaperInstance",
+    "ProblemBuilder",
+    "Solution",
     "Subset",
     "Violation",
+    "alternatives",
     "check",
     "cost_of",
+    "from_paper_instance",
+    "full_pools",
+    "lower_bound",
+    "priced",
+    "restage",
+    "room",
+    "route",
+    "shed",
+    "solve_adaptive",
+    "solve_agh",
+    "solve_exact",
     "solve_greedy",
+    "stressed",
     "subset",
+    "with_headroom",
+    "with_node",
+    "worth",
 ]

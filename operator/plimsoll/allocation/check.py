@@ -6,7 +6,7 @@ Rules beyond DESIGN section 4:
   stock is not known. With `keep_running` a node that takes new replicas must hold them beside everything running there
   (in the resources that they ask for, as Kubernetes' scheduler does), and GPUs under a pool's limit count running
   replicas until they are gone.
-- Budget and GPU limits forbid growth above the running state, and never demand a removal.
+- Budget, storage and GPU limits forbid growth above the running state, and never demand a removal.
 - Unserved demand beyond its limit, and fewer replicas than the least number, are findings for the plan, not violations.
 """
 
@@ -23,8 +23,8 @@ RESOURCES = ("GPUs", "CPU cores", "bytes of memory")
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """`kind` is one of shape, integrality, sign, demand, service, capacity, delay, error, replicas, packing, stock,
-    pool-limit, budget, cost."""
+    """`kind` is one of shape, integrality, sign, demand, service, capacity, delay, error, replicas, exclusion, packing,
+    stock, pool-limit, budget, storage, cost."""
 
     kind: str
     message: str
@@ -101,17 +101,19 @@ def _classes(problem: AllocationProblem, allocation: Allocation, tolerance: floa
             ("delay", delay[number], float(problem.class_mean_delay_limit_seconds[number])),
             ("error", error[number], float(problem.class_mean_error_limit[number])),
         ):
-            if limit != float("inf") and value - limit * served[number] > tolerance * max(1.0, limit):
-                mean = value / served[number] if served[number] else value
-                yield Violation(kind, f"class {number}: mean {kind} of served traffic is {mean}, limit {limit}")
+            weight = 1.0 if problem.means_over_all else served[number]
+            if limit != float("inf") and value - limit * weight > tolerance * max(1.0, limit):
+                mean = value / weight if weight else value
+                yield Violation(kind, f"class {number}: mean {kind} is {mean}, limit {limit}")
 
 
 def _options(problem: AllocationProblem, allocation: Allocation, tolerance: float) -> Iterator[Violation]:
-    time: dict[int, float] = defaultdict(float)
+    taken: dict[tuple[int, int], float] = defaultdict(float)
     users: dict[int, list[int]] = defaultdict(list)
     for pair in np.flatnonzero(allocation.share > tolerance).tolist():
         option, number = int(problem.pair_option[pair]), int(problem.pair_class[pair])
-        time[option] += float(problem.pair_load[pair]) * float(allocation.share[pair])
+        for resource, load in enumerate(problem.pair_load[pair].tolist()):
+            taken[option, resource] += load * float(allocation.share[pair])
         users[option].append(number)
     for option, numbers in users.items():
         if allocation.replicas[option] < 1:
@@ -119,12 +121,21 @@ def _options(problem: AllocationProblem, allocation: Allocation, tolerance: floa
         for number in numbers:
             if problem.class_deployment[number] != problem.option_deployment[option]:
                 yield Violation("service", f"class {number} uses option {option} of another deployment")
-        capacity = float(problem.option_capacity[option]) * int(allocation.replicas[option])
-        if _over(time[option], capacity, tolerance):
-            yield Violation("capacity", f"option {option} needs {time[option]} replicas' time, has {capacity}")
+        for resource, each in enumerate(problem.option_capacity[option].tolist()):
+            capacity, needed = each * int(allocation.replicas[option]), taken[option, resource]
+            if _over(needed, capacity, tolerance):
+                message = f"option {option} needs {needed} of resource {resource}, has {capacity}"
+                yield Violation("capacity", message)
     for option in np.flatnonzero(allocation.replicas > problem.option_max_replicas).tolist():
         limit = problem.option_max_replicas[option]
         yield Violation("replicas", f"option {option} has {allocation.replicas[option]} replicas, at most {limit}")
+    if problem.one_option_per_pair:
+        active: dict[int, list[int]] = defaultdict(list)
+        for option in np.flatnonzero(allocation.replicas > 0).tolist():
+            active[int(problem.option_pair[option])].append(option)
+        for pair, together in active.items():
+            if len(together) > 1:
+                yield Violation("exclusion", f"options {together} of pair {pair} have replicas, at most one may")
 
 
 def _deployments(problem: AllocationProblem, allocation: Allocation) -> Iterator[Violation]:
@@ -208,9 +219,19 @@ def _limits(problem: AllocationProblem, allocation: Allocation, tolerance: float
         gpus[pool] += float(problem.option_demand[option, 0]) * counted
         if replicas > running[option]:
             grown.append(option)
+    stored = _stored(problem, allocation)
+    storage_cost = stored * problem.storage_price_per_gigabyte_hour
+    storage_cost += sum(
+        float(problem.pair_storage_cost_per_hour[pair]) * float(allocation.share[pair])
+        for pair in np.flatnonzero(allocation.share).tolist()
+    )
     paid = [option for option in grown if problem.option_price_per_hour[option] > 0]
-    if paid and _over(rent, problem.budget_per_hour, tolerance):
-        yield Violation("budget", f"rent {rent} exceeds {problem.budget_per_hour} per hour while options {paid} grow")
+    if paid and _over(rent + storage_cost, problem.budget_per_hour, tolerance):
+        message = f"rent {rent} and storage {storage_cost} exceed {problem.budget_per_hour} per hour"
+        yield Violation("budget", f"{message} while options {paid} grow")
+    if grown and _over(stored, problem.storage_limit_gigabytes, tolerance):
+        message = f"{stored} GB stored exceed {problem.storage_limit_gigabytes} while options {grown} grow"
+        yield Violation("storage", message)
     for pool, count in gpus.items():
         limit = float(problem.pool_gpu_limit[pool])
         growing = [n for n in grown if problem.option_pool[n] == pool and problem.option_demand[n, 0] > 0]
@@ -218,9 +239,18 @@ def _limits(problem: AllocationProblem, allocation: Allocation, tolerance: float
             yield Violation("pool-limit", f"pool {pool}: {count} GPUs exceed {limit} while options {growing} grow")
 
 
+def _stored(problem: AllocationProblem, allocation: Allocation) -> float:
+    """Gigabytes: one copy for each pair of model variant and pool that has a replica."""
+    by_pair: dict[int, float] = {}
+    for option in np.flatnonzero(allocation.replicas > 0).tolist():
+        by_pair[int(problem.option_pair[option])] = float(problem.option_storage_gigabytes[option])
+    return sum(by_pair.values())
+
+
 def _cost(problem: AllocationProblem, allocation: Allocation, tolerance: float) -> Iterator[Violation]:
     running = _running(problem)
     rental = change = latency = unserved = 0.0
+    storage = _stored(problem, allocation) * problem.storage_price_per_gigabyte_hour
     for option, replicas in enumerate(allocation.replicas.tolist()):
         rental += replicas * float(problem.option_price_per_hour[option])
         change += max(0, replicas - running[option]) * float(problem.option_start_cost_per_hour[option])
@@ -230,15 +260,17 @@ def _cost(problem: AllocationProblem, allocation: Allocation, tolerance: float) 
         requests_per_hour = float(problem.class_rate_per_hour[number]) * float(allocation.share[pair])
         seconds = float(problem.pair_delay_seconds[pair])
         latency += float(problem.class_latency_penalty_per_request_second[number]) * requests_per_hour * seconds
+        storage += float(problem.pair_storage_cost_per_hour[pair]) * float(allocation.share[pair])
     for number, share in enumerate(allocation.unserved.tolist()):
         requests_per_hour = float(problem.class_rate_per_hour[number]) * share
         unserved += float(problem.class_unserved_penalty_per_request[number]) * requests_per_hour
     for name, reported, value in (
         ("rental", allocation.cost.rental, rental),
+        ("storage", allocation.cost.storage, storage),
         ("latency penalty", allocation.cost.latency_penalty, latency),
         ("unserved penalty", allocation.cost.unserved_penalty, unserved),
         ("change cost", allocation.cost.change, change),
-        ("total", allocation.cost.total, rental + latency + unserved + change),
+        ("total", allocation.cost.total, rental + storage + latency + unserved + change),
     ):
         if not abs(reported - value) <= tolerance * max(1.0, abs(value)):
             yield Violation("cost", f"{name} is reported as {reported}, is {value} per hour")

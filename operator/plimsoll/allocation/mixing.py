@@ -1,7 +1,7 @@
 """Mean limits with options that miss them alone: reserve-aware mixing (M2's dead end).
 
-A class's mean limits hold when the shares' excesses over the limit sum to at most zero. Every step here keeps that, so
-a class can stop at any time. Self-sufficient options come first (the caller); what they left below the limits is slack
+A class's mean limits hold when its shares' terms sum to at most a bound. Every step here keeps that, so a class can
+stop at any time. Self-sufficient options come first (the caller); what they left below the limits is slack
 that others may use, and two options that miss different limits can carry each other.
 """
 
@@ -13,6 +13,10 @@ from plimsoll.allocation.fleet import Allowance
 from plimsoll.allocation.problem import Floats, Ints
 from plimsoll.allocation.workload import ROUNDING, Workload
 
+LIMIT_TOLERANCE = 1e-12
+MIXED_OPTIONS = 64
+"""At most this many options of each kind are tried against each other, the cheapest."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mix:
@@ -20,6 +24,8 @@ class Mix:
     second: int
     ratio: float
     """Part of the first option in the mix."""
+    share: float
+    """The most that the mix may take of the class."""
 
 
 def slack_shares(workload: Workload, row: int, options: Ints, wanted: float) -> Floats:
@@ -28,9 +34,11 @@ def slack_shares(workload: Workload, row: int, options: Ints, wanted: float) -> 
     reserved = np.full(len(options), np.inf)
     if not len(options):
         return bound
-    for excess in (workload.delay_excess[row], workload.error_excess[row]):
-        slack = max(0.0, -float(excess @ workload.share[row]))
-        own = excess[options]
+    for terms, means, limit in zip(
+        workload.mean_terms[:, row], workload.means[:, row], workload.mean_bounds[:, row], strict=True
+    ):
+        slack = max(0.0, float(limit - means))
+        own = terms[options]
         least = float(own.min())
         with np.errstate(divide="ignore", invalid="ignore"):
             bound = np.minimum(bound, np.where(own > 0, slack / own, np.inf))
@@ -43,24 +51,40 @@ def slack_shares(workload: Workload, row: int, options: Ints, wanted: float) -> 
 
 def best_mix(workload: Workload, row: int, options: Ints, allowance: Allowance) -> Mix | None:
     """Two options, each within the limit that the other misses, mixed so that both limits hold."""
-    delay, error = workload.delay_excess[row], workload.error_excess[row]
-    slow_ones = [n for n in options.tolist() if delay[n] > 0 and error[n] < 0]
-    wrong_ones = [n for n in options.tolist() if error[n] > 0 and delay[n] < 0]
-    if not slow_ones or not wrong_ones:
+    delay, error = (workload.mean_terms[:, row] - workload.mean_bounds[:, row, None])[:, options]
+    unit = workload.price[options] * workload.work[:, row, options].max(axis=0) + workload.traffic_cost[row, options]
+    cheapest = np.argsort(unit, kind="stable")
+    slow = cheapest[((delay > 0) & (error < 0))[cheapest]][:MIXED_OPTIONS, None]
+    wrong = cheapest[((error > 0) & (delay < 0))[cheapest]][None, :MIXED_OPTIONS]
+    if not slow.size or not wrong.size:
         return None
-    reach = workload.room() + allowance.replicas * workload.capacity
-    unit = workload.price / workload.capacity * workload.work[row] + workload.latency_cost[row]
-    best: tuple[float, float, Mix] | None = None
-    for slow in slow_ones:
-        for wrong in wrong_ones:
-            most = -delay[wrong] / (delay[slow] - delay[wrong])
-            least = error[wrong] / (error[wrong] - error[slow])
-            if least > most:
-                continue
-            ratio = float(most if unit[slow] <= unit[wrong] else least)
-            load = max(workload.work[row, slow] * ratio, 1e-12), max(workload.work[row, wrong] * (1 - ratio), 1e-12)
-            share = min(1.0, reach[slow] / load[0], reach[wrong] / load[1])
-            cost = float(unit[slow] * ratio + unit[wrong] * (1 - ratio))
-            if share > ROUNDING and (best is None or (-share, cost) < best[:2]):
-                best = (-share, cost, Mix(slow, wrong, ratio))
-    return best[2] if best else None
+    most = -delay[wrong] / (delay[slow] - delay[wrong])
+    least = error[wrong] / (error[wrong] - error[slow])
+    ratio = np.where(unit[slow] <= unit[wrong], most, least)
+    reach = workload.room(options) + allowance.replicas[options]
+    load = workload.work[:, row, options]
+    share = np.ones(ratio.shape)
+    for resource in range(len(load)):
+        for option, part in ((slow, ratio), (wrong, 1.0 - ratio)):
+            share = np.minimum(share, reach[resource][option] / np.maximum(load[resource][option] * part, 1e-12))
+    # What the class has of its limits is used up by the mix where the limits count all of its traffic.
+    slack = np.maximum(workload.mean_bounds[:, row] - workload.means[:, row], 0.0)
+    for kind, room in enumerate(slack.tolist()):
+        terms = workload.mean_terms[kind, row, options]
+        mixed = terms[slow] * ratio + terms[wrong] * (1.0 - ratio)
+        share = np.where(mixed > LIMIT_TOLERANCE, np.minimum(share, room / np.maximum(mixed, LIMIT_TOLERANCE)), share)
+    cost = unit[slow] * ratio + unit[wrong] * (1.0 - ratio)
+    possible = (least <= most) & (share > ROUNDING)
+    if workload.exclusive:
+        pair = workload.pair[options]
+        possible &= pair[slow] != pair[wrong]
+    if not possible.any():
+        return None
+    rank = np.lexsort((cost.ravel(), -share.ravel(), ~possible.ravel()))[0]
+    first, second = np.unravel_index(rank, ratio.shape)
+    return Mix(
+        int(options[slow[first, 0]]),
+        int(options[wrong[0, second]]),
+        float(ratio[first, second]),
+        float(share[first, second]),
+    )

@@ -17,20 +17,35 @@ def _estimate(workload: Workload, sources: list[int], traffic: Floats) -> tuple[
     moved = workload.share[:, sources].sum(axis=1)
     rest = workload.replicas.copy()
     rest[sources] = 0
-    time = workload.used_time()
-    time[sources] = 0.0
-    allowed: Bools = np.logical_and.reduce(np.isfinite(workload.load[users]), axis=0)
-    for excess in (workload.delay_excess, workload.error_excess):
-        stays = (excess * workload.share).sum(axis=1) - (excess[:, sources] * workload.share[:, sources]).sum(axis=1)
-        allowed = allowed & (stays[users, None] + amount[:, None] * excess[users] <= LIMIT_TOLERANCE).all(axis=0)
-    target = np.maximum(replicas_for(time + amount @ workload.work[users], workload.capacity), rest)
+    needed = workload.used.copy()
+    needed[:, sources] = 0.0
+    allowed: Bools = np.logical_and.reduce(np.isfinite(workload.load[0, users]), axis=0)
+    if not workload.unlimited_means:
+        for kind, terms in enumerate(workload.mean_terms):
+            stays = workload.means[kind] - (terms[:, sources] * workload.share[:, sources]).sum(axis=1)
+            after = stays[users, None] + amount[:, None] * terms[users]
+            allowed = allowed & (after <= workload.mean_bounds[kind, users, None] + LIMIT_TOLERANCE).all(axis=0)
+    target = np.maximum(replicas_for(needed + amount @ workload.work[:, users]), rest)
     target = np.maximum(target, 1)
-    freed = workload.replica_cost(workload.replicas)[sources].sum() - workload.replica_cost(rest)[sources].sum()
-    cost: Floats = workload.replica_cost(target) - workload.replica_cost(rest) - freed
-    cost += amount @ workload.latency_cost[users]
+    rest_cost = workload.replica_cost(rest)
+    freed = float((workload.replica_cost(workload.replicas) - rest_cost)[sources].sum())
+    cost: Floats = workload.replica_cost(target) - rest_cost - freed
+    cost += amount @ workload.traffic_cost[users]
     if moved.any():
-        cost -= (workload.share[:, sources] * workload.latency_cost[:, sources]).sum()
+        cost -= (workload.share[:, sources] * workload.traffic_cost[:, sources]).sum()
+    if workload.stores:
+        cost += _storage_change(workload, sources, rest)
     return target - rest, cost, allowed
+
+
+def _storage_change(workload: Workload, sources: list[int], rest: Ints) -> Floats:
+    """Storage cost per target once the sources are closed and the target is open."""
+    remaining = np.bincount(workload.pair, rest, minlength=len(workload.pair_replicas)) > 0
+    pairs, first = np.unique(workload.pair[sources], return_index=True)
+    closed = ~remaining[pairs]
+    freed = workload.stored_gigabytes[np.array(sources)[first][closed]].sum()
+    change: Floats = workload.stored_gigabytes * ~remaining[workload.pair] - freed
+    return workload.storage_price * change
 
 
 def _reach(workload: Workload, sources: list[int], allowance: Allowance) -> Floats:
@@ -62,8 +77,9 @@ def move(
         return False
     before = fleet.checkpoint(workload)
     for source in sources:
+        for row in np.flatnonzero(workload.share[:, source]).tolist():
+            workload.withdraw(row, source)
         fleet.change(workload, source, -int(workload.replicas[source]))
-        workload.share[:, source] = 0.0
     possible &= count <= fleet.allowance(workload).replicas
     if not possible.any():
         fleet.restore(workload, before)
@@ -72,23 +88,27 @@ def move(
     new = workload.running[candidates] == 0
     best = int(candidates[np.lexsort((candidates, new, np.round(cost[candidates], 9)))[0]])
     fleet.change(workload, best, int(count[best]))
-    workload.share[:, best] += traffic
+    for row in np.flatnonzero(traffic).tolist():
+        workload.assign(row, best, float(traffic[row]))
+    if fleet.overspent():
+        fleet.restore(workload, before)
+        return False
     return True
 
 
 def upgrade(fleet: Fleet, workload: Workload, row: int, wanted: float, below: float, allowance: Allowance) -> bool:
     """M3: serve the rest of a class by giving an active option that is too slow or too small a larger tensor degree."""
-    used = workload.used_options()
-    if not used:
+    used = np.array(workload.used_options(), dtype=np.int64)
+    used = used[workload.pair[used] != workload.barred_pair]
+    if not len(used):
         return False
     added = np.zeros(len(workload.classes))
     added[row] = wanted
-    reach = workload.room() + allowance.replicas * workload.capacity
-    for source in used:
-        if workload.sufficient[row, source] and workload.load[row, source] * wanted <= reach[source] + ROUNDING:
-            continue
+    reach = workload.room(used) + allowance.replicas[used]
+    fits = workload.sufficient[row, used] & (workload.load[:, row, used] * wanted <= reach + ROUNDING).all(axis=0)
+    for source in used[~fits].tolist():
         larger = (workload.pair == workload.pair[source]) & (workload.pipeline == workload.pipeline[source])
-        larger &= (workload.tensor > workload.tensor[source]) & np.isfinite(workload.load[row])
+        larger &= (workload.tensor > workload.tensor[source]) & np.isfinite(workload.load[0, row])
         if larger.any() and move(fleet, workload, [source], added, larger, below, allowance):
             return True
     return False
@@ -96,9 +116,12 @@ def upgrade(fleet: Fleet, workload: Workload, row: int, wanted: float, below: fl
 
 def trim(fleet: Fleet, workload: Workload) -> None:
     """Drop replicas without need."""
-    needed = np.maximum(replicas_for(workload.used_time(), workload.capacity), workload.share.any(axis=0))
-    for option in np.flatnonzero(workload.replicas > needed).tolist():
-        fleet.change(workload, option, int(needed[option] - workload.replicas[option]))
+    active = workload.active()
+    needed = np.maximum(replicas_for(workload.used[:, active]), workload.share[:, active].any(axis=0))
+    excess = workload.replicas[active] - needed
+    for option, count in zip(active.tolist(), excess.tolist(), strict=True):
+        if count > 0:
+            fleet.change(workload, option, -count)
 
 
 def clean_up(fleet: Fleet, workload: Workload) -> None:

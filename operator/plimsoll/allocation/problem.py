@@ -1,8 +1,11 @@
 """The allocation problem and its answer as frozen numpy arrays: classes, options, the pairs between them, nodes.
 
-Sizes: I traffic classes, N options, P pairs (class, option) that are eligible, M nodes, K pools, D deployments. A class
-may use the options of its own deployment only; nodes, pool limits and the budget couple the deployments (DESIGN
-section 4).
+Sizes: I traffic classes, N options, P pairs (class, option) that are eligible, R resources of a replica, M nodes, K
+pools, D deployments. A class may use the options of its own deployment only; nodes, pool limits, storage and the budget
+couple the deployments (DESIGN section 4).
+
+One type carries production's problem (one resource: the replica's time; nodes, running state) and the paper's (two
+resources: compute and KV memory; one replica of one configuration per model and tier; storage): see `paper.py`.
 """
 
 from dataclasses import dataclass
@@ -40,28 +43,33 @@ class AllocationProblem:
     option_deployment: Ints
     option_pool: Ints
     option_pair: Ints
-    """Number of the (model variant, pool) pair that the option is a configuration of."""
+    """Number of the (model variant, pool) pair that the option is a configuration of; unique over deployments."""
     option_tensor: Ints
     option_pipeline: Ints
     option_price_per_hour: Floats
     """Rent of one replica."""
     option_max_replicas: Ints
     option_capacity: Floats
-    """Usable time share of one replica, in (0, 1]."""
+    """(N, R): what one replica has of each resource, above 0. Production: its usable time share, in (0, 1]."""
     option_demand: Floats
     """(N, 3): GPUs, CPU cores and bytes of host memory of one replica, all on one node."""
     option_start_cost_per_hour: Floats
     """Charged for each replica above the running number (load time at the option's price over the horizon)."""
     option_stop_cost_per_hour: Floats
     """Charged for each replica below the running number."""
+    option_storage_gigabytes: Floats
+    """Stored once per (model variant, pool) pair that is in use: equal for all options of a pair."""
 
     # Pairs (P), sorted by (class, option): the option meets every percentile target of the class.
     pair_class: Ints
     pair_option: Ints
     pair_load: Floats
-    """Replicas' time that the whole class takes on the option: rate / highest rate at which its targets hold."""
+    """(P, R): what the whole class takes of each resource on the option. Production: replicas' time, that is rate /
+    highest rate at which its targets hold."""
     pair_delay_seconds: Floats
     pair_error: Floats
+    pair_storage_cost_per_hour: Floats
+    """For storing the class's data when all of it uses the option; counts to the budget."""
 
     # Nodes (M) and pools (K).
     node_pool: Ints
@@ -81,6 +89,15 @@ class AllocationProblem:
     keep_running: bool
     """True: new replicas must fit beside all running ones, so that every change can make before it breaks."""
     budget_per_hour: float
+    """For rent and storage."""
+    storage_price_per_gigabyte_hour: float
+    storage_limit_gigabytes: float
+
+    # The paper's form, all false in production.
+    one_option_per_pair: bool
+    """At most one option of a (model variant, pool) pair may have replicas."""
+    means_over_all: bool
+    """Mean limits count unserved traffic as zero delay and error: sum of D x <= limit, not <= limit (1 - u)."""
 
     @property
     def classes(self) -> int:
@@ -94,6 +111,10 @@ class AllocationProblem:
     def pairs(self) -> int:
         return len(self.pair_class)
 
+    @property
+    def resources(self) -> int:
+        return int(self.option_capacity.shape[1])
+
     def running_replicas(self) -> Ints:
         """Replicas per option that run now, shape (N,)."""
         replicas = np.zeros(self.options, dtype=np.int64)
@@ -106,13 +127,19 @@ class Cost:
     """Cost per hour by item."""
 
     rental: float
+    storage: float
     latency_penalty: float
     unserved_penalty: float
     change: float
 
     @property
+    def spending(self) -> float:
+        """What the budget limits."""
+        return self.rental + self.storage
+
+    @property
     def total(self) -> float:
-        return self.rental + self.latency_penalty + self.unserved_penalty + self.change
+        return self.spending + self.latency_penalty + self.unserved_penalty + self.change
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,3 +152,23 @@ class Allocation:
     packing: Ints
     """(Q, 3): option, node, replicas; the proof that the replicas fit. Options of unlimited pools are left out."""
     cost: Cost
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Solution:
+    """An allocation and how far it can be from the best."""
+
+    allocation: Allocation
+    lower_bound_per_hour: float
+    """No feasible allocation that leaves no class more unserved than its limit, or than this one does where that is
+    more, costs less in total; -inf where nothing is proven."""
+    interrupted: bool = False
+    """The wall clock ended the search before its fixed amount of work was done."""
+
+    @property
+    def gap(self) -> float:
+        """Part of the cost that a better allocation could save at most, 0..1."""
+        total = self.allocation.cost.total
+        if total <= self.lower_bound_per_hour or total <= 0:
+            return 0.0
+        return min(1.0, (total - self.lower_bound_per_hour) / total)

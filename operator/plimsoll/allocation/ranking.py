@@ -50,16 +50,21 @@ class Ways:
 
 
 def _added_cost(workload: Workload, options: Ints, replicas: Ints) -> Floats:
-    """Rent and change cost of adding replicas; the last axis runs over `options`."""
+    """Rent, storage and change cost of adding replicas; the last axis runs over `options`."""
     returning = np.minimum(replicas, np.maximum(workload.running - workload.replicas, 0)[options])
     cost: Floats = workload.price[options] * replicas
     cost += workload.start_cost[options] * (replicas - returning) - workload.stop_cost[options] * returning
+    if workload.stores:
+        cost += workload.opening_cost(options) * (replicas > 0)
     return cost
 
 
-def _share_of(time: Floats, load: Floats, most: Floats) -> Floats:
+def _share_of(room: Floats, load: Floats, most: Floats) -> Floats:
+    """The share, at most `most`, that fits the room of every resource (first axis)."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(load * most <= time, most, time / load)
+        share: Floats = np.where(load * most <= room, most, room / load)
+    least: Floats = share[0] if len(share) == 1 else share.min(axis=0)
+    return least
 
 
 def _first_per_pair(workload: Workload, ways: Ways, *keys: Floats) -> Ways:
@@ -73,16 +78,15 @@ def _first_per_pair(workload: Workload, ways: Ways, *keys: Floats) -> Ways:
 
 def _ways(workload: Workload, row: int, options: Ints, wanted: Floats, allowance: Allowance) -> tuple[Ways, Ways]:
     """Full ways and partial ways of the options; `wanted` is the most that each may take."""
-    load, capacity = workload.load[row, options], workload.capacity[options]
-    room = workload.room()[options]
+    load, room = workload.load[:, row, options], workload.room(options)
     closed = workload.replicas[options] == 0
-    needed = np.maximum(replicas_for(np.maximum(load * wanted - room, 0.0), capacity), closed)
+    needed = np.maximum(replicas_for(np.maximum(load * wanted - room, 0.0)), closed)
     count = np.minimum(needed, allowance.replicas[options])
-    share = np.where(count == needed, wanted, _share_of(room + count * capacity, load, wanted))
-    latency = workload.latency_cost[row, options]
+    share = np.where(count == needed, wanted, _share_of(room + count, load, wanted))
+    latency = workload.traffic_cost[row, options]
     full = Ways(options, count, share, _added_cost(workload, options, count) + latency * share)
     fewer = np.maximum(needed - 1, 0)
-    partial_share = _share_of(room + fewer * capacity, load, wanted)
+    partial_share = _share_of(room + fewer, load, wanted)
     useful = (fewer >= closed) & (fewer < count) & (partial_share >= LEAST_PARTIAL_SHARE)
     cost = _added_cost(workload, options, fewer) + latency * partial_share
     partial = Ways(options, fewer, partial_share, cost)
@@ -91,10 +95,10 @@ def _ways(workload: Workload, row: int, options: Ints, wanted: Floats, allowance
 
 def _rest_cost(workload: Workload, row: int, columns: Ints, ways: Ways, rest: Floats, allowance: Allowance) -> Floats:
     """Cost of the cheapest single option that takes the rest of each way; inf where none can."""
-    load, capacity = workload.load[row, columns], workload.capacity[columns]
-    time = np.maximum(rest[:, None] * load - workload.room()[columns], 0.0)
-    count = np.maximum(replicas_for(time, capacity), workload.replicas[columns] == 0)
-    cost = _added_cost(workload, columns, count) + rest[:, None] * workload.latency_cost[row, columns]
+    load, room = workload.load[:, row, columns], workload.room(columns)
+    lacking = np.maximum(rest[:, None] * load[:, None, :] - room[:, None, :], 0.0)
+    count = np.maximum(replicas_for(lacking), workload.replicas[columns] == 0)
+    cost = _added_cost(workload, columns, count) + rest[:, None] * workload.traffic_cost[row, columns]
     possible = (count <= allowance.replicas[columns]) & (ways.option[:, None] != columns)
     possible &= count + ways.replicas[:, None] <= allowance.total
     if np.isfinite(allowance.rent_room):
@@ -147,11 +151,11 @@ def widest_way(workload: Workload, row: int, options: Ints, wanted: float, allow
 
 def densest_way(workload: Workload, row: int, options: Ints, wanted: float, allowance: Allowance) -> Way | None:
     """One replica, of the option whose replica takes most of the class: where the number of replicas is what lacks."""
-    load = workload.work[row, options]
-    room = workload.room()[options]
-    idle = room > ROUNDING * load
+    load = workload.work[:, row, options]
+    room = workload.room(options)
+    idle = (room > ROUNDING * load).all(axis=0)
     more = np.where(idle, 0, np.minimum(allowance.replicas[options], 1))
-    share = np.where(idle, room, more * workload.capacity[options]) / np.maximum(load, ROUNDING)
+    share = (np.where(idle, room, more) / np.maximum(load, ROUNDING)).min(axis=0)
     share = np.where(workload.replicas[options] + more > 0, np.minimum(share, wanted), 0.0)
     if not len(options) or share.max() <= ROUNDING:
         return None

@@ -23,16 +23,19 @@ def _fitting(free: Floats, demand: Floats) -> Ints:
 
 
 class Stock:
-    """Mutable stock during one solve: `places[option]` is the packing of what was placed."""
+    """Mutable stock during one solve: `places[option]` is the packing of what was placed.
 
-    def __init__(self, problem: AllocationProblem) -> None:
+    `staying`: where running replicas may move, they still prefer the nodes where they are.
+    """
+
+    def __init__(self, problem: AllocationProblem, *, staying: bool = True) -> None:
         free = problem.node_free.astype(np.float64)
         known = problem.running[problem.running[:, 1] >= 0]
         self.places: dict[int, Places] = {}
         self._preferred: dict[int, list[tuple[int, int]]] = {}
         if problem.keep_running:
             np.subtract.at(free, known[:, 1], problem.option_demand[known[:, 0]] * known[:, 2:3])
-        else:
+        elif staying:
             for option, node, count in known.tolist():
                 self._preferred.setdefault(option, []).append((node, count))
         pools = len(problem.pool_unlimited)
@@ -80,17 +83,28 @@ class Stock:
 
     def place(self, option: int, count: int) -> None:
         """Put replicas on the nodes where they run now, else best fit: on the fullest nodes that can take them."""
-        pool = int(self._pool[option])
-        if count <= 0 or self._unlimited[pool]:
+        if count <= 0 or self._unlimited[self._pool[option]]:
             return
+        if self.place_best_fit(option, count - self.place_where_running(option, count)):
+            raise ValueError(f"option {option} was given {count} replicas more than its pool can hold")
+
+    def place_where_running(self, option: int, count: int) -> int:
+        """Put up to `count` replicas on the nodes where they run now; the number that found a place there."""
+        placed = 0
         for node, running in self._preferred.get(option, ()):
-            fits = int(_fitting(self._free[pool][self._slot[node]][None], self._demand[option])[0])
-            take = min(count, fits, running - self.places.get(option, {}).get(node, 0))
+            free = self._free[int(self._pool[option])][self._slot[node]]
+            fits = int(_fitting(free[None], self._demand[option])[0])
+            take = min(count - placed, fits, running - self.places.get(option, {}).get(node, 0))
             if take > 0:
                 self._take(option, node, take)
-                count -= take
+                placed += take
+        return placed
+
+    def place_best_fit(self, option: int, count: int) -> int:
+        """Put up to `count` replicas on the fullest nodes that can take them; the number that found no place."""
         if count == 0:
-            return
+            return 0
+        pool = int(self._pool[option])
         free = self._free[pool]
         fits_all = _fitting(free, self._demand[option])
         for slot in np.lexsort((free[:, CPU], free[:, GPU])).tolist():
@@ -99,8 +113,8 @@ class Stock:
                 self._take(option, int(self._nodes[pool][slot]), take)
                 count -= take
                 if count == 0:
-                    return
-        raise ValueError(f"option {option} was given {count} replicas more than its pool can hold")
+                    break
+        return count
 
     def release(self, option: int, count: int) -> None:
         """Take replicas back, the last placed first."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from plimsoll.allocation.evaluate import cost_of
+from plimsoll.allocation.evaluate import cost_of, stored_gigabytes
 from plimsoll.allocation.problem import GPU, Allocation, AllocationProblem, Bools, Ints
 
 
@@ -45,6 +45,9 @@ def subset(problem: AllocationProblem, answer: Allocation, chosen: Bools) -> Sub
     np.subtract.at(free, others[:, 1], problem.option_demand[others[:, 0]] * others[:, 2:3])
     left_out = answer.replicas.copy()
     left_out[options] = 0
+    left_out_share = answer.share.copy()
+    left_out_share[pairs] = 0.0
+    left_out_cost = cost_of(problem, left_out, left_out_share, np.zeros(problem.classes))
     gpus = np.bincount(
         problem.option_pool, left_out * problem.option_demand[:, GPU], minlength=len(problem.pool_gpu_limit)
     )
@@ -59,10 +62,12 @@ def subset(problem: AllocationProblem, answer: Allocation, chosen: Bools) -> Sub
         pair_load=problem.pair_load[pairs],
         pair_delay_seconds=problem.pair_delay_seconds[pairs],
         pair_error=problem.pair_error[pairs],
+        pair_storage_cost_per_hour=problem.pair_storage_cost_per_hour[pairs],
         node_free=np.maximum(free, 0.0),
         pool_gpu_limit=np.maximum(problem.pool_gpu_limit - gpus, 0.0),
         running=_running(answer, options),
-        budget_per_hour=problem.budget_per_hour - float(left_out @ problem.option_price_per_hour),
+        budget_per_hour=problem.budget_per_hour - left_out_cost.spending,
+        storage_limit_gigabytes=problem.storage_limit_gigabytes - stored_gigabytes(problem, left_out),
     )
     return Subset(part, problem, answer, classes, options, pairs)
 

@@ -19,7 +19,7 @@ from plimsoll.api.common import (
     Time,
 )
 from plimsoll.api.rules import ListMap, Rule
-from plimsoll.api.units import Money
+from plimsoll.api.units import Money, Ratio
 
 
 class PlanSummary(APIModel):
@@ -57,6 +57,19 @@ class DeploymentChange(APIModel):
     ] = ()
 
 
+class BindingLimit(APIModel):
+    """A limit that leaves no room for more."""
+
+    kind: Annotated[
+        Literal["Pool", "Budget", "Storage"],
+        Field(
+            description="Pool: no further replica of any option fits the pool's GPUs. Budget: no further replica "
+            "can be paid. Storage: no further model's weights can be stored."
+        ),
+    ]
+    name: Annotated[DNSSubdomain, Field(description="Name of the GPUNodePool, or default: the PlacementPolicy.")]
+
+
 class DetailsReference(APIModel):
     """A ConfigMap that holds a part of the whole decision."""
 
@@ -79,6 +92,29 @@ class PlacementPlanSpec(APIModel):
         Digest, Field(description="Digest of everything that the decision depends on. Equal inputs give equal plans.")
     ]
     cost_per_hour: Annotated[Money, Field(description="Cost of all placements per hour.")]
+    objective_per_hour: Annotated[
+        Money | None,
+        Field(
+            description="What the search minimises, per hour: the cost of all placements that are decided about, "
+            "penalties for latency and unserved traffic, and the cost of changes spread over rebalance.horizonHours."
+        ),
+    ] = None
+    lower_bound_per_hour: Annotated[
+        Money | None,
+        Field(description="No plan that serves as much has an objective below this. Absent when nothing is proven."),
+    ] = None
+    gap: Annotated[
+        Ratio | None,
+        Field(
+            description="Part of the objective that a better plan could save at most: (objectivePerHour - "
+            "lowerBoundPerHour) / objectivePerHour. Absent when nothing is proven."
+        ),
+    ] = None
+    binding_limits: Annotated[
+        tuple[BindingLimit, ...],
+        Field(max_length=64, description="Limits that leave no room for more, 64 at most."),
+        ListMap("kind", "name"),
+    ] = ()
     summary: Annotated[PlanSummary, Field(description="Totals of the plan.")] = PlanSummary()
     changes: Annotated[
         tuple[DeploymentChange, ...],
@@ -120,7 +156,7 @@ class PlacementPlan(Resource):
         columns=(
             PrinterColumn("State", ".status.state", description="Recommended, Applying, Applied or Superseded."),
             PrinterColumn("Cost/h", ".spec.costPerHour", description="Cost per hour."),
-            PrinterColumn("GPUs", ".spec.summary.gpus", "integer", "GPUs that the placements use."),
+            PrinterColumn("Gap", ".spec.gap", description="Part of the objective that could be saved at most."),
             PrinterColumn("Changes", ".spec.summary.changedDeployments", "integer", "LLMDeployments that it changes."),
             AGE,
         ),

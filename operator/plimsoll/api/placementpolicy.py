@@ -73,6 +73,13 @@ class Planning(APIModel):
 class Rebalance(APIModel):
     """When a cheaper placement is worth a move."""
 
+    minimal_saving: Annotated[
+        ProperFraction,
+        Field(
+            description="Part of an LLMDeployment's cost that another placement must save, the cost of the move "
+            'included, before anything moves for cost alone. Default "0.05".'
+        ),
+    ] = Decimal("0.05")
     horizon_hours: Annotated[
         Integer,
         Field(
@@ -82,6 +89,30 @@ class Rebalance(APIModel):
             "Greater values move more readily. Default 24.",
         ),
     ] = 24
+
+
+class Storage(APIModel):
+    """What it costs to keep model weights where they run."""
+
+    price_per_gib_hour: Annotated[
+        Money,
+        Field(
+            alias="pricePerGiBHour",
+            description="Cost of one GiB of weights for an hour. The weights of a model at one precision count once "
+            "per LLMDeployment and pool in use, whatever the number of replicas. Counts to the cost and to the "
+            'budget. Default "0".',
+        ),
+    ] = Decimal(0)
+    limit_gib: Annotated[
+        Integer | None,
+        Field(
+            alias="limitGiB",
+            ge=0,
+            le=1_000_000_000,
+            description="GiB of weights that may be stored in all, at most. A limit below what runs stops growth and "
+            "removes nothing. When absent, no limit.",
+        ),
+    ] = None
 
 
 class RoutingPropagation(APIModel):
@@ -117,14 +148,26 @@ class PlacementPolicySpec(APIModel):
 
     budget: Annotated[Budget, Field(description="How much the placements may cost.")] = Budget()
     algorithm: Annotated[
-        Literal["Greedy"],
+        Literal["Adaptive", "Greedy", "Exact"],
         Field(
-            description="How placements are searched. Greedy, the default, adds the cheapest useful replica at a time."
+            description="How placements are searched. Adaptive, the default, improves several starts and bounds how "
+            "much could still be saved. Greedy adds the cheapest useful replica at a time: fast, often dearer. Exact "
+            "proves the optimum where that takes less than timeLimitMilliseconds: for fleets of a few LLMDeployments."
         ),
-    ] = "Greedy"
+    ] = "Adaptive"
+    time_limit_milliseconds: Annotated[
+        Integer,
+        Field(
+            ge=100,
+            le=60_000,
+            description="Milliseconds after which a search is stopped; the best answer so far is used and the policy's "
+            "conditions say so. A guard: Adaptive and Greedy normally end by themselves, long before. Default 20000.",
+        ),
+    ] = 20_000
     headroom: Annotated[Headroom, Field(description="How much more than needed is planned for.")] = Headroom()
     planning: Annotated[Planning, Field(description="When plans are made.")] = Planning()
     rebalance: Annotated[Rebalance, Field(description="When a cheaper placement is worth a move.")] = Rebalance()
+    storage: Annotated[Storage, Field(description="What it costs to keep model weights where they run.")] = Storage()
     approval: Annotated[
         Literal["Automatic", "Recommend"],
         Field(

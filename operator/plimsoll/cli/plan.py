@@ -1,5 +1,6 @@
 """`plimsoll plan`: files in, decision out."""
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,10 @@ def run_plan(paths: Sequence[Path], output: str) -> int:
     if not inputs.resources and not inputs.invalid:
         raise FileError(f"{', '.join(map(str, paths))}: no object of plimsoll.dev in there")
     try:
-        fleet = plan_fleet(inputs.snapshot())
+        fleet = plan_fleet(inputs.snapshot(), clock=time.monotonic)
     except PlanRejectedError as error:
         raise click.ClickException(f"the plan broke a limit and was rejected (please report this): {error}") from error
-    _print_problems(inputs, fleet)
+    print_problems(inputs, fleet)
     if output == "table":
         print_plan(fleet)
     elif output == "render":
@@ -37,11 +38,16 @@ def run_plan(paths: Sequence[Path], output: str) -> int:
         click.echo(json.dumps(plan_document(fleet), indent=2))
     else:
         click.echo(yaml.safe_dump(plan_document(fleet), sort_keys=False), nl=False)
+    return exit_status(inputs, fleet)
+
+
+def exit_status(inputs: Inputs, fleet: FleetPlan) -> int:
+    """1 when an input is wrong or some demand cannot be served."""
     failed = inputs.invalid or any(finding.severity is Severity.ERROR for finding in fleet.all_findings())
     return 1 if failed else 0
 
 
-def _print_problems(inputs: Inputs, fleet: FleetPlan) -> None:
+def print_problems(inputs: Inputs, fleet: FleetPlan) -> None:
     """Findings go to standard error, so that the output stays machine-readable; each names file, object and field."""
     for finding in fleet.all_findings():
         source = inputs.sources.get(finding.object)

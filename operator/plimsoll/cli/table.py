@@ -3,38 +3,75 @@
 from rich.console import Console
 from rich.table import Table
 
-from plimsoll.cli.text import counted, money
-from plimsoll.planning.plan import DeploymentPlan, DeploymentState, FleetPlan, LatencyFigure
+from plimsoll.cli.text import counted, money, share
+from plimsoll.planning.plan import DeploymentPlan, DeploymentState, FleetPlan, LatencyFigure, LimitKind
 
+_CENT = 0.005
 _METRICS = {"ttft": "TTFT", "tpot": "TPOT", "endToEnd": "end to end"}
 
 
 def print_plan(fleet: FleetPlan) -> None:
     """Print the decision: per deployment placements and classes, then pools and totals."""
-    console = Console(highlight=False, soft_wrap=False)
-    if not console.is_terminal:
-        console.width = 160
+    console = wide_console()
     for plan in fleet.deployments:
         _print_deployment(console, plan)
     console.print(_pools(fleet))
+    for line in totals(fleet):
+        console.print(line, soft_wrap=True)
+
+
+def wide_console() -> Console:
+    """The terminal, or wide lines for files and pipes."""
+    console = Console(highlight=False, soft_wrap=False)
+    if not console.is_terminal:
+        console.width = 160
+    return console
+
+
+def totals(fleet: FleetPlan) -> list[str]:
+    """What the plan costs, how far it may be from the best, and what binds."""
     gpus = sum(plan.gpus for plan in fleet.deployments)
     placements = sum(len(plan.placements) for plan in fleet.deployments)
-    console.print(
+    cost = (
         f"[bold]{money(fleet.cost_per_hour)} per hour[/bold] for {counted(gpus, 'GPU')} in "
         f"{counted(placements, 'placement')} of {counted(len(fleet.deployments), 'LLMDeployment')}"
         f"   plan {fleet.digest[:12]}"
     )
+    lines = [cost]
+    other = fleet.objective_per_hour - fleet.cost_per_hour
+    if abs(other) >= _CENT:
+        held = any(plan.state is DeploymentState.HELD for plan in fleet.deployments)
+        without = "; placements that are not decided about are not in it" if held else ""
+        lines.append(
+            f"objective {money(fleet.objective_per_hour)} per hour: with penalties and the cost of changes{without}"
+        )
+    if fleet.lower_bound_per_hour is None or fleet.gap is None:
+        lines.append("lower bound: nothing is proven")
+    else:
+        lines.append(
+            f"lower bound {money(fleet.lower_bound_per_hour)} per hour: a better plan saves {share(fleet.gap)} at most"
+        )
+    names = {
+        LimitKind.POOL: "GPUNodePool {} (full)",
+        LimitKind.BUDGET: "budget.perHour of PlacementPolicy {}",
+        LimitKind.STORAGE: "storage.limitGiB of PlacementPolicy {}",
+    }
+    binds = ", ".join(names[item.kind].format(item.name) for item in fleet.limits)
+    lines.append(f"binding limits: {binds or 'none'}")
+    return lines
 
 
 def _print_deployment(console: Console, plan: DeploymentPlan) -> None:
+    stored = plan.storage_cost_per_hour
+    storage = f", {money(stored)} of it for stored weights" if stored >= _CENT else ""
     state = "" if plan.state is DeploymentState.PLANNED else f"   [red]{plan.state.value}[/red]"
     console.print(
         f"[bold]{plan.ref.namespace}/{plan.ref.name}[/bold]   "
         f"{money(plan.cost_per_hour)} per hour, "
-        f"{counted(plan.gpus, 'GPU')}{state}"
+        f"{counted(plan.gpus, 'GPU')}{storage}{state}"
     )
     if plan.placements:
-        table = _table("placement", "model", "pool", "TP×PP", "replicas", "batch", "share", "cost/h", "load")
+        table = new_table("placement", "model", "pool", "TP×PP", "replicas", "batch", "share", "cost/h", "load")
         for placement in plan.placements:
             option = placement.option
             table.add_row(
@@ -44,7 +81,7 @@ def _print_deployment(console: Console, plan: DeploymentPlan) -> None:
                 f"{option.parallelism.tensor}×{option.parallelism.pipeline}",
                 str(placement.replicas),
                 str(option.max_num_seqs),
-                "\n".join(f"{share.traffic} {share.value:.0%}" for share in placement.shares) or "-",
+                "\n".join(f"{part.traffic} {part.value:.0%}" for part in placement.shares) or "-",
                 money(placement.price_per_hour),
                 f"{placement.utilization:.0%}",
             )
@@ -52,7 +89,7 @@ def _print_deployment(console: Console, plan: DeploymentPlan) -> None:
         for placement in plan.placements:
             console.print(f"  [dim]{placement.name}: {placement.reason}[/dim]", soft_wrap=True)
     if plan.classes:
-        table = _table("class", "requests/min", "unserved", "latency: predicted / target", "next best, and why not")
+        table = new_table("class", "requests/min", "unserved", "latency: predicted / target", "next best, and why not")
         for item in plan.classes:
             table.add_row(
                 item.name,
@@ -74,7 +111,7 @@ def _latency(figure: LatencyFigure) -> str:
 
 
 def _pools(fleet: FleetPlan) -> Table:
-    table = _table("pool", "accelerator", "nodes", "GPUs", "used by others", "planned", "free", "price/GPU·h")
+    table = new_table("pool", "accelerator", "nodes", "GPUs", "used by others", "planned", "free", "price/GPU·h")
     for pool in fleet.pools:
         free = "∞" if pool.unlimited else str(pool.gpus_allocatable - pool.gpus_used_by_others - pool.gpus_planned)
         total = "unlimited" if pool.unlimited else str(pool.gpus)
@@ -91,7 +128,8 @@ def _pools(fleet: FleetPlan) -> Table:
     return table
 
 
-def _table(*columns: str) -> Table:
+def new_table(*columns: str) -> Table:
+    """A table without lines."""
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         right = column in ("replicas", "cost/h", "load", "batch", "requests/min", "nodes", "GPUs", "planned", "free")

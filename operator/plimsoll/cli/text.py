@@ -11,6 +11,9 @@ def plan_document(fleet: FleetPlan) -> dict[str, Any]:
         "apiVersion": "plimsoll.dev/plan/v1",
         "digest": f"sha256:{fleet.digest}",
         "costPerHour": money(fleet.cost_per_hour),
+        "objectivePerHour": money(fleet.objective_per_hour),
+        **_proven(fleet),
+        "bindingLimits": [{"kind": item.kind.value, "name": item.name} for item in fleet.limits],
         "deployments": [_deployment(plan) for plan in fleet.deployments],
         "pools": [_pool(pool) for pool in fleet.pools],
         "findings": [_finding(finding) for finding in fleet.all_findings()],
@@ -20,6 +23,17 @@ def plan_document(fleet: FleetPlan) -> dict[str, Any]:
 def money(value: float) -> str:
     """An amount with two digits."""
     return f"{value:.2f}"
+
+
+def share(value: float) -> str:
+    """A part of something, in percent with one digit."""
+    return f"{value:.1%}"
+
+
+def _proven(fleet: FleetPlan) -> dict[str, str]:
+    if fleet.lower_bound_per_hour is None or fleet.gap is None:
+        return {}
+    return {"lowerBoundPerHour": money(fleet.lower_bound_per_hour), "gap": f"{fleet.gap:.3f}"}
 
 
 def counted(number: int, noun: str) -> str:
@@ -33,6 +47,7 @@ def _deployment(plan: DeploymentPlan) -> dict[str, Any]:
         "name": plan.ref.name,
         "state": plan.state.value,
         "costPerHour": money(plan.cost_per_hour),
+        **({"storageCostPerHour": money(plan.storage_cost_per_hour)} if plan.storage_cost_per_hour else {}),
         "gpus": plan.gpus,
         "placements": [_placement(placement) for placement in plan.placements],
         "traffic": [_traffic(item) for item in plan.classes],

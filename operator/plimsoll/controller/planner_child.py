@@ -9,6 +9,7 @@ import os
 import pickle
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -25,7 +26,7 @@ _ROUNDS_PER_CACHE = 500
 
 
 def warm_planner() -> Planner:
-    """The real planner; what it found out about options it remembers between rounds."""
+    """The real planner; what it found out about options and placements it remembers between rounds."""
     evaluator, rounds = Evaluator(), 0
 
     def plan(snapshot: Snapshot) -> FleetPlan:
@@ -33,7 +34,7 @@ def warm_planner() -> Planner:
         rounds += 1
         if rounds % _ROUNDS_PER_CACHE == 0:
             evaluator = Evaluator()
-        return plan_fleet(snapshot, evaluator)
+        return plan_fleet(snapshot, evaluator, time.monotonic)
 
     return plan
 

@@ -11,16 +11,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from plimsoll.api.common import to_wire
-from plimsoll.api.placementplan import DeploymentChange, PlacementChange, PlacementPlanSpec, PlanSummary
+from plimsoll.api.placementplan import (
+    BindingLimit,
+    DeploymentChange,
+    PlacementChange,
+    PlacementPlanSpec,
+    PlanSummary,
+)
 from plimsoll.controller.kinds import RESOURCES
-from plimsoll.controller.status import money
+from plimsoll.controller.status import money, ratio
 from plimsoll.planning.plan import DeploymentPlan, DeploymentState, FleetPlan
 from plimsoll.planning.snapshot import Workload
 
 DECISION = "plimsoll.dev/decision"
 """Annotation of a PlacementPlan: digest of placements, replicas and shares."""
 KEPT = 20
-_CHANGES, _PLACEMENTS = 200, 32
+_CHANGES, _PLACEMENTS, _LIMITS = 200, 32, 64
 _NAME = re.compile(r"plan-(\d{6,})")
 Manifest = Mapping[str, Any]
 
@@ -85,6 +91,10 @@ def manifest(name: str, fleet: FleetPlan, running: Sequence[Workload]) -> dict[s
     spec = PlacementPlanSpec(
         inputs_digest=f"sha256:{fleet.digest}",
         cost_per_hour=money(fleet.cost_per_hour),
+        objective_per_hour=money(fleet.objective_per_hour),
+        lower_bound_per_hour=None if fleet.lower_bound_per_hour is None else money(fleet.lower_bound_per_hour),
+        gap=None if fleet.gap is None else ratio(fleet.gap),
+        binding_limits=tuple(BindingLimit(kind=item.kind.value, name=item.name) for item in fleet.limits[:_LIMITS]),
         summary=PlanSummary(
             deployments=len(_decided(fleet)),
             placements=len(placements),

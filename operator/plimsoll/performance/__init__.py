@@ -24,6 +24,7 @@ from plimsoll.performance.shapes import (
     parallelism_problem,
 )
 from plimsoll.performance.steps import RooflineSteps, StepModel
+from plimsoll.performance.weights import checkpoint_bytes
 
 __all__ = [
     "Capacity",
@@ -41,6 +42,7 @@ __all__ = [
     "candidate_batches",
     "capacities",
     "capacity",
+    "checkpoint_bytes",
     "load_seconds",
     "memory_fit",
     "parallelism_problem",

@@ -87,6 +87,11 @@ def first_loaded_as(model: ModelArchitecture, precision: Precision) -> Precision
     return PRECISIONS.get(precision.loads_at, precision)
 
 
+def checkpoint_bytes(model: ModelArchitecture, precision: Precision) -> float:
+    """Bytes of the checkpoint that is stored, and read by a starting replica."""
+    return model.weights_bytes(first_loaded_as(model, precision).bytes_per_parameter)
+
+
 def loaded_weight_bytes(shape: ReplicaShape) -> float:
     """Bytes of the checkpoint that a starting replica reads."""
-    return shape.model.weights_bytes(first_loaded_as(shape.model, shape.precision).bytes_per_parameter)
+    return checkpoint_bytes(shape.model, shape.precision)

@@ -1,35 +1,40 @@
 """From the answer's arrays back to placements with names, predicted latencies and reasons."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from functools import cached_property
 
 import numpy as np
 
 from plimsoll.allocation import Allocation, solve_greedy
-from plimsoll.api.placementpolicy import PlacementPolicySpec
+from plimsoll.allocation.evaluate import stored_gigabytes
+from plimsoll.allocation.explain import Alternative, alternatives, full_pools
+from plimsoll.allocation.problem import Bools, Floats
+from plimsoll.api.placementpolicy import POLICY_NAME, PlacementPolicySpec
 from plimsoll.performance import LatencyTarget, Prediction
-from plimsoll.planning.decide import TOLERANCE, Decision, short_classes, without_limits
+from plimsoll.planning.decide import Decision, short_classes, stored_by_deployment, without_limits
 from plimsoll.planning.evaluate import Evaluator, Question
-from plimsoll.planning.fleet import USABLE_TIME, Fleet
+from plimsoll.planning.fleet import Fleet, Kept
 from plimsoll.planning.objectives import ResolvedClass
-from plimsoll.planning.options import Candidate, rejections
+from plimsoll.planning.options import rejections
 from plimsoll.planning.plan import (
+    BindingLimit,
     ClassPlan,
     DeploymentPlan,
     DeploymentState,
     Finding,
     LatencyFigure,
+    LimitKind,
     Placement,
-    Rejected,
     Severity,
     Share,
 )
+from plimsoll.planning.search import TOLERANCE
 from plimsoll.planning.snapshot import ObjectRef
+from plimsoll.planning.wording import Wording
 
 _ALTERNATIVES = 3
+_POLICY = ObjectRef("PlacementPolicy", "", POLICY_NAME)
 
 
 class Assembly:
@@ -41,7 +46,7 @@ class Assembly:
         decision: Decision,
         evaluator: Evaluator,
         policy: PlacementPolicySpec,
-        kept_rent_per_hour: float,
+        kept: Kept,
     ) -> None:
         self._fleet = fleet
         self._problem = fleet.problem
@@ -51,50 +56,100 @@ class Assembly:
         self._evaluator = evaluator
         self._expected = 1 / (1 + float(policy.headroom.demand))
         self._headroom = policy.headroom.latency
+        self._policy = policy
         self._budget = policy.budget.per_hour
-        self._kept_rent = kept_rent_per_hour
+        self._interrupted = decision.solution.interrupted
+        self._kept_cost = kept.cost_per_hour
+        self._storage_cost = fleet.problem.storage_price_per_gigabyte_hour * stored_by_deployment(
+            fleet.problem, decision.allocation.replicas
+        )
 
     def deployment_plans(self) -> list[DeploymentPlan]:
         """One plan per deployment of the fleet."""
         return [self._deployment_plan(number) for number in range(len(self._fleet.deployments))]
 
+    def binding_limits(self) -> tuple[BindingLimit, ...]:
+        """Limits that leave no room for more."""
+        problem, replicas = self._problem, self._allocation.replicas
+        pools = {
+            int(number): candidate.pool.name
+            for number, candidate in zip(problem.option_pool, self._fleet.candidates, strict=True)
+        }
+        full = np.flatnonzero(full_pools(problem, self._allocation)).tolist()
+        limits = [BindingLimit(LimitKind.POOL, pools[number]) for number in full]
+        if problem.options:
+            left = problem.budget_per_hour - self._allocation.cost.spending
+            if left < problem.option_price_per_hour.min() - TOLERANCE:
+                limits.append(BindingLimit(LimitKind.BUDGET, POLICY_NAME))
+            used = np.isin(problem.option_pair, problem.option_pair[replicas > 0])
+            smallest = problem.option_storage_gigabytes[~used].min(initial=np.inf)
+            if problem.storage_limit_gigabytes - stored_gigabytes(problem, replicas) < smallest - TOLERANCE:
+                limits.append(BindingLimit(LimitKind.STORAGE, POLICY_NAME))
+        return tuple(sorted(limits))
+
     def policy_findings(self) -> list[Finding]:
-        """What the budget keeps from being served, or that it is below what runs."""
-        if self._budget is None:
-            return []
+        """What budget or storage keep from being served, that they are below what runs, that the search was stopped."""
+        findings = []
+        if self._budget is not None:
+            findings.extend(self._budget_findings(self._budget))
+        if self._storage_binds.any():
+            field = "spec.storage.limitGiB"
+            message = (
+                f"{field}: {self._policy.storage.limit_gib} does not hold the weights that all demand needs. "
+                f"{int(self._storage_binds.sum())} LLMDeployments are short; nothing that runs is removed"
+            )
+            findings.append(Finding(_POLICY, "StorageLimitReached", message, field=field))
+        if self._interrupted:
+            field = "spec.timeLimitMilliseconds"
+            message = (
+                f"{field}: the search was stopped after {self._policy.time_limit_milliseconds}; the plan holds, but it "
+                "may cost more than it must: allow more time, or set spec.algorithm Greedy"
+            )
+            findings.append(Finding(_POLICY, "SearchInterrupted", message, Severity.WARNING, field))
+        return findings
+
+    def _budget_findings(self, budget: Decimal) -> list[Finding]:
         field = "spec.budget.perHour"
-        planned = float(self._allocation.replicas @ self._problem.option_price_per_hour) + self._kept_rent
+        planned = self._allocation.cost.spending + self._kept_cost
         if self._budget_binds.any():
             message = (
-                f"{field}: {self._budget} does not cover all demand; {_money(self._rent_without_budget)} would. "
+                f"{field}: {budget} does not cover all demand; {_money(self._cost_without_budget)} would. "
                 f"{int(self._budget_binds.sum())} LLMDeployments are short; nothing that runs is removed"
             )
-        elif planned > float(self._budget) + TOLERANCE:
+        elif planned > float(budget) + TOLERANCE:
             message = (
-                f"{field}: {self._budget} is below the {_money(planned)} that serving costs now; "
+                f"{field}: {budget} is below the {_money(planned)} that serving costs now; "
                 "nothing grows, and nothing that runs is removed"
             )
         else:
             return []
-        return [Finding(ObjectRef("PlacementPolicy", "", "default"), "BudgetExceeded", message, field=field)]
+        return [Finding(_POLICY, "BudgetExceeded", message, field=field)]
 
     @cached_property
     def _unbudgeted(self) -> Allocation:
-        return solve_greedy(without_limits(self._problem, budget=True, stock=False))
+        return solve_greedy(without_limits(self._problem, budget=True))
 
     @property
-    def _rent_without_budget(self) -> float:
-        return float(self._unbudgeted.replicas @ self._problem.option_price_per_hour) + self._kept_rent
+    def _cost_without_budget(self) -> float:
+        return self._unbudgeted.cost.spending + self._kept_cost
 
     @cached_property
-    def _budget_binds(self) -> np.ndarray:
+    def _budget_binds(self) -> Bools:
         """Deployments (mask, D) that would be served if only the budget were larger."""
         if self._budget is None or not self._short.any():
             return np.zeros_like(self._short)
         return self._less_unserved(self._unbudgeted.unserved)
 
     @cached_property
-    def _stock_binds(self) -> np.ndarray:
+    def _storage_binds(self) -> Bools:
+        """Deployments (mask, D) that would be served if more weights could be stored."""
+        if self._policy.storage.limit_gib is None or not self._short.any():
+            return np.zeros_like(self._short)
+        stored = solve_greedy(without_limits(self._problem, budget=True, storage=True))
+        return self._less_unserved(stored.unserved) & ~self._budget_binds
+
+    @cached_property
+    def _stock_binds(self) -> Bools:
         """Deployments (mask, D) that would be served if only the pools were larger."""
         if not self._short.any():
             return np.zeros_like(self._short)
@@ -102,9 +157,9 @@ class Assembly:
 
     @cached_property
     def _unlimited(self) -> Allocation:
-        return solve_greedy(without_limits(self._problem, budget=True, stock=True))
+        return solve_greedy(without_limits(self._problem, budget=True, storage=True, stock=True))
 
-    def _less_unserved(self, unserved: np.ndarray) -> np.ndarray:
+    def _less_unserved(self, unserved: Floats) -> Bools:
         better = unserved < self._allocation.unserved - TOLERANCE
         mask = np.zeros_like(self._short)
         mask[self._problem.class_deployment[better]] = True
@@ -138,6 +193,7 @@ class Assembly:
             placements=tuple(sorted(placements, key=lambda item: item.name)),
             classes=classes,
             findings=tuple(findings),
+            storage_cost_per_hour=float(self._storage_cost[number]),
         )
 
     def _placement(
@@ -159,7 +215,7 @@ class Assembly:
                 continue
             served.append(index)
             shares.append(Share(classes[self._fleet.class_keys[index][1]].declared.name, round(share, 6)))
-            load += share * float(self._problem.pair_load[pair])
+            load += share * float(self._problem.pair_load[pair, 0])
         utilization = load / replicas
         expected = min(1.0, utilization * self._expected)
         for index in served:
@@ -175,55 +231,39 @@ class Assembly:
             shares=tuple(shares),
             price_per_hour=replicas * candidate.price_per_hour,
             utilization=utilization,
-            reason=self._reason(option, served, classes),
+            reason=self._reason(option, served),
         )
 
-    def _reason(self, option: int, served: Sequence[int], classes: Sequence[ResolvedClass]) -> str:
-        """Why this option: what else could serve its main class, and at what cost in whole replicas."""
-        candidate = self._fleet.candidates[option]
+    def _reason(self, option: int, served: Sequence[int]) -> str:
+        """Why this option: what else could serve its main class, and why it does not."""
         if not served:
             return "kept ready for the minimum number of replicas"
         kept = "runs already; " if self._problem.running_replicas()[option] > 0 else ""
-        item = classes[self._fleet.class_keys[served[0]][1]]
-        name = item.declared.name
-        own = _alone(candidate, item)
-        others = [
-            _alone(other, item)
-            for other in self._fleet.choices[int(self._problem.option_deployment[option])].candidates
-            if name in other.capacities and other.label != candidate.label
-        ]
+        name = self._names.of_class(served[0])
+        others = self._names.rejected(served[0], self._alternatives[served[0]], 1)
         if not others:
             return f"{kept}the only option that meets the objectives of {name}"
-        best = min(others)
-        return f"{kept}{name} alone would take {own}; next best {best}"
+        return f"{kept}next best for {name}: {others[0].option}: {others[0].reason}"
+
+    @cached_property
+    def _alternatives(self) -> list[list[Alternative]]:
+        return alternatives(self._problem, self._allocation)
+
+    @cached_property
+    def _names(self) -> Wording:
+        return Wording(self._fleet, self._allocation, self._policy)
 
     def _class_plan(
         self, index: int, item: ResolvedClass, predictions: Sequence[Prediction], deployment: int
     ) -> ClassPlan:
-        used = {
-            self._fleet.candidates[option].label
-            for option in np.flatnonzero(self._problem.option_deployment == deployment)
-            if self._allocation.replicas[option] > 0
-        }
-        alternatives = sorted(
-            _alone(candidate, item)
-            for candidate in self._fleet.choices[deployment].candidates
-            if item.declared.name in candidate.capacities and candidate.label not in used
-        )
-        rejected: list[Rejected] = []
-        for alone in alternatives:
-            if all(alone.label != known.option for known in rejected):
-                rejected.append(
-                    Rejected(alone.label, f"{alone.replicas} × {alone.each:.2f} = {alone.price:.2f} per hour")
-                )
-        shown = rejected[:_ALTERNATIVES]
-        shown.extend(rejections(self._fleet.choices[deployment], item.declared.name, _ALTERNATIVES))
+        rejected = self._names.rejected(index, self._alternatives[index], _ALTERNATIVES)
+        rejected.extend(rejections(self._fleet.choices[deployment], item.declared.name, _ALTERNATIVES))
         return ClassPlan(
             name=item.declared.name,
             requests_per_minute=float(item.declared.requests_per_minute),
             unserved=float(self._allocation.unserved[index]) if self._problem.class_rate_per_hour[index] > 0 else 0.0,
             latency=_figures(item, predictions),
-            rejected=tuple(shown),
+            rejected=tuple(rejected),
         )
 
     def _shortages(self, number: int, class_numbers: Sequence[int]) -> list[Finding]:
@@ -246,7 +286,13 @@ class Assembly:
                 reason = "BudgetExceeded"
                 message = (
                     f"{unserved:.1%} of class {name} stays unserved: PlacementPolicy default spec.budget.perHour "
-                    f"{self._budget} is used up; {_money(self._rent_without_budget)} would serve all"
+                    f"{self._budget} is used up; {_money(self._cost_without_budget)} would serve all"
+                )
+            elif self._storage_binds[number]:
+                reason = "StorageLimitReached"
+                message = (
+                    f"{unserved:.1%} of class {name} stays unserved: PlacementPolicy default spec.storage.limitGiB "
+                    f"{self._policy.storage.limit_gib} is used up"
                 )
             elif self._stock_binds[number]:
                 reason = "InsufficientCapacity"
@@ -278,7 +324,7 @@ class Assembly:
 
     @cached_property
     def _boundless(self) -> Allocation:
-        return solve_greedy(without_limits(self._problem, budget=True, stock=True, replicas=True))
+        return solve_greedy(without_limits(self._problem, budget=True, storage=True, stock=True, replicas=True))
 
     def _missing_gpus(self, number: int) -> str:
         """What the deployment would use if pools had no end, beyond what it gets."""
@@ -323,26 +369,6 @@ def _figures(item: ResolvedClass, predictions: Sequence[Prediction]) -> tuple[La
         )
         for metric, target, seconds in rows
     )
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class _Alone:
-    """What a class would cost on one option alone, in whole replicas."""
-
-    price: float
-    label: str
-    replicas: int
-    each: float
-
-    def __str__(self) -> str:
-        return f"{self.replicas} × {self.label} = {self.price:.2f} per hour"
-
-
-def _alone(candidate: Candidate, item: ResolvedClass) -> _Alone:
-    load = item.planned_rate_per_second / candidate.capacities[item.declared.name].max_rate_per_second
-    replicas = max(1, math.ceil(load / USABLE_TIME - TOLERANCE))
-    each = candidate.price_per_hour
-    return _Alone(replicas * each, candidate.label, replicas, each)
 
 
 def _money(value: float) -> Decimal:

@@ -38,9 +38,17 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def inputs_digest(snapshot: Snapshot) -> str:
-    """Digest of all that the decision depends on. Readiness and the names of pods do not count: a plan is the same
-    while its pods start, and the same from files as from the API server."""
+def declared_digest(snapshot: Snapshot) -> str:
+    """Digest of what people declared, whatever the cluster is like."""
+    return digest((snapshot.deployments, snapshot.pools, snapshot.slos, snapshot.profiles, snapshot.policy))
+
+
+def inputs_digest(snapshot: Snapshot, declared: str | None = None) -> str:
+    """Digest of all that the decision depends on, given that of what is declared, if it is known.
+
+    Readiness and the names of pods do not count: a plan is the same while its pods start, and the same from files as
+    from the API server.
+    """
     pods = sorted(
         json.dumps(canonical((pod.namespace, pod.node, pod.requests, pod.placement, pod.deleting)), sort_keys=True)
         for pod in snapshot.pods
@@ -52,5 +60,4 @@ def inputs_digest(snapshot: Snapshot) -> str:
     )
     # As sentences: a value at fault may be anything that YAML can hold.
     invalid = sorted((str(item.ref), [str(problem) for problem in item.problems]) for item in snapshot.invalid)
-    declared = (snapshot.deployments, snapshot.pools, snapshot.slos, snapshot.profiles, snapshot.policy, snapshot.nodes)
-    return digest((declared, pods, workloads, invalid))
+    return digest((declared or declared_digest(snapshot), snapshot.nodes, pods, workloads, invalid))

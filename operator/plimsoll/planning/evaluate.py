@@ -1,6 +1,6 @@
-"""How fast every option serves every class, remembered between planning rounds.
+"""What is remembered between planning rounds: how fast every option serves every class, and parts of the search.
 
-Rates do not enter, so a round after a change of traffic costs nothing here. The cache holds pure results only.
+Rates do not enter the former, so a round after a change of traffic costs nothing there. Only pure results are kept.
 """
 
 import math
@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from plimsoll.allocation.decomposition import Memory
 from plimsoll.performance import (
     Capacity,
     LatencyTargets,
@@ -52,6 +53,8 @@ class Startup:
 class Evaluator:
     """Answers questions in batches and remembers the answers."""
 
+    memory: Memory = field(default_factory=Memory)
+    """Of the search for placements."""
     _answers: dict[_Key, Capacity] = field(default_factory=dict)
     _predictions: dict[tuple[_Key, int], Prediction] = field(default_factory=dict)
     _shapes: dict[_ShapeKey, int] = field(default_factory=dict)

@@ -18,6 +18,7 @@ DEFAULT_PENALTY_FACTOR = 10.0
 """Unserved penalty as a multiple of the cost of serving with the dearest eligible option (DESIGN section 4)."""
 NO_LIMIT = 10_000
 """Replicas, where nobody limits them."""
+GIGABYTES_PER_GIB = 2**30 / 1e9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,16 +36,35 @@ class Fleet:
     """(class, option) -> pair."""
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What runs without being decided about takes budget and storage all the same."""
+
+    rent_per_hour: float = 0.0
+    storage_cost_per_hour: float = 0.0
+    stored_gigabytes: float = 0.0
+
+    @property
+    def cost_per_hour(self) -> float:
+        return self.rent_per_hour + self.storage_cost_per_hour
+
+
+def storage_price_per_gigabyte_hour(policy: PlacementPolicySpec) -> float:
+    """People price and limit GiB; the allocation problem counts gigabytes of 10^9 bytes."""
+    return float(policy.storage.price_per_gib_hour) / GIGABYTES_PER_GIB
+
+
 def build_fleet(
     deployments: Sequence[LLMDeployment],
     choices: Sequence[Choices],
     pools: Mapping[str, Pool],
     stock: Stock,
     policy: PlacementPolicySpec,
-    kept_rent_per_hour: float = 0.0,
+    kept: Kept | None = None,
 ) -> Fleet:
-    """Arrays of the fleet's problem. Deployments with findings that hold them must have been left out; the rent of what
-    they run comes off the budget as `kept_rent_per_hour`."""
+    """Arrays of the fleet's problem. Deployments with findings that hold them must have been left out; what they run
+    comes off the budget and the storage limit as `kept`."""
+    kept = kept or Kept()
     pool_numbers = {name: number for number, name in enumerate(sorted(pools))}
     rows = _Rows()
     for number, choice in enumerate(choices):
@@ -59,7 +79,7 @@ def build_fleet(
         for namespace, placement, node, count in stock.running
         if (namespace, placement) in option_numbers
     ]
-    budget = policy.budget.per_hour
+    budget, storage_limit = policy.budget.per_hour, policy.storage.limit_gib
     limits = [deployment.spec.placement.replicas for deployment in deployments]
     prices = np.array([candidate.price_per_hour for candidate in rows.candidates])
     hours = np.array([candidate.option.load_seconds / 3600 for candidate in rows.candidates])
@@ -81,15 +101,17 @@ def build_fleet(
         ),
         option_price_per_hour=prices,
         option_max_replicas=np.full(len(rows.candidates), NO_LIMIT, dtype=np.int64),
-        option_capacity=np.full(len(rows.candidates), USABLE_TIME),
+        option_capacity=np.full((len(rows.candidates), 1), USABLE_TIME),
         option_demand=np.array([demand(candidate) for candidate in rows.candidates], dtype=float).reshape(-1, 3),
         option_start_cost_per_hour=prices * hours / policy.rebalance.horizon_hours,
         option_stop_cost_per_hour=np.zeros(len(rows.candidates)),
+        option_storage_gigabytes=np.array([candidate.stored_gigabytes for candidate in rows.candidates], dtype=float),
         pair_class=np.array(rows.pair_class, dtype=np.int64),
         pair_option=np.array(rows.pair_option, dtype=np.int64),
-        pair_load=np.array(rows.pair_load, dtype=float),
+        pair_load=np.array(rows.pair_load, dtype=float).reshape(-1, 1),
         pair_delay_seconds=np.array(rows.pair_delay, dtype=float),
         pair_error=np.array(rows.pair_error, dtype=float),
+        pair_storage_cost_per_hour=np.zeros(len(rows.pair_load)),
         node_pool=np.array([pool_numbers[node.pool] for node in stock.nodes], dtype=np.int64),
         node_free=np.array([node.free for node in stock.nodes], dtype=float).reshape(-1, 3),
         pool_unlimited=np.array([pools[name].unlimited for name in pool_numbers], dtype=bool),
@@ -100,7 +122,13 @@ def build_fleet(
         ),
         running=np.array(running, dtype=np.int64).reshape(-1, 3),
         keep_running=True,
-        budget_per_hour=float("inf") if budget is None else max(0.0, float(budget) - kept_rent_per_hour),
+        budget_per_hour=float("inf") if budget is None else max(0.0, float(budget) - kept.cost_per_hour),
+        storage_price_per_gigabyte_hour=storage_price_per_gigabyte_hour(policy),
+        storage_limit_gigabytes=float("inf")
+        if storage_limit is None
+        else max(0.0, storage_limit * GIGABYTES_PER_GIB - kept.stored_gigabytes),
+        one_option_per_pair=False,
+        means_over_all=False,
     )
     pair_index = {pair: number for number, pair in enumerate(zip(rows.pair_class, rows.pair_option, strict=True))}
     return Fleet(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from plimsoll.api.llmdeployment import LLMDeployment
-from plimsoll.performance import Capacity, ReplicaShape
+from plimsoll.performance import Capacity, ReplicaShape, checkpoint_bytes
 from plimsoll.planning.dominance import Offering, OptionKey, undominated
 from plimsoll.planning.evaluate import Evaluator, Question
 from plimsoll.planning.identity import PlacementNames
@@ -24,6 +24,8 @@ class Candidate:
     pool: Offer
     shape: ReplicaShape
     price_per_hour: float
+    stored_gigabytes: float
+    """The model variant's weights as its checkpoint has them."""
     capacities: Mapping[str, Capacity]
     """Eligible classes only."""
     task_errors: Mapping[str, float]
@@ -105,6 +107,7 @@ def choose(
             pool=offering.variant.pool,
             shape=offering.variant.shape,
             price_per_hour=float(offering.variant.pool.price_per_gpu_hour) * offering.option.parallelism.gpus,
+            stored_gigabytes=checkpoint_bytes(offering.variant.shape.model, offering.variant.shape.precision) / 1e9,
             capacities=offering.capacities,
             task_errors=offering.task_errors,
         )

@@ -143,6 +143,8 @@ class DeploymentPlan:
     placements: tuple[Placement, ...]
     classes: tuple[ClassPlan, ...]
     findings: tuple[Finding, ...]
+    storage_cost_per_hour: float = 0.0
+    """For the weights of its model variants in the pools that it uses."""
 
     @property
     def ref(self) -> ObjectRef:
@@ -150,7 +152,8 @@ class DeploymentPlan:
 
     @property
     def cost_per_hour(self) -> float:
-        return sum(placement.price_per_hour for placement in self.placements)
+        """Rent and storage."""
+        return sum(placement.price_per_hour for placement in self.placements) + self.storage_cost_per_hour
 
     @property
     def gpus(self) -> int:
@@ -180,6 +183,24 @@ class PoolPlan:
     findings: tuple[Finding, ...]
 
 
+class LimitKind(StrEnum):
+    """What can leave no room for more."""
+
+    POOL = "Pool"
+    BUDGET = "Budget"
+    STORAGE = "Storage"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class BindingLimit:
+    """A limit that leaves no room for more: no further replica of any option fits the pool or can be paid, no further
+    model's weights can be stored."""
+
+    kind: LimitKind
+    name: str
+    """Of the GPUNodePool or the PlacementPolicy."""
+
+
 @dataclass(frozen=True, slots=True)
 class FleetPlan:
     """The placement plan of the whole fleet."""
@@ -191,7 +212,22 @@ class FleetPlan:
     findings: tuple[Finding, ...]
     """About objects that are neither a deployment nor a known pool: SLOs, the policy, objects that do not parse."""
     cost_per_hour: float
-    """Rent of all placements, those of held deployments included."""
+    """Rent and storage of all placements, those of held deployments included."""
+    objective_per_hour: float = 0.0
+    """What the search minimises: the cost of what is decided about, penalties, and the cost of changes."""
+    lower_bound_per_hour: float | None = None
+    """No plan that serves as much has a smaller objective; None where nothing is proven."""
+    interrupted: bool = False
+    """The policy's time limit stopped the search."""
+    limits: tuple[BindingLimit, ...] = ()
+
+    @property
+    def gap(self) -> float | None:
+        """Part of the objective that a better plan could save at most, 0..1; None where nothing is proven."""
+        if self.lower_bound_per_hour is None:
+            return None
+        saved = self.objective_per_hour - self.lower_bound_per_hour
+        return max(0.0, saved / self.objective_per_hour) if self.objective_per_hour > 0 else 0.0
 
     def all_findings(self) -> tuple[Finding, ...]:
         """Every finding of the round, sorted by object."""

@@ -1,19 +1,22 @@
 """One planning round: snapshot in, fleet plan out. Pure; controller, CLI and tests call this same function."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 
 from plimsoll.api.inferenceslo import InferenceSLOSpec
 from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.placementpolicy import PlacementPolicy, PlacementPolicySpec
-from plimsoll.catalog import Catalog, load_catalog
+from plimsoll.catalog import Catalog, UnknownName, load_catalog
+from plimsoll.performance import checkpoint_bytes
 from plimsoll.planning.assemble import Assembly
-from plimsoll.planning.decide import decide
-from plimsoll.planning.digest import inputs_digest
+from plimsoll.planning.decide import Decision, decide
+from plimsoll.planning.digest import declared_digest, inputs_digest
 from plimsoll.planning.dominance import OptionKey
 from plimsoll.planning.evaluate import Evaluator
 from plimsoll.planning.facts import profiled_model
-from plimsoll.planning.fleet import build_fleet, demand
+from plimsoll.planning.fleet import Fleet, Kept, build_fleet, demand, storage_price_per_gigabyte_hour
 from plimsoll.planning.objectives import ResolvedClass, resolve_classes
 from plimsoll.planning.options import Choices, choose, further_questions, questions
 from plimsoll.planning.plan import (
@@ -25,22 +28,46 @@ from plimsoll.planning.plan import (
     Severity,
 )
 from plimsoll.planning.pools import Pool, Pools, resolve_pools
+from plimsoll.planning.search import Clock, Search, search_for, stopped
 from plimsoll.planning.snapshot import ObjectRef, Snapshot, Workload
 from plimsoll.planning.stock import Demand, measure_stock
 from plimsoll.planning.variants import Variants, enumerate_variants
 
 
-def plan_fleet(snapshot: Snapshot, evaluator: Evaluator | None = None) -> FleetPlan:
+@dataclass(frozen=True, slots=True, eq=False)
+class Round:
+    """What one planning round decided, and all that it knew."""
+
+    snapshot: Snapshot
+    digest: str
+    policy: PlacementPolicySpec
+    pools: Pools
+    choices: tuple[Choices, ...]
+    """Per LLMDeployment of the snapshot."""
+    fleet: Fleet
+    kept: Kept
+    search: Search
+    decision: Decision
+    assembly: Assembly
+
+
+def plan_fleet(snapshot: Snapshot, evaluator: Evaluator | None = None, clock: Clock = stopped) -> FleetPlan:
     """Decide for the whole fleet.
 
     Args:
-        evaluator: remembers how fast options are between rounds; a fresh one gives the same plan, only slower.
+        evaluator: remembers results between rounds; a fresh one gives the same plan, only slower.
+        clock: watches the policy's time limit; without one the search ends by itself.
 
     Raises:
         PlanRejectedError: when the independent checker finds the decision to break a limit.
     """
-    evaluator = evaluator or Evaluator()
+    return assembled(decide_fleet(snapshot, evaluator or Evaluator(), clock))
+
+
+def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stopped) -> Round:
+    """The decision and what it rests on."""
     policy = (snapshot.policy or PlacementPolicy.implied()).spec
+    catalog = _catalog(snapshot)
     pools = resolve_pools(snapshot.pools, snapshot.nodes, load_catalog())
     slos: dict[tuple[str, str], InferenceSLOSpec | None] = {
         (item.ref.namespace, item.ref.name): None for item in snapshot.invalid if item.ref.kind == "InferenceSLO"
@@ -48,7 +75,7 @@ def plan_fleet(snapshot: Snapshot, evaluator: Evaluator | None = None) -> FleetP
     slos.update({(slo.namespace, slo.name): slo.spec for slo in snapshot.slos})
     broken_pools = {item.ref.name: "it is invalid" for item in snapshot.invalid if item.ref.kind == "GPUNodePool"}
     pools = Pools(pools.usable, pools.findings, {**pools.rejected, **broken_pools})
-    choices = _all_choices(snapshot, slos, pools, policy, evaluator)
+    choices = _all_choices(snapshot, slos, pools, policy, catalog, evaluator)
     open_pairs = [
         (deployment, choice)
         for deployment, choice in zip(snapshot.deployments, choices, strict=True)
@@ -62,35 +89,61 @@ def plan_fleet(snapshot: Snapshot, evaluator: Evaluator | None = None) -> FleetP
     by_name = [pools.usable[name] for name in sorted(pools.usable)]
     stock = measure_stock(by_name, snapshot.pods, snapshot.workloads, demands)
     decided = {(deployment.namespace, deployment.name) for deployment, _ in open_pairs}
-    # What runs without being decided about spends the budget all the same.
-    undecided = (item for item in snapshot.workloads if (item.namespace, item.deployment) not in decided)
-    kept_rent = _rent(snapshot, undecided)
+    undecided = [item for item in snapshot.workloads if (item.namespace, item.deployment) not in decided]
+    kept = _kept(snapshot, undecided, catalog, policy)
     fleet = build_fleet(
         [deployment for deployment, _ in open_pairs],
         [choice for _, choice in open_pairs],
         pools.usable,
         stock,
         policy,
-        kept_rent,
+        kept,
     )
-    assembly = Assembly(fleet, decide(fleet.problem), evaluator, policy, kept_rent)
+    declared = declared_digest(snapshot)
+    # What runs must not change the seed: a plan that is applied would be searched for in another way.
+    search = search_for(policy, int(declared[:8], 16), evaluator.memory, clock)
+    decision = decide(fleet.problem, search)
+    return Round(
+        snapshot=snapshot,
+        digest=inputs_digest(snapshot, declared),
+        policy=policy,
+        pools=pools,
+        choices=tuple(choices),
+        fleet=fleet,
+        kept=kept,
+        search=search,
+        decision=decision,
+        assembly=Assembly(fleet, decision, evaluator, policy, kept),
+    )
+
+
+def assembled(turn: Round) -> FleetPlan:
+    """The plan with names, figures and reasons."""
+    snapshot, pools, assembly = turn.snapshot, turn.pools, turn.assembly
     planned = {plan.ref: plan for plan in assembly.deployment_plans()}
     held = (
         DeploymentPlan(deployment, DeploymentState.HELD, (), (), choice.findings)
-        for deployment, choice in zip(snapshot.deployments, choices, strict=True)
+        for deployment, choice in zip(snapshot.deployments, turn.choices, strict=True)
         if choice.held
     )
     plans = sorted((*planned.values(), *held), key=lambda plan: plan.ref)
     held_names = {(plan.ref.namespace, plan.ref.name) for plan in plans if plan.state is DeploymentState.HELD}
-    kept = [item for item in snapshot.workloads if (item.namespace, item.deployment) in held_names]
+    running_on = [item for item in snapshot.workloads if (item.namespace, item.deployment) in held_names]
+    held_cost = _kept(snapshot, running_on, _catalog(snapshot), turn.policy).cost_per_hour
+    solution = turn.decision.solution
+    bound = solution.lower_bound_per_hour
     return FleetPlan(
-        digest=inputs_digest(snapshot),
+        digest=turn.digest,
         deployments=tuple(plans),
         pools=tuple(
-            _pool_plan(name, pool, pools, plans, kept, snapshot) for name, pool in sorted(pools.usable.items())
+            _pool_plan(name, pool, pools, plans, running_on, snapshot) for name, pool in sorted(pools.usable.items())
         ),
         findings=(*_invalid_findings(snapshot), *_unusable_pool_findings(pools), *assembly.policy_findings()),
-        cost_per_hour=sum(plan.cost_per_hour for plan in plans) + _rent(snapshot, kept),
+        cost_per_hour=sum(plan.cost_per_hour for plan in plans) + held_cost,
+        objective_per_hour=solution.allocation.cost.total,
+        lower_bound_per_hour=max(0.0, bound) if math.isfinite(bound) else None,
+        interrupted=solution.interrupted,
+        limits=assembly.binding_limits(),
     )
 
 
@@ -106,10 +159,10 @@ def _all_choices(
     slos: Mapping[tuple[str, str], InferenceSLOSpec | None],
     pools: Pools,
     policy: PlacementPolicySpec,
+    catalog: Catalog,
     evaluator: Evaluator,
 ) -> list[Choices]:
     """What each LLMDeployment may choose from. Where nothing that matters has changed it is what it was."""
-    catalog = _catalog(snapshot)
     profiles = tuple(profile.spec for profile in snapshot.profiles)
     offers = {name: pool.offer for name, pool in pools.usable.items()}
     running = _running_options(snapshot)
@@ -199,10 +252,25 @@ def _stranded(deployment: LLMDeployment, snapshot: Snapshot, pools: Pools) -> li
     return findings
 
 
-def _rent(snapshot: Snapshot, workloads: Iterable[Workload]) -> float:
-    """Rent per hour of running placements, as their annotations say what they are."""
+def _kept(snapshot: Snapshot, workloads: Iterable[Workload], catalog: Catalog, policy: PlacementPolicySpec) -> Kept:
+    """What these running placements cost and store, as their annotations say what they are."""
     prices = {pool.name: float(pool.spec.price_per_gpu_hour) for pool in snapshot.pools}
-    return sum(_gpus(item) * prices.get(item.option.get("pool", ""), 0.0) for item in workloads)
+    rent, stored = 0.0, {}
+    for item in workloads:
+        said = item.option
+        rent += _gpus(item) * prices.get(said.get("pool", ""), 0.0)
+        variant = (item.namespace, item.deployment, said.get("model"), said.get("precision"), said.get("pool"))
+        stored[variant] = _weights_gigabytes(said.get("model", ""), said.get("precision", ""), catalog)
+    gigabytes = sum(stored.values())
+    return Kept(rent, gigabytes * storage_price_per_gigabyte_hour(policy), gigabytes)
+
+
+def _weights_gigabytes(model: str, precision: str, catalog: Catalog) -> float:
+    """Of a running model variant; 0 for one that nobody describes any more."""
+    try:
+        return checkpoint_bytes(catalog.model(model), catalog.precision(precision)) / 1e9
+    except UnknownName:
+        return 0.0
 
 
 def _gpus(workload: Workload) -> int:

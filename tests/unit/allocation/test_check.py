@@ -101,7 +101,11 @@ def test_new_replicas_beside_all_running_ones() -> None:
     moved = with_cost(
         instance,
         Allocation(
-            np.array([0, 1]), np.array([0.0, 1.0]), np.array([0.0]), np.array([[new, 0, 1]]), Cost(0.0, 0.0, 0.0, 0.0)
+            np.array([0, 1]),
+            np.array([0.0, 1.0]),
+            np.array([0.0]),
+            np.array([[new, 0, 1]]),
+            Cost(0.0, 0.0, 0.0, 0.0, 0.0),
         ),
     )
     assert kinds(instance, moved) == {"stock"}

@@ -1,0 +1,68 @@
+"""The production default: heuristics first, then a search with exact parts, and a lower bound beside the answer.
+
+Few deployments are searched by mixed-integer programs over parts of their options (neighbourhood.py); a fleet of many
+is decomposed, since only stock, storage and budget couple its deployments (decomposition.py). What runs now is one of
+the starts, so an answer is never worse than staying.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from plimsoll.allocation.decomposition import Memory, solve_decomposed
+from plimsoll.allocation.greedy import solve as solve_greedy
+from plimsoll.allocation.guard import RemainingSeconds, endless
+from plimsoll.allocation.neighbourhood import finish
+from plimsoll.allocation.packing import answer
+from plimsoll.allocation.problem import Allocation, AllocationProblem, Solution
+from plimsoll.allocation.routing import route
+from plimsoll.allocation.search import solve_agh
+
+FEW_DEPLOYMENTS = 12
+"""Up to here the deployments' options are searched together."""
+
+
+def solve_adaptive(
+    problem: AllocationProblem,
+    *,
+    seed: int = 0,
+    memory: Memory | None = None,
+    remaining_seconds: RemainingSeconds = endless,
+) -> Solution:
+    """A good answer with its lower bound. Same problem and seed, same answer, unless the guard fired.
+
+    Args:
+        problem: what to decide; tighten it by `with_headroom` where an answer must stand disturbance.
+        seed: of the random orders and neighbourhoods.
+        memory: keeps what depends on one deployment alone from call to call; it saves time and never changes an answer.
+        remaining_seconds: guard of wall-clock time, asked between steps; `Solution.interrupted` tells that it fired.
+    """
+    starts = _staying(problem)
+    if _decomposes(problem):
+        starts.append(solve_greedy(problem))
+        return solve_decomposed(problem, starts, memory=memory, remaining_seconds=remaining_seconds)
+    starts.append(solve_agh(problem, seed=seed, remaining_seconds=remaining_seconds))
+    if len(starts) > 1:
+        starts += _afresh(problem, seed, remaining_seconds)
+    return finish(problem, starts, seed=seed, remaining_seconds=remaining_seconds)
+
+
+def _decomposes(problem: AllocationProblem) -> bool:
+    papers_form = problem.resources != 1 or problem.one_option_per_pair or problem.means_over_all
+    return not papers_form and len(np.unique(problem.option_deployment)) > FEW_DEPLOYMENTS
+
+
+def _staying(problem: AllocationProblem) -> list[Allocation]:
+    """What runs now with its best shares, if it is allowed."""
+    running = problem.running_replicas()
+    if not running.any():
+        return []
+    stay = route(problem, np.minimum(running, problem.option_max_replicas))
+    return [] if stay is None else [stay]
+
+
+def _afresh(problem: AllocationProblem, seed: int, remaining_seconds: RemainingSeconds) -> list[Allocation]:
+    """What would be best if nothing ran, where it fits beside what does."""
+    fresh = solve_agh(replace(problem, running=problem.running[:0]), seed=seed, remaining_seconds=remaining_seconds)
+    fitting = answer(problem, fresh.replicas, fresh.share, fresh.unserved)
+    return [] if fitting is None else [fitting]

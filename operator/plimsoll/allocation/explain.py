@@ -1,0 +1,321 @@
+"""Why an answer is as it is: per class what else could serve it and why it does not, and what a limit is worth.
+
+The alternatives of a class are exact for one move: the class goes wholly to the option, everybody else stays as
+planned, and replicas open and close in whole numbers. The worth of a limit is the difference to an answer with more of
+it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+
+from plimsoll.allocation.evaluate import stored_gigabytes
+from plimsoll.allocation.problem import GPU, Allocation, AllocationProblem, Bools, Floats, Ints
+
+TOLERANCE = 1e-6
+ENDLESS = 2**31
+"""Room without a limit, in replicas."""
+
+
+class Reason(StrEnum):
+    """Why a class does not use an option."""
+
+    DELAY = "delay"
+    """Alone it misses the class's mean delay."""
+    ERROR = "error"
+    """Alone it misses the class's mean task error."""
+    DEARER = "dearer"
+    REPLICAS = "replicas"
+    """It would pay, but needs more replicas than the option or its deployment may have."""
+    STOCK = "stock"
+    """It would pay, but its replicas find no place."""
+    STORAGE = "storage"
+    """It would pay, but there is no storage left for its weights."""
+    BUDGET = "budget"
+    """It would pay or serve more, but there is no money for it."""
+    MOVE = "move"
+    """Cheaper to run, but the move there costs as much."""
+    UNUSED = "unused"
+    """It would pay: the saving was too small to act on, or the search missed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """One class wholly on one option; now it uses another, or others beside it."""
+
+    option: int
+    reason: Reason
+    replicas: int
+    """Of the option, for the class and whoever uses it already."""
+    opened: int
+    """Of them beyond the plan."""
+    extra_cost_per_hour: float
+    """To run: rent, storage and penalties beyond the plan's; negative where it is cheaper."""
+    move_cost_per_hour: float
+    """Cost of changes beyond the plan's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """What more of a limit gives."""
+
+    served_requests_per_hour: float
+    """More, of what exceeds the classes' unserved limits."""
+    saving_per_hour: float
+    """Of the total cost."""
+
+
+def alternatives(problem: AllocationProblem, allocation: Allocation) -> list[list[Alternative]]:
+    """Per class (I) its eligible options that do not serve all of it, the cheapest first; ties by option number."""
+    what_if = _WhatIf(problem, allocation)
+    ends = np.searchsorted(problem.pair_class, np.arange(problem.classes + 1)).tolist()
+    return [what_if.alternatives(number, slice(ends[number], ends[number + 1])) for number in range(problem.classes)]
+
+
+def room(problem: AllocationProblem, allocation: Allocation) -> Ints:
+    """How many more replicas of each option (N,), alone, find a place beside the plan; `ENDLESS` without a limit."""
+    return _Places(problem, allocation).room(np.arange(problem.options))
+
+
+def full_pools(problem: AllocationProblem, allocation: Allocation) -> Bools:
+    """Pools (mask, K) with nodes and options where no further replica of any option finds a place."""
+    size = len(problem.pool_unlimited)
+    stocked = np.bincount(problem.node_pool, minlength=size) > 0
+    offered = np.bincount(problem.option_pool, minlength=size) > 0
+    has_room = np.bincount(problem.option_pool[room(problem, allocation) > 0], minlength=size) > 0
+    full: Bools = stocked & offered & ~has_room & ~problem.pool_unlimited
+    return full
+
+
+def with_node(problem: AllocationProblem, pool: int, free: Floats) -> AllocationProblem:
+    """The problem with one more node in the pool; `free` (3,) is what it has of GPUs, CPU cores and bytes of memory."""
+    limit = problem.pool_gpu_limit.copy()
+    limit[pool] += free[GPU]
+    return replace(
+        problem,
+        node_pool=np.append(problem.node_pool, pool),
+        node_free=np.concatenate([problem.node_free, np.asarray(free, dtype=float).reshape(1, 3)]),
+        pool_gpu_limit=limit,
+    )
+
+
+def worth(problem: AllocationProblem, now: Allocation, richer: Allocation) -> Worth:
+    """What an answer with more of some limit has over the present one; never negative: the present one remains."""
+    rate, beyond = problem.class_rate_per_hour, problem.class_unserved_limit
+    for level in np.unique(problem.class_priority)[::-1]:
+        own = problem.class_priority == level
+        missing, left = (
+            float((rate * np.maximum(answer.unserved - beyond, 0.0))[own].sum()) for answer in (now, richer)
+        )
+        if abs(missing - left) > TOLERANCE * max(1.0, missing):
+            better = left < missing
+            return Worth(missing - left if better else 0.0, max(0.0, now.cost.total - richer.cost.total) * better)
+    return Worth(0.0, max(0.0, now.cost.total - richer.cost.total))
+
+
+class _WhatIf:
+    """The plan with one class moved."""
+
+    def __init__(self, problem: AllocationProblem, allocation: Allocation) -> None:
+        self._problem = problem
+        self._plan = allocation
+        self._places = _Places(problem, allocation)
+        self._running = problem.running_replicas()
+        self._pair_used = problem.pair_load * allocation.share[:, None]
+        self._used = np.zeros((problem.options, problem.resources))
+        np.add.at(self._used, problem.pair_option, self._pair_used)
+        self._stored = stored_gigabytes(problem, allocation.replicas)
+        pairs = int(problem.option_pair.max()) + 1 if problem.options else 0
+        self._of_variant = np.zeros(pairs, dtype=np.int64)
+        np.add.at(self._of_variant, problem.option_pair, allocation.replicas)
+        self._of_deployment = np.zeros(len(problem.deployment_min_replicas), dtype=np.int64)
+        np.add.at(self._of_deployment, problem.option_deployment, allocation.replicas)
+
+    def alternatives(self, number: int, pairs: slice) -> list[Alternative]:
+        """Of the class with this number, whose pairs these are."""
+        everything = np.arange(pairs.start, pairs.stop)
+        share = self._plan.share[pairs]
+        used = everything[share > TOLERANCE]
+        found = self._moved(number, pairs, everything[share <= TOLERANCE], used)
+        for partly in everything[(share > TOLERANCE) & (share < 1 - TOLERANCE)].tolist():
+            found.extend(self._moved(number, pairs, np.array([partly]), used[used != partly]))
+        return sorted(found, key=lambda one: (round(one.extra_cost_per_hour + one.move_cost_per_hour, 9), one.option))
+
+    def _moved(self, number: int, pairs: slice, targets: Ints, left: Ints) -> list[Alternative]:
+        """The class wholly on the option of each pair in `targets`, and gone from those of the pairs in `left`."""
+        problem, plan = self._problem, self._plan
+        options, leaving = problem.pair_option[targets], problem.pair_option[left]
+        freed = np.maximum(
+            plan.replicas[leaving] - self._whole(self._used[leaving] - self._pair_used[left], leaving), 0
+        )
+        load = self._used[options] - self._pair_used[targets] + problem.pair_load[targets]
+        needed = np.maximum(self._whole(load, options), 1)
+        opened = np.maximum(needed - plan.replicas[options], 0)
+        deployment = int(problem.class_deployment[number])
+        total = self._of_deployment[deployment] - freed.sum() + opened
+        stored = self._stored_change(options, leaving, freed)
+        rent = problem.option_price_per_hour[options] * opened - problem.option_price_per_hour[leaving] @ freed
+        rent = rent + self._kept_for_minimum(deployment, total, leaving, freed)
+        spending = rent + stored * problem.storage_price_per_gigabyte_hour
+        spending = spending + self._exchange(problem.pair_storage_cost_per_hour, pairs, targets)
+        rate = problem.class_rate_per_hour[number]
+        delay = self._exchange(problem.pair_delay_seconds, pairs, targets)
+        extra = spending + problem.class_latency_penalty_per_request_second[number] * rate * delay
+        extra = extra - problem.class_unserved_penalty_per_request[number] * rate * plan.unserved[number]
+        move = self._change(options, opened) + self._change(leaving, -freed).sum()
+        short = plan.unserved[number] > problem.class_unserved_limit[number] + TOLERANCE
+        gone = dict(zip(leaving.tolist(), freed.tolist(), strict=True))
+        found = []
+        for index, (option, pair) in enumerate(zip(options.tolist(), targets.tolist(), strict=True)):
+            grown = int(opened[index])
+            if problem.pair_delay_seconds[pair] > _limit(problem.class_mean_delay_limit_seconds[number]):
+                reason = Reason.DELAY
+            elif problem.pair_error[pair] > _limit(problem.class_mean_error_limit[number]):
+                reason = Reason.ERROR
+            elif extra[index] >= -TOLERANCE and not short:
+                reason = Reason.DEARER
+            elif self._too_many(option, int(needed[index]), deployment, int(total[index])):
+                reason = Reason.REPLICAS
+            elif grown > self._places.room_without(option, grown, gone):
+                reason = Reason.STOCK
+            elif grown and self._stored + stored[index] > _limit(problem.storage_limit_gigabytes):
+                reason = Reason.STORAGE
+            elif grown and plan.cost.spending + spending[index] > _limit(problem.budget_per_hour):
+                reason = Reason.BUDGET
+            else:
+                reason = Reason.MOVE if extra[index] + move[index] >= -TOLERANCE else Reason.UNUSED
+            found.append(
+                Alternative(option, reason, int(needed[index]), grown, float(extra[index]), float(move[index]))
+            )
+        return found
+
+    def _whole(self, load: Floats, options: Ints) -> Ints:
+        """Replicas of each option for these loads (n, R)."""
+        parts = load / self._problem.option_capacity[options]
+        whole: Ints = np.ceil(parts.max(axis=1) - TOLERANCE).astype(np.int64)
+        return np.maximum(whole, 0)
+
+    def _exchange(self, figure: Floats, pairs: slice, target_pairs: Ints) -> Floats:
+        """A pair's figure for the whole class instead of its mix now."""
+        exchanged: Floats = figure[target_pairs] - figure[pairs] @ self._plan.share[pairs]
+        return exchanged
+
+    def _stored_change(self, targets: Ints, leaving: Ints, freed: Ints) -> Floats:
+        """Gigabytes stored more with each target."""
+        problem = self._problem
+        left = self._of_variant.copy()
+        np.subtract.at(left, problem.option_pair[leaving], freed)
+        closed = np.unique(problem.option_pair[leaving][left[problem.option_pair[leaving]] <= 0])
+        size = np.zeros(len(left))
+        size[problem.option_pair] = problem.option_storage_gigabytes
+        variant = problem.option_pair[targets]
+        change: Floats = np.where(left[variant] <= 0, size[variant], 0.0) - size[closed].sum()
+        return change
+
+    def _kept_for_minimum(self, deployment: int, total: Ints, leaving: Ints, freed: Ints) -> Floats:
+        """Rent of replicas that must stay for the deployment's least number: the cheapest of those left."""
+        missing = np.clip(self._problem.deployment_min_replicas[deployment] - total, 0, int(freed.sum()))
+        prices = np.sort(np.repeat(self._problem.option_price_per_hour[leaving], freed))
+        kept: Floats = np.concatenate([[0.0], np.cumsum(prices)])[missing]
+        return kept
+
+    def _change(self, options: Ints, growth: Ints) -> Floats:
+        """Cost of changes beyond the plan's, per option."""
+        problem = self._problem
+        before = self._plan.replicas[options] - self._running[options]
+        after = before + growth
+        started = np.maximum(after, 0) - np.maximum(before, 0)
+        stopped = np.maximum(-after, 0) - np.maximum(-before, 0)
+        change: Floats = (
+            problem.option_start_cost_per_hour[options] * started + problem.option_stop_cost_per_hour[options] * stopped
+        )
+        return change
+
+    def _too_many(self, option: int, replicas: int, deployment: int, total: int) -> bool:
+        problem = self._problem
+        return bool(
+            replicas > problem.option_max_replicas[option] or total > problem.deployment_max_replicas[deployment]
+        )
+
+
+class _Places:
+    """What is free beside the plan and, where running replicas keep their places, beside all that runs."""
+
+    def __init__(self, problem: AllocationProblem, allocation: Allocation) -> None:
+        self._problem = problem
+        self._running = _counts(problem.running) if problem.keep_running else {}
+        taken = _counts(allocation.packing)
+        for key, count in self._running.items():
+            taken[key] = max(taken.get(key, 0), count)
+        self._by_option: dict[int, list[tuple[int, int]]] = {}
+        for (option, node), count in taken.items():
+            self._by_option.setdefault(option, []).append((node, count))
+        rows = np.array([(*key, count) for key, count in taken.items() if key[1] >= 0], dtype=np.int64)
+        rows = rows.reshape(-1, 3)
+        self._free = problem.node_free.copy()
+        np.subtract.at(self._free, rows[:, 1], problem.option_demand[rows[:, 0]] * rows[:, 2:])
+        held = np.zeros_like(allocation.replicas)
+        if problem.keep_running:
+            held = problem.running_replicas()
+        self._planned = allocation.replicas
+        self._held = np.maximum(allocation.replicas, held)
+        size = len(problem.pool_unlimited)
+        gpus = self._held * problem.option_demand[:, GPU]
+        self._gpus = problem.pool_gpu_limit - np.bincount(problem.option_pool, gpus, minlength=size)
+        order = np.argsort(problem.node_pool, kind="stable")
+        self._nodes = np.split(order, np.searchsorted(problem.node_pool[order], np.arange(1, size)))
+
+    def room(self, options: Ints) -> Ints:
+        """More replicas of each of these options, each alone."""
+        found = np.full(len(options), ENDLESS, dtype=np.int64)
+        pools = self._problem.option_pool[options]
+        for pool in np.unique(pools).tolist():
+            own = pools == pool
+            if not self._problem.pool_unlimited[pool]:
+                found[own] = self._fitting(options[own], self._free[self._nodes[pool]], self._gpus[pool])
+        return found
+
+    def room_without(self, option: int, wanted: int, left: Mapping[int, int]) -> int:
+        """More replicas of the option once these numbers of others leave the plan; what runs keeps its place."""
+        pool = int(self._problem.option_pool[option])
+        idle = int(self._held[option] - self._planned[option])
+        if self._problem.pool_unlimited[pool] or wanted <= idle:
+            return ENDLESS
+        free, gpus = self._free.copy(), float(self._gpus[pool])
+        for other, leaving in left.items():
+            if self._problem.option_pool[other] != pool:
+                continue
+            remaining = leaving
+            for node, count in self._by_option.get(other, ()):
+                given = min(max(count - self._running.get((other, node), 0), 0), remaining)
+                free[node] += given * self._problem.option_demand[other]
+                gpus += given * float(self._problem.option_demand[other, GPU])
+                remaining -= given
+        return idle + int(self._fitting(np.array([option]), free[self._nodes[pool]], gpus)[0])
+
+    def _fitting(self, options: Ints, free: Floats, pool_gpus: float) -> Ints:
+        """Replicas of one kind that fit these nodes (m, 3): kinds are counted each alone, so no packing is needed."""
+        demand = self._problem.option_demand[options]
+        asks = demand > 0
+        each = np.full((len(options), len(free)), float(ENDLESS))
+        for resource in range(demand.shape[1]):
+            ratio = free[None, :, resource] / np.where(asks[:, resource], demand[:, resource], 1.0)[:, None]
+            each = np.minimum(each, np.where(asks[:, [resource]], ratio, ENDLESS))
+        whole = np.floor(np.maximum(each, 0.0) + TOLERANCE).sum(axis=1)
+        by_limit = np.where(asks[:, GPU], pool_gpus / np.where(asks[:, GPU], demand[:, GPU], 1.0), ENDLESS)
+        fitting: Ints = np.floor(np.clip(np.minimum(whole, by_limit + TOLERANCE), 0, ENDLESS)).astype(np.int64)
+        return fitting
+
+
+def _counts(rows: Ints) -> dict[tuple[int, int], int]:
+    counts: dict[tuple[int, int], int] = {}
+    for option, node, count in rows.tolist():
+        counts[option, node] = counts.get((option, node), 0) + count
+    return counts
+
+
+def _limit(value: float) -> float:
+    """A limit with room for rounding."""
+    return float(value) + TOLERANCE * max(1.0, abs(float(value))) if np.isfinite(value) else float(value)
