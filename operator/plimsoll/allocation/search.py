@@ -146,7 +146,8 @@ class _LocalSearch:
         if self._promising():
             self._serve_elsewhere(rows, option)
             value = self._current_value()
-            if value < self._value:
+            # What a class still has may have counted on what was taken off it.
+            if value < self._value and self._workload.keeps_means():
                 self._value = value
                 return True
         self._fleet.restore(self._workload, before)

@@ -300,6 +300,10 @@ class Workload:
         allowed = self.mean_bounds[:, row] * self.served[row]
         return bool((self.means[:, row] > allowed + ROUNDING).any())
 
+    def keeps_means(self) -> bool:
+        """Every class's mean delay and mean error are within the limits."""
+        return bool((self.means <= self.mean_bounds + ROUNDING).all())
+
     def suitable(self, row: int, options: Ints) -> Bools:
         """Options that may take all that is left of the class, or any part of it, whatever takes the rest."""
         fits: Bools = self.sufficient[row, options]
