@@ -165,6 +165,31 @@ PROFILE = _object(
     },
 )
 
+MEASURED_PROFILE = _object(
+    "ModelProfile",
+    "llama-measured",
+    {
+        "model": LLAMA_8B,
+        "coefficients": [
+            {
+                "accelerator": "H100-SXM-80GB",
+                "weightsEfficiency": "0.9043",
+                "kvEfficiency": "1",
+                "queryGroupCost": "0.21",
+                "computeEfficiency": "0.05",
+                "prefillEfficiency": "0.5",
+                "stepMilliseconds": "2.49",
+                "sequenceMilliseconds": "0.0587",
+                "allreduceFactor": "1.59",
+                "quantisedEfficiency": "0.89",
+                "source": "bench of October, vLLM 0.19",
+                "fit": {"rows": 60, "medianError": "0.033", "p90Error": "0.087"},
+            },
+            {"accelerator": "L40S", "stepMilliseconds": "12"},
+        ],
+    },
+)
+
 POLICY = _object(
     "PlacementPolicy",
     "default",
@@ -243,6 +268,10 @@ GOOD_OBJECTS: dict[str, Manifest] = {
     "full objective": SLO,
     "empty objective": _object("InferenceSLO", "nothing", {}, NAMESPACE),
     "model profile": PROFILE,
+    "measured profile": MEASURED_PROFILE,
+    "profile with architecture and coefficients": changed(
+        PROFILE, "spec.coefficients", [{"accelerator": "L4", "prefillEfficiency": "0.4"}]
+    ),
     "policy": POLICY,
     "policy without a spec": _object("PlacementPolicy", "default", None),
     "plan": PLAN,
@@ -273,6 +302,10 @@ def _pool(name: str, path: str, value: object, field: str | None = None) -> BadO
 
 def _slo(name: str, path: str, value: object, field: str | None = None) -> BadObject:
     return BadObject(f"objective: {name}", changed(SLO, path, value), field or _shown(path))
+
+
+def _measured(name: str, path: str, value: object, field: str | None = None) -> BadObject:
+    return BadObject(f"measured: {name}", changed(MEASURED_PROFILE, path, value), field or _shown(path))
 
 
 def _profile(name: str, path: str, value: object, field: str | None = None) -> BadObject:
@@ -473,4 +506,20 @@ BAD_OBJECTS: list[BadObject] = [
     _profile("experts alone", "spec.architecture.expertsPerToken", ABSENT),
     _profile("more experts per token than experts", "spec.architecture.expertsPerToken", 9),
     _policy("another name", "metadata.name", "second"),
+    # Measured coefficients
+    _measured("share above 1", "spec.coefficients.0.weightsEfficiency", "1.05"),
+    _measured("share of 0", "spec.coefficients.0.prefillEfficiency", "0"),
+    _measured("share below a hundredth", "spec.coefficients.0.kvEfficiency", "0.009"),
+    _measured("share in percent", "spec.coefficients.0.kvEfficiency", "83"),
+    _measured("number for a string", "spec.coefficients.0.kvEfficiency", 0.83),
+    _measured("negative overhead", "spec.coefficients.0.stepMilliseconds", "-1"),
+    _measured("overhead in microseconds", "spec.coefficients.0.stepMilliseconds", "2490"),
+    _measured("not a number", "spec.coefficients.0.sequenceMilliseconds", "NaN"),
+    _measured("exponent", "spec.coefficients.0.sequenceMilliseconds", "5.9e-2"),
+    _measured("typo", "spec.coefficients.0.stepMillisecond", "2.5"),
+    _measured("no accelerator", "spec.coefficients.1.accelerator", ABSENT),
+    _measured("an accelerator twice", "spec.coefficients.1.accelerator", "H100-SXM-80GB", "accelerator"),
+    _measured("no coefficient", "spec.coefficients.1.stepMilliseconds", ABSENT, "spec.coefficients"),
+    _measured("fit without rows", "spec.coefficients.0.fit.rows", 0),
+    _measured("neither architecture nor coefficients", "spec.coefficients", [], "spec.architecture"),
 ]

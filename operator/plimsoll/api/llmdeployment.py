@@ -512,6 +512,10 @@ class PlacementStatus(StatusModel):
         ListMap("traffic"),
     ] = ()
     image: Annotated[ImageName | None, Field(description="Container image that it runs.")] = None
+    speed: Annotated[
+        ShortText | None,
+        Field(description="Where its predicted latencies come from: measured or published, and how corrected."),
+    ] = None
 
 
 class LatencyReport(StatusModel):

@@ -7,6 +7,7 @@ from typing import TypeVar
 import click
 
 from plimsoll import __version__
+from plimsoll.cli.calibrate_options import calibrate
 
 Command = TypeVar("Command", bound=Callable[..., None])
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -16,6 +17,9 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 @click.version_option(__version__, message="plimsoll %(version)s")
 def main() -> None:
     """Places large language models on heterogeneous GPU nodes at the lowest cost that their SLOs allow."""
+
+
+main.add_command(calibrate)
 
 
 def _inputs(command: Command) -> Command:
@@ -87,6 +91,120 @@ def explain(
     raise SystemExit(run_explain(_files(paths, nodes, running), deployments, output))
 
 
+def _traffic(command: Command) -> Command:
+    """The options that say which requests are simulated."""
+    for option in (
+        click.option(
+            "--report",
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE.html",
+            help="Write a report with plots, one self-contained file, and its figures beside it as FILE.json.",
+        ),
+        click.option(
+            "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Equal seeds, equal runs."
+        ),
+        click.option(
+            "--rate-scale",
+            default="1",
+            show_default=True,
+            metavar="FACTOR|declared",
+            help="Multiplies all rates; `declared`: a trace gets the mean rate that its classes declare.",
+        ),
+        click.option(
+            "--duration",
+            metavar="TIME",
+            help="Simulated time, such as 90s, 30m, 2h, 1d. Default: the traces' length, at most 1d; else 1h.",
+        ),
+        click.option(
+            "--arrivals",
+            default="poisson",
+            show_default=True,
+            metavar="poisson|gamma:CV|diurnal[:PEAK]|ramp:FROM-TO",
+            help="Of classes that no trace reaches, at the declared rates and token lengths. gamma:2 comes in bursts "
+            "(it also holds within ServeGen's windows), diurnal:1.6 has a peak of 1.6 times the mean, ramp:0.5-2 goes "
+            "from half to twice the declared rate.",
+        ),
+        click.option(
+            "--trace-format",
+            type=click.Choice(["azure", "burstgpt", "mooncake", "servegen"]),
+            help="Of all traces. Default: told from the first line of each.",
+        ),
+        click.option(
+            "--trace",
+            "traces",
+            multiple=True,
+            metavar="FILE[#CATEGORY/MODEL][:NAMESPACE/NAME[/CLASS]]",
+            help="Requests from a file: Azure 2023 CSV, BurstGPT CSV, Mooncake JSON lines, or ServeGen's rates CSV (of "
+            "CATEGORY/MODEL). It drives the named LLMDeployment or class, else all that no other trace names, in "
+            "proportion to the declared rates. Repeatable.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@_inputs
+@_traffic
+@click.option("--warm-up", metavar="TIME", help="Requests that arrive before do not count in latencies. Default: none.")
+@_output
+def simulate(
+    paths: tuple[Path, ...],
+    nodes: Path | None,
+    running: Path | None,
+    traces: tuple[str, ...],
+    trace_format: str | None,
+    arrivals: str,
+    duration: str | None,
+    rate_scale: str,
+    seed: int,
+    report: Path | None,
+    warm_up: str | None,
+    output: str,
+) -> None:
+    """Plan, then send requests through the planned fleet in simulated time: what users would see, and what it costs.
+
+    Exit status as of `plimsoll plan`: 1 when an input is wrong or some demand cannot be served.
+    """
+    from plimsoll.cli.simulate import TrafficOptions, run_simulate
+
+    options = TrafficOptions(traces, trace_format, arrivals, duration, rate_scale, seed)
+    raise SystemExit(run_simulate(_files(paths, nodes, running), options, warm_up, output, report))
+
+
+@main.command()
+@_inputs
+@_traffic
+@click.option(
+    "--interval", metavar="TIME", help="Between plans. Default: planning.intervalSeconds of the PlacementPolicy."
+)
+@_output
+def replay(
+    paths: tuple[Path, ...],
+    nodes: Path | None,
+    running: Path | None,
+    traces: tuple[str, ...],
+    trace_format: str | None,
+    arrivals: str,
+    duration: str | None,
+    rate_scale: str,
+    seed: int,
+    report: Path | None,
+    interval: str | None,
+    output: str,
+) -> None:
+    """Plan again and again over a trace, as the operator would, and simulate what comes of it.
+
+    Each plan knows the demand of the interval before it. Beside it: what a static fleet, sized for the peak or for the
+    mean, would have cost and kept. Exit status as of `plimsoll plan`, for the declared demand.
+    """
+    from plimsoll.cli.replay import run_replay
+    from plimsoll.cli.simulate import TrafficOptions
+
+    options = TrafficOptions(traces, trace_format, arrivals, duration, rate_scale, seed)
+    raise SystemExit(run_replay(_files(paths, nodes, running), options, interval, output, report))
+
+
 @main.command()
 def crds() -> None:
     """Print the CustomResourceDefinitions, for `kubectl apply --server-side -f -`."""
@@ -95,6 +213,53 @@ def crds() -> None:
     from plimsoll.api.crd import custom_resource_definitions
 
     click.echo(yaml.safe_dump_all(custom_resource_definitions(), sort_keys=False), nl=False)
+
+
+@main.command()
+@click.option("-f", "--filename", "path", type=click.Path(path_type=Path), help="A fleet: YAML with `endpoints`.")
+@click.option("--model", help="Model in the catalog, or one of its published checkpoints.")
+@click.option("--gpu", envvar="PLIMSOLL_EMULATE_GPU", show_envvar=True, help="GPU in the catalog, or a product label.")
+@click.option("--tensor", type=int, help="GPUs that share each layer. [default: 1]")
+@click.option("--pipeline", type=int, help="Stages that the layers are divided into. [default: 1]")
+@click.option("--precision", help="bf16, fp16, fp8, int8 or int4. [default: the checkpoint's]")
+@click.option("--max-num-seqs", type=int, help="Most sequences that run together. [default: 256]")
+@click.option("--max-num-batched-tokens", type=int, help="Most tokens of an engine's step. [default: 2048]")
+@click.option("--max-model-len", "max_model_length", type=int, help="Longest prompt and answer together.")
+@click.option("--gpu-memory-utilization", type=float, help="Part of a GPU's memory that is used. [default: 0.9]")
+@click.option("--served-model-name", "served_model_names", multiple=True, help="Name in the API; repeatable.")
+@click.option("--host", help="Address to listen on. [default: 127.0.0.1]")
+@click.option("--port", type=int, help="Port of the first endpoint; 0: any free ones. [default: 8000]")
+@click.option("--count", type=int, help="Equal endpoints, on consecutive ports. [default: 1]")
+@click.option("--load-seconds", help="Time from start to ready; auto: as planned for this model. [default: 0]")
+@click.option(
+    "--while-loading",
+    type=click.Choice(["refuse", "unavailable"]),
+    help="The port stays closed, as vLLM's does, or answers 503. [default: refuse]",
+)
+@click.option("--shutdown-timeout", "shutdown_timeout_seconds", type=float, help="Seconds to drain. [default: 30]")
+@click.option("--stream-interval", type=int, help="Tokens in a chunk of a stream. [default: 1]")
+@click.option(
+    "--output-tokens",
+    type=(float, float),
+    metavar="MEAN P95",
+    help="Answers end by themselves at a lognormal length. [default: at the client's max_tokens]",
+)
+@click.option("--seed", type=int, help="Of drawn lengths. [default: 0]")
+@click.option("--allow-faults", is_flag=True, default=None, help="Open /emulator/crash and /emulator/stall to clients.")
+@click.option("--speed", type=click.FloatRange(0.0, min_open=True), help="Simulated seconds in a second. [default: 1]")
+@click.argument("vllm", nargs=-1, metavar="[-- serve MODEL ...]")
+def emulate(path: Path | None, speed: float | None, vllm: tuple[str, ...], **given: object) -> None:
+    """Serve emulated vLLM endpoints: the simulator in real time behind vLLM's HTTP interface and metrics.
+
+    \b
+    One model:          plimsoll emulate --model NAME --gpu PRODUCT
+    A fleet:            plimsoll emulate -f FILE
+    As `vllm serve`:    plimsoll emulate --gpu PRODUCT -- serve MODEL --tensor-parallel-size 2 ...
+    """
+    from plimsoll.cli.emulate import run_emulate, wanted_endpoints
+
+    configs, file_speed = wanted_endpoints(path, vllm, given)
+    raise SystemExit(run_emulate(configs, file_speed if speed is None else speed))
 
 
 @main.command()

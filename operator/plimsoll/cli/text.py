@@ -69,6 +69,7 @@ def _placement(placement: Placement) -> dict[str, Any]:
         "costPerHour": money(placement.price_per_hour),
         "utilization": f"{placement.utilization:.2f}",
         "reason": placement.reason,
+        "speed": placement.speed,
     }
 
 

@@ -173,6 +173,7 @@ def _placement(item: Placement, running: Mapping[str, Workload]) -> PlacementSta
         replicas=ReplicaCounts(desired=item.replicas, ready=_ready_replicas(item.name, running)),
         shares=tuple(TrafficShare(traffic=share.traffic, value=ratio(share.value)) for share in item.shares),
         image=option.image or None,
+        speed=item.speed or None,
     )
 
 
@@ -263,6 +264,9 @@ def slo_status(
     )
 
 
+_ACCELERATORS = 8
+
+
 def profile_status(
     profile: ModelProfile, fleet: FleetPlan, before: ModelProfileStatus, findings: Sequence[Finding], now: datetime
 ) -> ModelProfileStatus:
@@ -274,6 +278,8 @@ def profile_status(
         if any(candidate.name == model for candidate in plan.resource.spec.models)
     ]
     text = f"{len(users)} LLMDeployments name the model" if users else "no LLMDeployment names the model"
+    if measured := [given.accelerator for given in profile.spec.coefficients]:
+        text += f"; speed measured on {', '.join(measured[:_ACCELERATORS])}"
     return ModelProfileStatus(
         observed_generation=generation,
         conditions=build(_accepted_and_ready(findings, text), before.conditions, generation, now),

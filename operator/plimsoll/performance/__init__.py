@@ -3,6 +3,15 @@
 Pure: catalog facts in, figures out. The seam for measured models is `StepModel`.
 """
 
+from plimsoll.performance.arrivals import Arrivals
+from plimsoll.performance.calibration import (
+    AnalysisMissing,
+    Calibration,
+    CalibrationError,
+    Prior,
+    calibrate,
+    prior_for,
+)
 from plimsoll.performance.capacity import (
     Capacity,
     Prediction,
@@ -11,9 +20,12 @@ from plimsoll.performance.capacity import (
     capacity,
     predict,
 )
-from plimsoll.performance.coefficients import Coefficients
+from plimsoll.performance.coefficients import Coefficients, CoefficientSet, coefficient_set
+from plimsoll.performance.correction import Correction, CorrectionRule, Estimate, Evidence, corrected
+from plimsoll.performance.gaps import Gap
 from plimsoll.performance.loading import load_seconds
 from plimsoll.performance.memory import MemoryFit, memory_fit
+from plimsoll.performance.observations import Latencies, Observation
 from plimsoll.performance.shapes import (
     FloatArray,
     LatencyTarget,
@@ -23,28 +35,51 @@ from plimsoll.performance.shapes import (
     TokenLengths,
     parallelism_problem,
 )
-from plimsoll.performance.steps import RooflineSteps, StepModel
+from plimsoll.performance.steps import ANALYTIC_STEPS, RooflineSteps, StepModel
+from plimsoll.performance.terms import StepTerms
+from plimsoll.performance.timer import StepTimer, step_timer
 from plimsoll.performance.weights import checkpoint_bytes
 
 __all__ = [
+    "ANALYTIC_STEPS",
+    "AnalysisMissing",
+    "Arrivals",
+    "Calibration",
+    "CalibrationError",
     "Capacity",
+    "CoefficientSet",
     "Coefficients",
+    "Correction",
+    "CorrectionRule",
+    "Estimate",
+    "Evidence",
     "FloatArray",
+    "Gap",
+    "Latencies",
     "LatencyTarget",
     "LatencyTargets",
     "MemoryFit",
+    "Observation",
     "Parallelism",
     "Prediction",
+    "Prior",
     "ReplicaShape",
     "RooflineSteps",
     "StepModel",
+    "StepTerms",
+    "StepTimer",
     "TokenLengths",
+    "calibrate",
     "candidate_batches",
     "capacities",
     "capacity",
     "checkpoint_bytes",
+    "coefficient_set",
+    "corrected",
     "load_seconds",
     "memory_fit",
     "parallelism_problem",
     "predict",
+    "prior_for",
+    "step_timer",
 ]

@@ -1,23 +1,27 @@
 """The highest arrival rate at which a replica keeps a class's targets, and what it delivers at a given rate."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
+from plimsoll.performance.arrivals import POISSON, Arrivals
 from plimsoll.performance.latency import (
-    ClassTimes,
-    Statistics,
-    class_times,
-    end_to_end_seconds,
-    first_token_seconds,
-    loaded,
-    percentile_of,
-    unloaded,
+    alone_end_to_end,
+    alone_first_token,
+    alone_per_token,
+    end_to_end,
+    first_token,
+    full_per_token,
+    per_token,
 )
-from plimsoll.performance.memory import memory_fit
-from plimsoll.performance.queue import BatchQueue
+from plimsoll.performance.lengths import LengthDistribution
+from plimsoll.performance.memory import MemoryFit, memory_fit
+from plimsoll.performance.monotone import MAX_UTILIZATION, Path, Search, load_of
+from plimsoll.performance.queue import Load
+from plimsoll.performance.replicas import Engines, Replicas, Traffic
 from plimsoll.performance.shapes import (
     FloatArray,
     LatencyTarget,
@@ -26,16 +30,18 @@ from plimsoll.performance.shapes import (
     TokenLengths,
     parallelism_problem,
 )
+from plimsoll.performance.stacked import StackedTerms
 from plimsoll.performance.steps import ANALYTIC_STEPS, StepModel
+from plimsoll.performance.tails import Mixture
 
 OPERATING_POINTS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 """Batch limits to choose from: powers of two, from 16 on those half-way, too; vLLM captures CUDA graphs of all."""
-MAX_UTILIZATION = 0.98
-"""Of the saturation rate: where no latency target binds, a queue still needs some room to be stable."""
+LEAST_GAIN = 0.002
+"""A smaller operating point is tried where its rate is higher by this share at least."""
 LEAST_SHARE = 1e-4
 """Rates below this share of the saturation rate count as none."""
-BISECTIONS = 14
-"""On a logarithmic scale: the rate is found within 0.06 %, from below."""
+_BLOCK = 5000
+"""Replicas at once: enough that calls cost little, few enough that their columns stay in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +81,13 @@ _IMPOSSIBLE = Prediction(np.inf, np.inf, np.inf, np.inf, np.inf, 0.0)
 
 
 def held_requests(shape: ReplicaShape, lengths: TokenLengths) -> int:
-    """How many requests of mean length the KV cache holds; 0 when the replica does not start.
+    """How many requests the KV cache holds; 0 when the replica does not start.
 
-    Each is counted with its whole answer, although on average half of it is there: room that keeps preemptions rare.
+    Each is counted with its mean prompt and its whole mean answer, although on average half of it is there; and where
+    lengths spread widely, with their mean context and twice the scatter of the sum: preemptions stay rare.
     """
     fit = memory_fit(shape)
-    if not fit.fits:
-        return 0
-    return max(1, int(fit.kv_tokens / max(1.0, lengths.input_mean + lengths.output_mean)))
+    return _held(fit, _traffic(lengths, POISSON)) if fit.fits else 0
 
 
 def candidate_batches(shape: ReplicaShape, lengths: TokenLengths) -> tuple[int, ...]:
@@ -97,9 +102,10 @@ def capacity(
     targets: LatencyTargets,
     steps: StepModel = ANALYTIC_STEPS,
     max_num_seqs: int | None = None,
+    arrivals: Arrivals = POISSON,
 ) -> Capacity:
     """What one replica can take of one class; see `capacities`."""
-    return capacities([shape], lengths, targets, steps, max_num_seqs)[0]
+    return capacities([shape], lengths, targets, steps, max_num_seqs, arrivals)[0]
 
 
 def capacities(
@@ -108,6 +114,7 @@ def capacities(
     targets: LatencyTargets,
     steps: StepModel = ANALYTIC_STEPS,
     max_num_seqs: int | None = None,
+    arrivals: Arrivals = POISSON,
 ) -> list[Capacity]:
     """What one replica of each shape can take of one class, all in one pass.
 
@@ -116,12 +123,22 @@ def capacities(
     Where an end-to-end target then limits the rate, it is the one of the highest rate among the smaller ones, too.
     A given `max_num_seqs` is kept; its time per output token is that of as many requests as the KV cache holds of it.
     """
-    answers: list[Capacity | None] = [_cannot_run(shape, max_num_seqs) for shape in shapes]
-    rows = [row for row, answer in enumerate(answers) if answer is None]
-    if rows:
-        able = [shapes[row] for row in rows]
-        for row, found in zip(rows, _capacities(able, lengths, targets, steps, max_num_seqs), strict=True):
-            answers[row] = found
+    traffic = _traffic(lengths, arrivals)
+    answers: list[Capacity | None] = []
+    rows: list[int] = []
+    held: list[int] = []
+    for row, shape in enumerate(shapes):
+        fit = memory_fit(shape)
+        answers.append(_cannot_run(shape, fit, max_num_seqs))
+        if answers[-1] is None:
+            rows.append(row)
+            held.append(_held(fit, traffic))
+    for start in range(0, len(rows), _BLOCK):
+        part = rows[start : start + _BLOCK]
+        engines = Engines(traffic, StackedTerms.of([steps.terms(shapes[row]) for row in part]))
+        found = _Block(engines, held[start : start + _BLOCK], targets, max_num_seqs).capacities()
+        for row, answer in zip(part, found, strict=True):
+            answers[row] = answer
     return [answer for answer in answers if answer is not None]
 
 
@@ -132,19 +149,85 @@ def predict(
     rate_per_second: float,
     max_num_seqs: int,
     steps: StepModel = ANALYTIC_STEPS,
+    arrivals: Arrivals = POISSON,
 ) -> Prediction:
     """Latencies of one class at a rate of its own on one replica; infinite when the queue would grow without end."""
-    if _cannot_run(shape, max_num_seqs) is not None:
+    fit = memory_fit(shape)
+    if _cannot_run(shape, fit, max_num_seqs) is not None:
         return _IMPOSSIBLE
-    batch = min(max_num_seqs, held_requests(shape, lengths))
-    times = class_times([shape], lengths, targets, steps, batch)
+    traffic = _traffic(lengths, arrivals)
+    batch = min(max_num_seqs, _held(fit, traffic))
+    engines = Engines(traffic, StackedTerms.of([steps.terms(shape)]))
+    alone = _Alone.of(engines, targets).prediction(0)
     if rate_per_second <= 0:
-        return _prediction(unloaded(times, lengths, targets), 0, 0.0)
-    queue = BatchQueue.of(times.request_seconds())
-    utilization = rate_per_second / float(queue.saturation_rate[0])
+        return alone
+    saturation = float(Replicas.of(engines, np.array([float(batch)])).saturation_rate[0])
+    utilization = rate_per_second / saturation
     if utilization >= 1:
         return Prediction(np.inf, np.inf, np.inf, np.inf, utilization, float(batch))
-    return _prediction(loaded(times, queue, np.array([rate_per_second]), lengths, targets), 0, utilization)
+    path = Path.to(utilization)
+    several = engines.take([0] * len(path.numbers))
+    replicas = Replicas.of(several, np.full(len(path.numbers), float(batch)))
+    load = Load.of(replicas, load_of(path.numbers) * saturation)
+    whole = end_to_end(load)
+    return Prediction(
+        ttft_seconds=path.value(alone.ttft_seconds, _statistic(first_token(load), targets.ttft)),
+        tpot_seconds=path.value(alone.tpot_seconds, _statistic(per_token(load), targets.tpot)),
+        end_to_end_seconds=path.value(alone.end_to_end_seconds, _statistic(whole, targets.end_to_end)),
+        mean_end_to_end_seconds=path.value(alone.mean_end_to_end_seconds, whole.mean()),
+        utilization=utilization,
+        concurrency=min(path.value(0.0, load.running), float(batch)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    """(J,) latencies of a request that is alone, each at the statistic of its target."""
+
+    ttft: FloatArray
+    tpot: FloatArray
+    end_to_end: FloatArray
+    mean_end_to_end: FloatArray
+
+    @classmethod
+    def of(cls, engines: Engines, targets: LatencyTargets) -> "_Alone":
+        whole = alone_end_to_end(engines)
+        return cls(
+            ttft=_statistic(alone_first_token(engines), targets.ttft),
+            tpot=alone_per_token(engines),
+            end_to_end=_statistic(whole, targets.end_to_end),
+            mean_end_to_end=whole.mean(),
+        )
+
+    def limited(self, targets: LatencyTargets) -> FloatArray:
+        """(J, T) those that are limited."""
+        of = {"ttft": self.ttft, "endToEnd": self.end_to_end, "tpot": self.tpot}
+        columns = [of[name] for name, _, _ in _asked(targets)]
+        return np.stack(columns, axis=1) if columns else np.empty((len(self.ttft), 0))
+
+    def prediction(self, row: int) -> Prediction:
+        return Prediction(
+            ttft_seconds=float(self.ttft[row]),
+            tpot_seconds=float(self.tpot[row]),
+            end_to_end_seconds=float(self.end_to_end[row]),
+            mean_end_to_end_seconds=float(self.mean_end_to_end[row]),
+            utilization=0.0,
+            concurrency=0.0,
+        )
+
+    def missed(self, row: int, targets: LatencyTargets) -> str | None:
+        """The target that even a request alone misses, by the largest factor."""
+        ratios = {
+            name: float(values[row]) / target.seconds
+            for name, values, target in (
+                ("ttft", self.ttft, targets.ttft),
+                ("tpot", self.tpot, targets.tpot),
+                ("endToEnd", self.end_to_end, targets.end_to_end),
+            )
+            if target is not None
+        }
+        worst = max(ratios, key=lambda name: ratios[name], default=None)
+        return worst if worst is not None and ratios[worst] > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,154 +239,229 @@ class _Found:
     limit: str
 
 
-def _capacities(
-    shapes: Sequence[ReplicaShape],
-    lengths: TokenLengths,
-    targets: LatencyTargets,
-    steps: StepModel,
-    max_num_seqs: int | None,
-) -> list[Capacity]:
-    held = [held_requests(shape, lengths) for shape in shapes]
-    widest = min(max(held), OPERATING_POINTS[-1] if max_num_seqs is None else max_num_seqs)
-    times = class_times(shapes, lengths, targets, steps, widest)
-    alone = unloaded(times, lengths, targets)
-    full_tpot = times.tpot_at(percentile_of(targets.tpot))
-    answers: dict[int, Capacity] = {}
-    tried: dict[int, list[int]] = {}
-    """Row -> operating points to try, ascending."""
-    for row in range(len(shapes)):
-        points = [min(max_num_seqs, held[row])] if max_num_seqs is not None else _points(held[row])
-        good = [batch for batch in points if _meets(full_tpot[row, batch - 1], targets.tpot)]
-        missed = _missed_alone(alone, row, targets)
-        if missed is not None or not good:
-            at = 1 if max_num_seqs is None else points[0]
-            tpot = float(alone.tpot[row] if missed == "tpot" else full_tpot[row, at - 1])
-            answers[row] = Capacity(
-                max_rate_per_second=0.0,
-                max_num_seqs=max_num_seqs or 1,
-                limit=missed or "tpot",
-                unloaded=_prediction(alone, row, 0.0),
-                reason=_reason(missed or "tpot", alone, row, tpot, 1 if missed == "tpot" else at, targets),
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Some replicas, each with the requests that its KV cache holds, and what is asked about them."""
+
+    engines: Engines
+    held: Sequence[int]
+    targets: LatencyTargets
+    max_num_seqs: int | None
+
+    def capacities(self) -> list[Capacity]:
+        targets, asked = self.targets, self.max_num_seqs
+        alone = _Alone.of(self.engines, targets)
+        points = [self._points(held) for held in self.held]
+        good = self._keep_pace(points)
+        missed = [alone.missed(row, targets) for row in range(len(points))]
+        best = self._best_points(
+            {row: points[row][: good[row]] for row in range(len(points)) if missed[row] is None and good[row]}, alone
+        )
+        first = [some[0] if asked is not None else 1 for some in points]
+        pace = self._full_pace([row for row in range(len(points)) if row not in best], first)
+        answers: list[Capacity] = []
+        for row, held in enumerate(self.held):
+            found = best.get(row)
+            if found is None:
+                answers.append(self._none(row, alone, missed[row], first[row], pace[row]))
+                continue
+            limit = found.limit
+            if limit == "throughput" and asked is None:
+                limit = self._what_keeps_the_batch_small(found.batch, held, points[row], good[row])
+            elif limit == "throughput" and held < (asked or 0):
+                limit = "memory"
+            reason = None
+            if found.rate <= 0:
+                late = _reason(limit, alone, row, float(alone.tpot[row]), 1, targets)
+                reason = f"{late}, which leaves no room for load"
+            answers.append(
+                Capacity(
+                    max_rate_per_second=found.rate,
+                    max_num_seqs=asked or found.batch,
+                    limit=limit,
+                    unloaded=alone.prediction(row),
+                    reason=reason,
+                )
             )
-            continue
-        tried[row] = good
-    best = _best_points(times, tried, lengths, targets)
-    for row, found in best.items():
-        limit = found.limit
-        if limit == "throughput" and max_num_seqs is None:
-            limit = _what_keeps_the_batch_small(found.batch, held[row], full_tpot[row], targets)
-        elif limit == "throughput" and held[row] < (max_num_seqs or 0):
-            limit = "memory"
-        reason = None
-        if found.rate <= 0:
-            missed = _reason(limit, alone, row, float(alone.tpot[row]), 1, targets)
-            reason = f"{missed}, which leaves no room for load"
-        answers[row] = Capacity(
-            max_rate_per_second=found.rate,
-            max_num_seqs=max_num_seqs or found.batch,
-            limit=limit,
-            unloaded=_prediction(alone, row, 0.0),
-            reason=reason,
+        return answers
+
+    def _points(self, held: int) -> list[int]:
+        if self.max_num_seqs is not None:
+            return [min(self.max_num_seqs, held)]
+        return [batch for batch in OPERATING_POINTS if batch <= held]
+
+    def _keep_pace(self, points: Sequence[Sequence[int]]) -> list[int]:
+        """How many of each replica's operating points meet the target of time per output token with all slots taken."""
+        target = self.targets.tpot
+        if target is None:
+            return [len(some) for some in points]
+        low, high = np.zeros(len(points), dtype=np.intp), np.array([len(some) for some in points])
+        while (low < high).any():
+            middle = (low + high) // 2
+            batch = np.array([float(some[min(at, len(some) - 1)]) for some, at in zip(points, middle, strict=True)])
+            meets = _meets(full_per_token(self.engines, batch), target)
+            searching = low < high
+            low = np.where(searching & meets, middle + 1, low)
+            high = np.where(searching & ~meets, middle, high)
+        return [int(count) for count in low]
+
+    def _full_pace(self, rows: Sequence[int], batch: Sequence[int]) -> dict[int, float]:
+        """Time per output token of some rows with all slots taken, at the statistic of its target."""
+        if not rows:
+            return {}
+        full = full_per_token(self.engines.take(rows), np.array([float(batch[row]) for row in rows]))
+        return dict(zip(rows, _statistic(full, self.targets.tpot).tolist(), strict=True))
+
+    def _none(self, row: int, alone: _Alone, missed: str | None, batch: int, pace: float) -> Capacity:
+        """No rate meets the targets: one is missed alone, or the pace at the smallest operating point."""
+        tpot, batch = (float(alone.tpot[row]), 1) if missed == "tpot" else (pace, batch)
+        return Capacity(
+            max_rate_per_second=0.0,
+            max_num_seqs=self.max_num_seqs or 1,
+            limit=missed or "tpot",
+            unloaded=alone.prediction(row),
+            reason=_reason(missed or "tpot", alone, row, tpot, batch, self.targets),
         )
-    return [answers[row] for row in range(len(shapes))]
+
+    def _best_points(self, points: Mapping[int, Sequence[int]], alone: _Alone) -> dict[int, _Found]:
+        """The operating point of each row: its largest one, or a smaller one of a higher rate.
+
+        Smaller ones are looked at only where the end-to-end target limits and the next smaller one does better: to
+        every other limit the largest is best.
+        """
+        best = dict(zip(points, self._highest([(row, some[-1]) for row, some in points.items()], alone), strict=True))
+        next_ones = [
+            (row, some[-2]) for row, some in points.items() if best[row].limit == "endToEnd" and len(some) > 1
+        ]
+        smaller = [(row, batch) for row, _ in self._promising(next_ones, best) for batch in points[row][-2::-1]]
+        for (row, _), found in zip(smaller, self._highest(smaller, alone), strict=True):
+            if found.rate > best[row].rate:
+                best[row] = found
+        return best
+
+    def _promising(self, tried: Sequence[tuple[int, int]], best: Mapping[int, _Found]) -> list[tuple[int, int]]:
+        """Those that keep the targets at a rate that is higher by what counts as better."""
+        if not tried:
+            return []
+        replicas = self._replicas(tried)
+        rate = (1.0 + LEAST_GAIN) * np.array([best[row].rate for row, _ in tried])
+        able = np.flatnonzero(rate < MAX_UTILIZATION * replicas.saturation_rate)
+        if not able.size:
+            return []
+        met = _latencies(replicas.take(able.tolist()), rate[able], self.targets)[1].all(axis=1)
+        return [tried[index] for index in able[met].tolist()]
+
+    def _highest(self, tried: Sequence[tuple[int, int]], alone: _Alone) -> list[_Found]:
+        """The highest rates of rows at batches."""
+        found: list[_Found] = []
+        for start in range(0, len(tried), _BLOCK):
+            part = tried[start : start + _BLOCK]
+            without_load = alone.limited(self.targets)[[row for row, _ in part]]
+            rates, limits = _highest_rates(self._replicas(part), self.targets, without_load)
+            found += [_Found(batch, rate, limit) for (_, batch), rate, limit in zip(part, rates, limits, strict=True)]
+        return found
+
+    def _replicas(self, tried: Sequence[tuple[int, int]]) -> Replicas:
+        batch = np.array([float(batch) for _, batch in tried])
+        return Replicas.of(self.engines.take([row for row, _ in tried]), batch)
+
+    def _what_keeps_the_batch_small(self, batch: int, held: int, points: Sequence[int], good: int) -> str:
+        """Why no larger operating point was taken: a larger batch would serve more."""
+        larger = next((point for point in OPERATING_POINTS if point > batch), None)
+        if larger is None:
+            return "throughput"
+        if larger > held:
+            return "memory"
+        return "throughput" if larger in points[:good] else "tpot"
 
 
-def _best_points(
-    times: ClassTimes, points: Mapping[int, Sequence[int]], lengths: TokenLengths, targets: LatencyTargets
-) -> dict[int, _Found]:
-    """The operating point of each row: its largest one, or a smaller one of a higher rate.
+def _highest_rates(
+    replicas: Replicas, targets: LatencyTargets, alone: FloatArray
+) -> tuple[list[float], list[str]]:
+    """Highest rate of each row within its targets, and what is missed just above it.
 
-    Smaller ones are tried only where the end-to-end target limits: to every other limit the largest is best.
+    `alone` (J, T): latencies of requests that are alone, which meet the targets.
     """
-    best: dict[int, _Found] = {}
-    for smaller in (False, True):
-        rows_at: dict[int, list[int]] = {}
-        for row, batches in points.items():
-            if not smaller:
-                rows_at.setdefault(batches[-1], []).append(row)
-            elif best[row].limit == "endToEnd":
-                for batch in batches[:-1]:
-                    rows_at.setdefault(batch, []).append(row)
-        for batch in sorted(rows_at, reverse=True):
-            rows = rows_at[batch]
-            rates, limits = _highest_rates(times.take(rows, batch), lengths, targets)
-            for row, rate, limit in zip(rows, rates, limits, strict=True):
-                if row not in best or rate > best[row].rate:
-                    best[row] = _Found(batch, rate, limit)
-    return best
-
-
-def _highest_rates(times: ClassTimes, lengths: TokenLengths, targets: LatencyTargets) -> tuple[list[float], list[str]]:
-    """Highest rate of each row within its targets, by bisection; and what is missed just above it."""
-    queue = BatchQueue.of(times.request_seconds())
-    top = MAX_UTILIZATION * queue.saturation_rate
-    within_at_top, limits_at_top = _within(times, queue, top, lengths, targets)
-    rates = top.copy()
-    limits = np.where(within_at_top, "throughput", limits_at_top)
-    rows = np.flatnonzero(~within_at_top)
+    asked = _asked(targets)
+    rates, limits = MAX_UTILIZATION * replicas.saturation_rate, ["throughput"] * len(replicas.batch)
+    latencies, met = _latencies(replicas, rates, targets)
+    rows = np.flatnonzero(~met.all(axis=1))
     if rows.size:
-        part = times.take(rows.tolist(), times.step.shape[1])
-        part_queue = BatchQueue.of(part.request_seconds())
-        low, high = part_queue.saturation_rate * LEAST_SHARE, part_queue.saturation_rate * MAX_UTILIZATION
-        lowest, missed = _within(part, part_queue, low, lengths, targets)
-        for _ in range(BISECTIONS):
-            middle = np.sqrt(low * high)
-            within, missed_here = _within(part, part_queue, middle, lengths, targets)
-            low, high = np.where(within, middle, low), np.where(within, high, middle)
-            missed = np.where(within, missed, missed_here)
-        rates[rows] = np.where(lowest, low, 0.0)
-        limits[rows] = missed
-    return [float(rate) for rate in rates], [str(limit) for limit in limits]
-
-
-def _within(
-    times: ClassTimes, queue: BatchQueue, rate: FloatArray, lengths: TokenLengths, targets: LatencyTargets
-) -> tuple[NDArray[np.bool_], NDArray[np.str_]]:
-    """Which rows keep time to first token and end-to-end time, and which of the two is the tighter."""
-    occupancy = queue.at(rate)
-    ttft, end_to_end = np.zeros_like(rate), np.zeros_like(rate)
-    if targets.ttft is not None:
-        percentile = targets.ttft.percentile
-        ttft = first_token_seconds(times, occupancy, rate, percentile, times.prefill_target) / targets.ttft.seconds
-    if targets.end_to_end is not None:
-        end_to_end = end_to_end_seconds(times, occupancy, rate, lengths, targets) / targets.end_to_end.seconds
-    return np.maximum(ttft, end_to_end) <= 1.0, np.where(ttft >= end_to_end, "ttft", "endToEnd")
-
-
-def _points(held: int) -> list[int]:
-    return [batch for batch in OPERATING_POINTS if batch <= held]
-
-
-def _meets(seconds: float, target: LatencyTarget | None) -> bool:
-    return target is None or float(seconds) <= target.seconds
-
-
-def _missed_alone(alone: Statistics, row: int, targets: LatencyTargets) -> str | None:
-    """The target that even a request alone misses, by the largest factor."""
-    ratios = {
-        name: float(values[row]) / target.seconds
-        for name, values, target in (
-            ("ttft", alone.ttft, targets.ttft),
-            ("tpot", alone.tpot, targets.tpot),
-            ("endToEnd", alone.end_to_end, targets.end_to_end),
+        some = replicas.take(rows.tolist())
+        search = Search.of(met[rows])
+        at_high = [latency.take(rows) for latency in latencies]
+        at_low = at_high
+        for _ in range(search.levels):
+            latencies, met = _latencies(some, load_of(search.next) * some.saturation_rate, targets)
+            good = search.turn(met)
+            at_low = [known.updated(good, latency) for known, latency in zip(at_low, latencies, strict=True)]
+            at_high = [known.updated(~good, latency) for known, latency in zip(at_high, latencies, strict=True)]
+        low, high = (
+            np.stack([_statistic(one, target) for one, (_, target, _) in zip(end, asked, strict=True)], axis=1)
+            for end in (at_low, at_high)
         )
-        if target is not None
-    }
-    worst = max(ratios, key=lambda name: ratios[name], default=None)
-    return worst if worst is not None and ratios[worst] > 1 else None
+        low = np.where(search.low[:, None] > 0.0, low, alone[rows])
+        loads, stops = search.found(np.array([target.seconds for _, target, _ in asked]), low, high)
+        rates[rows] = np.where(loads < LEAST_SHARE, 0.0, loads * some.saturation_rate)
+        for row, stop in zip(rows.tolist(), stops.tolist(), strict=True):
+            limits[row] = asked[stop][0]
+    return [float(rate) for rate in rates], limits
 
 
-def _what_keeps_the_batch_small(batch: int, held: int, full_tpot: FloatArray, targets: LatencyTargets) -> str:
-    """Why no larger operating point was taken: a larger batch would serve more."""
-    larger = next((point for point in OPERATING_POINTS if point > batch), None)
-    if larger is None:
-        return "throughput"
-    if larger > held:
-        return "memory"
-    return "throughput" if _meets(full_tpot[larger - 1], targets.tpot) else "tpot"
+def _asked(targets: LatencyTargets) -> list[tuple[str, LatencyTarget, Callable[[Load], Mixture]]]:
+    """Names, targets and latencies of what is limited."""
+    kinds: tuple[tuple[str, LatencyTarget | None, Callable[[Load], Mixture]], ...] = (
+        ("ttft", targets.ttft, first_token),
+        ("endToEnd", targets.end_to_end, end_to_end),
+        ("tpot", targets.tpot, per_token),
+    )
+    return [(name, target, latency) for name, target, latency in kinds if target is not None]
 
 
-def _reason(limit: str, alone: Statistics, row: int, tpot: float, batch: int, targets: LatencyTargets) -> str:
+def _latencies(
+    replicas: Replicas, rate: FloatArray, targets: LatencyTargets
+) -> tuple[list[Mixture], NDArray[np.bool_]]:
+    """Those that are limited, and (J, T) whether their targets are met."""
+    asked = _asked(targets)
+    if not asked:
+        return [], np.ones((len(rate), 0), dtype=np.bool_)
+    load = Load.of(replicas, rate)
+    found = [latency(load) for _, _, latency in asked]
+    met = [_meets(latency, target) for latency, (_, target, _) in zip(found, asked, strict=True)]
+    return found, np.stack(met, axis=1)
+
+
+def _meets(latency: Mixture, target: LatencyTarget) -> NDArray[np.bool_]:
+    """(J,) whether a target is met."""
+    if target.percentile is None:
+        return np.asarray(latency.mean() <= target.seconds)
+    return np.asarray(latency.beyond(target.seconds) <= 1.0 - target.percentile / 100.0)
+
+
+def _statistic(latency: Mixture, target: LatencyTarget | None) -> FloatArray:
+    """(J,) seconds at a target's statistic; the mean where there is no target."""
+    if target is None or target.percentile is None:
+        return latency.mean()
+    return latency.percentile(target.percentile)
+
+
+def _traffic(lengths: TokenLengths, arrivals: Arrivals) -> Traffic:
+    return Traffic(
+        LengthDistribution.of(lengths.input_mean, lengths.input_p95),
+        LengthDistribution.of(lengths.output_mean, lengths.output_p95),
+        arrivals,
+    )
+
+
+def _held(fit: MemoryFit, traffic: Traffic) -> int:
+    whole = fit.kv_tokens / max(1.0, traffic.inputs.mean + traffic.outputs.mean)
+    # n * context + 2 * sqrt(n * variance) = tokens, solved for sqrt(n).
+    mean, scatter = traffic.context_tokens, sqrt(traffic.context_variance)
+    root = (sqrt(scatter**2 + mean * fit.kv_tokens) - scatter) / mean
+    return max(1, int(min(whole, root * root)))
+
+
+def _reason(limit: str, alone: _Alone, row: int, tpot: float, batch: int, targets: LatencyTargets) -> str:
     """A sentence on the missed target."""
     if limit == "ttft" and targets.ttft is not None:
         return f"time to first token is {_milliseconds(float(alone.ttft[row]))}, {_target(targets.ttft)}"
@@ -322,23 +480,12 @@ def _milliseconds(seconds: float) -> str:
     return f"{milliseconds:.1f} ms" if milliseconds < 10 else f"{milliseconds:.0f} ms"
 
 
-def _prediction(found: Statistics, row: int, utilization: float) -> Prediction:
-    return Prediction(
-        ttft_seconds=float(found.ttft[row]),
-        tpot_seconds=float(found.tpot[row]),
-        end_to_end_seconds=float(found.end_to_end[row]),
-        mean_end_to_end_seconds=float(found.mean_end_to_end[row]),
-        utilization=utilization,
-        concurrency=float(found.running_mean[row]),
-    )
-
-
-def _cannot_run(shape: ReplicaShape, max_num_seqs: int | None) -> Capacity | None:
+def _cannot_run(shape: ReplicaShape, fit: MemoryFit, max_num_seqs: int | None) -> Capacity | None:
     """The answer for a replica that cannot start, or None."""
     problem = parallelism_problem(shape.model, shape.gpu, shape.parallelism)
     limit = "parallelism"
     if problem is None:
-        problem, limit = memory_fit(shape).reason, "memory"
+        problem, limit = fit.reason, "memory"
     if problem is None:
         return None
     return Capacity(0.0, max_num_seqs or 1, limit, _IMPOSSIBLE, problem)

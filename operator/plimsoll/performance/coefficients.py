@@ -1,6 +1,12 @@
-"""Efficiencies, overheads and all-reduce speeds of the analytic step model, with where each comes from."""
+"""Efficiencies, overheads and speeds between GPUs, with where each comes from. The figures are in coefficients.yaml."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
 
 from plimsoll.catalog import GPU
 
@@ -10,7 +16,7 @@ class Coefficients:
     """What turns peaks into reached speeds for one engine on one family of GPUs."""
 
     weights_efficiency: float
-    """Share of the memory bandwidth reached when reading weights."""
+    """Share of the memory bandwidth reached when reading 16-bit weights."""
     kv_efficiency: float
     """The same for the KV cache."""
     query_group_cost: float
@@ -24,76 +30,93 @@ class Coefficients:
     sequence_seconds: float
     """Per sequence and step: scheduling, sampling, detokenising."""
     allreduce_factor: float
-    """Share of the all-reduce time that is not hidden."""
+    """All-reduce time in the engine, as a share of what the collective takes when it is measured alone."""
+    quantised_efficiency: float
+    """Of the bandwidth share that 16-bit weights reach, the share that weights of 8 bits or less reach."""
 
 
 @dataclass(frozen=True, slots=True)
-class AllReduce:
-    """Time of one all-reduce: latency + bytes / bytes_per_second."""
+class CoefficientSet:
+    """Coefficients, and how far they can be trusted."""
+
+    name: str
+    """Of the measured GPU, or the vendor's where nothing was measured."""
+    coefficients: Coefficients
+    source: str
+    rows: int
+    """Measurements that they were fitted to; 0 when they are pooled from other GPUs."""
+    median_error: float | None
+    """Of the end-to-end latency of these rows, as a share; None when pooled."""
+    p90_error: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Time of one transfer: latency + bytes / bytes_per_second."""
 
     latency_seconds: float
     bytes_per_second: float
 
 
-PREFILL_EFFICIENCY = {"ampere": 0.68, "ada": 0.5, "hopper": 0.52, "blackwell": 0.45, "turing": 0.4, "volta": 0.4}
-"""Ampere and Hopper: fitted to Argonne's vLLM rows; it does not transfer between generations. Ada and Blackwell:
-assumed, below the measured neighbours. Turing and Volta: assumed (no FlashAttention 2)."""
+def coefficient_set(gpu: GPU) -> CoefficientSet:
+    """vLLM's coefficients on a GPU: of its chip where that was measured, else pooled over the vendor's measured chips.
+
+    Pooled sets take the prefill efficiency of the GPU's architecture where one is known: it does not transfer between
+    generations.
+    """
+    return _set(gpu.name, gpu.vendor, gpu.architecture)
 
 
 def engine_coefficients(gpu: GPU) -> Coefficients:
-    """vLLM's coefficients on a GPU.
+    """vLLM's coefficients on a GPU."""
+    return coefficient_set(gpu).coefficients
 
-    NVIDIA: the pooled fit on A100 and H100. AMD: more cautious round figures, assumed. They lie between
-    fits to Argonne's rows for MI300X, which show the ROCm of 2024 (prefill at 0.07 of the peak, decode compute at
-    0.05), and NVIDIA's, which do not transfer. Calibrate before relying on them.
-    """
-    if gpu.vendor == "amd":
-        return Coefficients(
-            weights_efficiency=0.55,
-            kv_efficiency=0.65,
-            query_group_cost=0.5,
-            compute_efficiency=0.2,
-            prefill_efficiency=0.2,
-            step_seconds=0.005,
-            sequence_seconds=80e-6,
-            allreduce_factor=1.0,
-        )
-    return Coefficients(
-        weights_efficiency=0.83,
-        kv_efficiency=0.82,
-        query_group_cost=0.18,
-        compute_efficiency=0.7,
-        prefill_efficiency=PREFILL_EFFICIENCY.get(gpu.architecture, 0.4),
-        step_seconds=0.0022,
-        sequence_seconds=65e-6,
-        allreduce_factor=0.85,
+
+def allreduce(gpu: GPU, tensor: int) -> Link:
+    """All-reduce among `tensor` GPUs of one node; degrees between the measured ones take the next larger."""
+    fabric = _fabric(gpu)
+    degrees = sorted(fabric["allreduce"])
+    degree = next((degree for degree in degrees if tensor <= degree), degrees[-1])
+    latency_seconds, share = fabric["allreduce"][degree]
+    return Link(latency_seconds, share * gpu.interconnect.bytes_per_second)
+
+
+def stage_hop(gpu: GPU) -> Link:
+    """From one pipeline stage to the next in the same node."""
+    return Link(
+        load_data()["stage_hop_seconds"]["value"], _fabric(gpu)["send_share"] * gpu.interconnect.bytes_per_second
     )
 
 
-_DEGREES = (2, 4, 8)
-_NVLINK_LATENCY = {"ampere": (45e-6, 40e-6, 38e-6), "hopper": (22e-6, 30e-6, 30e-6)}
-_NVLINK_SHARE = {"ampere": (171 / 300, 124 / 300, 106 / 300), "hopper": (300 / 450, 230 / 450, 211 / 450)}
-"""Vidur's all-reduce tables for A100 and H100 in DGX nodes, TP 2, 4, 8; the share is of the link's peak one way
-(300 and 450 GB/s). Other NVLink generations are taken as Hopper, older ones as Ampere."""
-_PCIE_LATENCY = (50e-6, 80e-6, 120e-6)
-_PCIE_SHARE = (0.75, 0.5, 0.43)
-"""Ring over PCIe: 2(n-1)/n of the bytes at 75 % of the link, so 24, 16, 14 GB/s with PCIe 4.0; 16-33 GB/s was measured
-for 4 GPUs without NVSwitch (Vidur). Latencies are assumed, above NVLink's."""
-_FABRIC_LATENCY = (35e-6, 45e-6, 55e-6)
-_FABRIC_SHARE = (0.1, 0.2, 0.4)
-"""Infinity Fabric, of the sum of a GPU's seven links to its seven peers: n GPUs use n-1 of them, so an all-reduce
-reaches n/2 links' worth; 70 % of that is assumed, and the latencies are assumed a little above NVLink's."""
+@cache
+def _set(gpu: str, vendor: str, architecture: str) -> CoefficientSet:
+    data = load_data()
+    for name, entry in data["sets"].items():
+        if gpu.startswith(tuple(entry["gpus"])):
+            fit = entry["fit"]
+            figures = Coefficients(**entry["coefficients"])
+            return CoefficientSet(name, figures, entry["source"], fit["rows"], fit["median_error"], fit["p90_error"])
+    pooled = data["pooled"]["amd" if vendor == "amd" else "nvidia"]
+    figures = Coefficients(**pooled["coefficients"])
+    prefill = data["prefill_efficiency"].get(vendor, {}).get(architecture)
+    if prefill is not None:
+        figures = replace(figures, prefill_efficiency=prefill["value"])
+    return CoefficientSet(vendor, figures, pooled["source"], 0, None, None)
 
 
-def allreduce(gpu: GPU, tensor: int) -> AllReduce:
-    """All-reduce among `tensor` GPUs of one node; degrees between the measured ones take the next larger."""
-    at = next((i for i, degree in enumerate(_DEGREES) if tensor <= degree), len(_DEGREES) - 1)
+def _fabric(gpu: GPU) -> Mapping[str, Any]:
+    fabrics = load_data()["fabrics"]
     kind = gpu.interconnect.kind.lower()
     if kind == "nvlink":
         generation = "ampere" if gpu.architecture in {"volta", "turing", "ampere"} else "hopper"
-        latency, share = _NVLINK_LATENCY[generation][at], _NVLINK_SHARE[generation][at]
-    elif kind == "infinityfabric":
-        latency, share = _FABRIC_LATENCY[at], _FABRIC_SHARE[at]
-    else:
-        latency, share = _PCIE_LATENCY[at], _PCIE_SHARE[at]
-    return AllReduce(latency, share * gpu.interconnect.bytes_per_second)
+        kind = f"nvlink-{generation}"
+    found: Mapping[str, Any] = fabrics.get(kind, fabrics["pcie"])
+    return found
+
+
+@cache
+def load_data() -> Mapping[str, Any]:
+    """The file. Read once per process."""
+    text = files("plimsoll.performance").joinpath("coefficients.yaml").read_text(encoding="utf-8")
+    data: Mapping[str, Any] = yaml.safe_load(text)
+    return data

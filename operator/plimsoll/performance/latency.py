@@ -1,191 +1,185 @@
-"""Latencies of one traffic class on replicas: from step times and the queue to the statistics that targets name."""
+"""Latencies of one traffic class on replicas under load, as distributions over its requests."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import NormalDist
+from math import exp, inf, log
 
 import numpy as np
 
-from plimsoll.performance.queue import BatchQueue, Occupancy
-from plimsoll.performance.shapes import FloatArray, LatencyTarget, LatencyTargets, ReplicaShape, TokenLengths
-from plimsoll.performance.steps import StepModel
+from plimsoll.performance.queue import Load
+from plimsoll.performance.replicas import Engines, steps_of
+from plimsoll.performance.shapes import FloatArray
+from plimsoll.performance.tails import Cumulants, Mixture, cumulants_of
 
-_Z95 = NormalDist().inv_cdf(0.95)
+MOST_FULL = 0.95
+"""Largest share of the time that goes to prefills, with all slots taken."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClassTimes:
-    """What J replicas need for one class, before any queue. Columns of (J, B) arrays are 1..B requests in company."""
-
-    step: FloatArray
-    """(J, B) seconds of a decode step."""
-    prefill_mean: FloatArray
-    """(J,) seconds of a prefill of mean length."""
-    prefill_target: FloatArray
-    """(J,) seconds of a prefill of the length that belongs to the TTFT statistic."""
-    prefill_end_to_end: FloatArray
-    """(J,) the same for the end-to-end statistic."""
-    prefill_occupies: FloatArray
-    """(J,) seconds for which a mean prefill keeps others from decoding: one stage's share of it."""
-    decode_steps: float
-    """Mean tokens after the first."""
-
-    def take(self, rows: FloatArray | Sequence[int], batch: int) -> "ClassTimes":
-        """Some of the replicas, with company up to `batch`."""
-        index = np.asarray(rows, dtype=np.intp)
-        return ClassTimes(
-            step=self.step[index, :batch],
-            prefill_mean=self.prefill_mean[index],
-            prefill_target=self.prefill_target[index],
-            prefill_end_to_end=self.prefill_end_to_end[index],
-            prefill_occupies=self.prefill_occupies[index],
-            decode_steps=self.decode_steps,
+def first_token(load: Load) -> Mixture:
+    """(J, 5) time to first token: among few and among many, and after a short, middling or long wait for a slot."""
+    engines = load.replicas.engines
+    _, weights = engines.traffic.inputs.few_nodes
+    busy, idle = 1.0 - load.idle, load.idle
+    cases = []
+    for case in load.cases:
+        # At an idle replica there is no round to wait for.
+        ride = case.delay
+        cases.append(
+            Cumulants(
+                busy * ride.mean,
+                busy * (ride.variance + idle * np.square(ride.mean)),
+                busy * (ride.third + 3.0 * idle * ride.mean * ride.variance + idle * (1.0 - 2.0 * busy) * ride.mean**3),
+            )
+            + case.own
         )
-
-    def request_seconds(self) -> FloatArray:
-        """(J, B) T(n): own prefill, the decode steps, and one prefill of each companion in the same time."""
-        others = np.arange(self.step.shape[1], dtype=np.float64)
-        return self.prefill_mean[:, None] + self.decode_steps * self.step + others * self.prefill_occupies[:, None]
-
-    def tpot_at(self, percentile: int | None) -> FloatArray:
-        """(J, B) seconds per output token in the company of 1..B: step and the companions' prefills in between.
-
-        The number of such prefills is about Poisson with mean n - 1; a percentile takes its normal approximation.
-        """
-        others = np.arange(self.step.shape[1], dtype=np.float64)
-        interruptions = others + _z(percentile) * np.sqrt(others)
-        return self.step + interruptions * self.prefill_occupies[:, None] / max(self.decode_steps, 1.0)
+    own = cumulants_of(load.typical.alone + load.replicas.step[:, -1:] * load.typical.steps, weights)
+    # Who gets a slot at last has the prompts ahead that others among as many have, but no round to wait for.
+    among = load.cases[-1].delay
+    queued = among.scaled(np.maximum(1.0 - 0.5 * load.full_pace / among.mean, 0.0))
+    cases += [Cumulants.fixed(*wait).scaled(load.full_wait) + queued + own for wait in _WAITS]
+    return _mixed(load, cases)
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """(J,) seconds, each at the statistic of its target; the mean where there is no target."""
-
-    ttft: FloatArray
-    tpot: FloatArray
-    end_to_end: FloatArray
-    mean_end_to_end: FloatArray
-    running_mean: FloatArray
-
-
-def percentile_of(target: LatencyTarget | None) -> int | None:
-    """The percentile that a target names; None for the mean, also where there is no target."""
-    return None if target is None else target.percentile
+def per_token(load: Load) -> Mixture:
+    """(J, I) mean time per output token of a request: I lengths of answers."""
+    engines = load.replicas.engines
+    lengths, weights = engines.traffic.outputs.nodes
+    if engines.traffic.decode_steps == 0.0:
+        none = np.zeros_like(load.rate)
+        return _single(Cumulants(alone_per_token(engines), none, none))
+    later = np.maximum(lengths - 1.0, 1.0)
+    head = load.typical.head_start
+    late = Cumulants(head.mean[:, None], head.variance[:, None], head.third[:, None]).scaled(1.0 / later)
+    pace = _pace(load, later) + late
+    return Mixture(np.broadcast_to(weights, pace.mean.shape), pace)
 
 
-def tokens_at(mean: float, p95: float, percentile: int | None) -> float:
-    """Tokens at a percentile: mean up to the median, 95th percentile from 95 on, between them by normal quantile."""
-    share = min(1.0, _z(percentile) / _Z95)
-    return mean + share * max(0.0, p95 - mean)
-
-
-def class_times(
-    shapes: Sequence[ReplicaShape], lengths: TokenLengths, targets: LatencyTargets, steps: StepModel, batch: int
-) -> ClassTimes:
-    """Step times of a class on each shape, for company of 1..`batch`."""
-    company = np.arange(1.0, batch + 1.0)
-    context = np.full(batch, lengths.input_mean + lengths.output_mean / 2)
-    inputs = [
-        tokens_at(lengths.input_mean, lengths.input_p95, percentile)
-        for percentile in (None, percentile_of(targets.ttft), percentile_of(targets.end_to_end))
-    ]
-    tokens, single = np.array(inputs), np.ones(len(inputs))
-    step = np.empty((len(shapes), batch))
-    prefill = np.empty((len(shapes), len(inputs)))
-    for row, shape in enumerate(shapes):
-        step[row] = steps.decode_step_seconds(shape, company, context)
-        prefill[row] = steps.prefill_seconds(shape, tokens, single)
-    stages = np.array([float(shape.parallelism.pipeline) for shape in shapes])
-    return ClassTimes(
-        step=step,
-        prefill_mean=prefill[:, 0],
-        prefill_target=prefill[:, 1],
-        prefill_end_to_end=prefill[:, 2],
-        prefill_occupies=prefill[:, 0] / stages,
-        decode_steps=max(0.0, lengths.output_mean - 1.0),
+def end_to_end(load: Load) -> Mixture:
+    """(J, 5) end-to-end time, with the cases of the time to first token."""
+    first, traffic = first_token(load), load.replicas.engines.traffic
+    if traffic.decode_steps == 0.0:
+        return first
+    lengths, weights = traffic.outputs.nodes
+    later = np.maximum(lengths - 1.0, 0.0)
+    pace = _pace(load, later)
+    usual = load.pace.mean
+    squares = np.square(later)
+    uneven = squares * pace.variance
+    scatter = Cumulants(
+        np.zeros_like(usual),
+        uneven @ weights,
+        (squares * later * pace.third) @ weights + 3.0 * usual * (uneven @ (weights * (later - later @ weights))),
     )
-
-
-def unloaded(times: ClassTimes, lengths: TokenLengths, targets: LatencyTargets) -> Statistics:
-    """Latencies of a request that is alone."""
-    step = times.step[:, 0]
-    mean = times.prefill_mean + times.decode_steps * step
-    return Statistics(
-        ttft=times.prefill_target,
-        tpot=step,
-        end_to_end=times.prefill_end_to_end + _decode_steps_at(lengths, targets) * step,
-        mean_end_to_end=mean,
-        running_mean=np.zeros_like(step),
+    prompt = Cumulants.fixed(traffic.decode_steps, traffic.outputs.variance, traffic.outputs.third_cumulant).scaled(
+        usual
     )
+    # Who waited for a slot starts among as many as can be.
+    memory = np.maximum(load.relaxation[:, None] * later * usual[:, None], 1e-9)
+    slower = np.maximum(load.full_pace - usual, 0.0)[:, None] * -np.expm1(-memory) / memory
+    late = cumulants_of(later * (usual[:, None] + slower), weights)
+    head = load.typical.head_start
+    answer, late = prompt + scatter + head, late + scatter + head
+    parts = first.parts
+    cases = []
+    for case in range(parts.mean.shape[1]):
+        one = Cumulants(parts.mean[:, case], parts.variance[:, case], parts.third[:, case])
+        cases.append(one + (answer if case < len(load.cases) else late))
+    return _mixed(load, cases)
 
 
-def loaded(
-    times: ClassTimes, queue: BatchQueue, rate: FloatArray, lengths: TokenLengths, targets: LatencyTargets
-) -> Statistics:
-    """Latencies under `rate` (J,) requests per second, below saturation."""
-    occupancy = queue.at(rate)
-    tpot_mean = _mean_tpot(times, occupancy, rate)
-    percentile = percentile_of(targets.tpot)
-    tpot = tpot_mean
-    if percentile is not None:
-        company = occupancy.company_percentile(percentile).astype(np.intp)
-        tpot = times.tpot_at(percentile)[np.arange(len(company)), company - 1]
-    mean_first = first_token_seconds(times, occupancy, rate, None, times.prefill_mean)
-    return Statistics(
-        ttft=first_token_seconds(times, occupancy, rate, percentile_of(targets.ttft), times.prefill_target),
-        tpot=tpot,
-        end_to_end=end_to_end_seconds(times, occupancy, rate, lengths, targets),
-        mean_end_to_end=mean_first + times.decode_steps * tpot_mean,
-        running_mean=occupancy.running_mean,
+def alone_first_token(engines: Engines) -> Mixture:
+    """(J, 1) time to first token at an idle replica."""
+    lengths, weights = engines.traffic.inputs.few_nodes
+    none = np.zeros((1, 1))
+    extra = engines.extra_seconds(none, lengths[None, :], 0.5 * np.square(lengths)[None, :])
+    steps = steps_of(lengths, engines.chunk_tokens(none)[0])
+    return _single(cumulants_of(extra + engines.step_seconds(none) * steps, weights))
+
+
+def alone_per_token(engines: Engines) -> FloatArray:
+    """(J,) time per output token of a request that is alone: the same for all."""
+    return engines.step_seconds(np.ones((1, 1)))[:, 0]
+
+
+def alone_end_to_end(engines: Engines) -> Mixture:
+    """(J, 1) end-to-end time of a request that is alone."""
+    traffic, first = engines.traffic, alone_first_token(engines).parts
+    if traffic.decode_steps == 0.0:
+        return alone_first_token(engines)
+    outputs = traffic.outputs
+    answer = Cumulants.fixed(traffic.decode_steps, outputs.variance, outputs.third_cumulant).scaled(
+        alone_per_token(engines)
     )
+    return _single(Cumulants(first.mean[:, 0], first.variance[:, 0], first.third[:, 0]) + answer)
 
 
-def first_token_seconds(
-    times: ClassTimes, occupancy: Occupancy, rate: FloatArray, percentile: int | None, prefill: FloatArray
-) -> FloatArray:
-    """(J,) time to first token.
+def full_per_token(engines: Engines, batch: FloatArray) -> Mixture:
+    """(J, I) time per output token with all of `batch` (J,) slots taken, as prompts come where answers end."""
+    traffic = engines.traffic
+    lengths, weights = traffic.outputs.nodes
+    later = np.maximum(lengths - 1.0, 1.0)
+    rate, seconds = engines.saturated(batch[:, None])
+    company = rate * seconds * traffic.rounds
+    prompts, shares = traffic.inputs.few_nodes
+    extra = engines.extra_seconds(company, prompts[None, :], 0.5 * np.square(prompts)[None, :])
+    average = engines.extra_per_prompt(company, rate * seconds)
+    extra = extra * (average / np.maximum((extra @ shares)[:, None], 1e-300))
+    stretch = 1.0 / (1.0 - np.minimum(rate * average, MOST_FULL))
+    s2, s3 = (np.square(extra) @ shares)[:, None], (extra**3 @ shares)[:, None]
+    pace = Cumulants(
+        seconds + np.zeros_like(later),
+        rate * seconds * s2 * np.square(stretch) / later,
+        rate * seconds * s3 * stretch**3 / np.square(later),
+    )
+    return Mixture(np.broadcast_to(weights, pace.mean.shape), pace)
 
-    Wait for a slot, for other prompts' prefills (M/M/1), for the end of the running step; then the own prefill.
-    Percentiles of the parts are added up, which is on the safe side.
+
+def _pace(load: Load, later: FloatArray) -> Cumulants:
+    """(J, I) cumulants of the time per token of answers with `later` (I,) tokens after the first.
+
+    The company changes while an answer lasts, as a process that forgets exponentially; prefills hit it at random.
     """
-    busy = rate * times.prefill_occupies
-    backlog = times.prefill_occupies / (1.0 - busy)
-    step = _step_in_progress(times, rate)
-    if percentile is None:
-        return occupancy.slot_wait_mean() + busy * backlog + 0.5 * step + prefill
-    beyond = np.maximum(busy / (1.0 - percentile / 100.0), 1.0)
-    return np.asarray(occupancy.slot_wait_percentile(percentile) + backlog * np.log(beyond) + step + prefill)
+    usual, rate = load.pace.mean[:, None], load.rate[:, None]
+    memory = np.maximum(load.relaxation[:, None] * later * usual, 1e-9)
+    kept = np.where(memory > 1e-3, 2.0 * (memory + np.expm1(-memory)) / np.square(memory), 1.0 - memory / 3.0)
+    tokens = np.maximum(later, 1.0)
+    s1, s2, s3 = (moment[:, None] for moment in load.typical.extra)
+    stretch = 1.0 + load.typical.echo[:, None]
+    clustered = load.replicas.engines.traffic.arrivals.dispersion(rate * tokens * usual) - 1.0
+    hits = rate * usual * stretch * stretch / tokens
+    return Cumulants(
+        usual + np.zeros_like(tokens),
+        load.pace.variance[:, None] * kept + hits * (s2 + s1 * s1 * clustered),
+        load.pace.third[:, None] * np.square(kept) + hits * stretch * s3 / tokens,
+    )
 
 
-def end_to_end_seconds(
-    times: ClassTimes, occupancy: Occupancy, rate: FloatArray, lengths: TokenLengths, targets: LatencyTargets
-) -> FloatArray:
-    """(J,) end-to-end time: first token and the rest of the answer, of the length that belongs to the statistic.
-
-    A percentile, too, takes the mean time per token: an answer sees many batches.
-    """
-    first = first_token_seconds(times, occupancy, rate, percentile_of(targets.end_to_end), times.prefill_end_to_end)
-    return first + _decode_steps_at(lengths, targets) * _mean_tpot(times, occupancy, rate)
-
-
-def _mean_tpot(times: ClassTimes, occupancy: Occupancy, rate: FloatArray) -> FloatArray:
-    """(J,) mean time per output token; the mean stay of a request is running requests / rate (Little)."""
-    decode = occupancy.running_mean / rate - times.prefill_mean
-    return np.maximum(decode / max(times.decode_steps, 1.0), times.step[:, 0])
+def _strata(*bounds: float) -> tuple[list[float], list[tuple[float, float, float]]]:
+    """Chances and cumulants of a unit exponential time within ranges of its percentiles."""
+    chances, cumulants = [], []
+    for low, high in zip((0.0, *bounds), (*bounds, 1.0), strict=True):
+        start, end = -log(1.0 - low), inf if high == 1.0 else -log(1.0 - high)
+        mass, *raw = (_beyond(power, start) - _beyond(power, end) for power in range(4))
+        mean, second, third = (moment / mass for moment in raw)
+        chances.append(high - low)
+        cumulants.append((mean, second - mean**2, third - 3.0 * mean * second + 2.0 * mean**3))
+    return chances, cumulants
 
 
-def _step_in_progress(times: ClassTimes, rate: FloatArray) -> FloatArray:
-    """(J,) seconds of the step that a new request finds running, by the chance that one runs."""
-    step = times.step[:, 0]
-    return step * np.minimum(1.0, rate * (times.prefill_mean + times.decode_steps * step))
+def _beyond(power: int, start: float) -> float:
+    """Integral of x^power exp(-x) from `start` on."""
+    if start == inf:
+        return 0.0
+    return (start**power * exp(-start)) + (power * _beyond(power - 1, start) if power else 0.0)
 
 
-def _decode_steps_at(lengths: TokenLengths, targets: LatencyTargets) -> float:
-    """Tokens after the first, at the end-to-end target's statistic."""
-    percentile = percentile_of(targets.end_to_end)
-    return max(0.0, tokens_at(lengths.output_mean, lengths.output_p95, percentile) - 1.0)
+_WAIT_CHANCES, _WAITS = _strata(0.5, 0.85)
 
 
-def _z(percentile: int | None) -> float:
-    """Normal quantile of a percentile, not below 0."""
-    return 0.0 if percentile is None else max(0.0, NormalDist().inv_cdf(percentile / 100.0))
+def _mixed(load: Load, cases: list[Cumulants]) -> Mixture:
+    full, many = load.full_chance, load.many_chance
+    chances = [(1.0 - full) * (1.0 - many), (1.0 - full) * many, *(full * chance for chance in _WAIT_CHANCES)]
+    columns = (np.stack([getattr(case, name) for case in cases], axis=1) for name in ("mean", "variance", "third"))
+    return Mixture(np.stack(chances, axis=1), Cumulants(*columns))
+
+
+def _single(of: Cumulants) -> Mixture:
+    return Mixture(np.ones((len(of.mean), 1)), Cumulants(of.mean[:, None], of.variance[:, None], of.third[:, None]))

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.catalog import GPU, ModelArchitecture, Precision
+from plimsoll.performance.coefficients import Coefficients
+from plimsoll.performance.correction import UNCORRECTED, Correction
 
 FloatArray = NDArray[np.float64]
 
@@ -70,6 +72,10 @@ class ReplicaShape:
     parallelism: Parallelism
     max_model_length: int
     """Longest sequence in tokens that the engine accepts; it must fit the KV cache or the engine does not start."""
+    coefficients: Coefficients | None = None
+    """Measured for this model on this GPU (ModelProfile); None: published for the GPU (`coefficient_set`)."""
+    correction: Correction = UNCORRECTED
+    """By what is observed of such replicas."""
 
 
 def parallelism_problem(model: ModelArchitecture, gpu: GPU, parallelism: Parallelism) -> str | None:

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
-from plimsoll.performance.coefficients import Coefficients, allreduce, engine_coefficients
+from plimsoll.performance.coefficients import Coefficients, allreduce, engine_coefficients, stage_hop
+from plimsoll.performance.correction import UNCORRECTED
 from plimsoll.performance.shapes import FloatArray, ReplicaShape
-from plimsoll.performance.weights import WeightBytes, weight_bytes
+from plimsoll.performance.terms import StepTerms
+from plimsoll.performance.weights import weight_bytes
 
-STAGE_HOP_SECONDS = 0.0005
-"""From one pipeline stage to the next, engine overhead included: 0.2-0.8 ms (assumed range)."""
+SIXTEEN_BITS = 2.0
+"""Bytes of what engines neither quantise nor split: hidden states; and of weights that are not quantised."""
 
 
 class StepModel(Protocol):
@@ -28,35 +28,26 @@ class StepModel(Protocol):
         """Between two tokens of each of `batch` sequences that hold `context_tokens` tokens each."""
         ...
 
+    def terms(self, shape: ReplicaShape) -> StepTerms:
+        """The parts that both are made of, for steps that decode and prefill at once."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class RooflineSteps:
     """Steps computed from catalog facts, with efficiencies and overheads fitted to measurements.
 
-    Form and coefficients: fits to Argonne's LLM-Inference-Bench (vLLM on A100 and H100), all-reduce from Vidur's
-    profiles; held-out end-to-end error there 3.8-4.8 % median, 12-16 % at the 90th percentile. Beyond it, by reasoning
-    and not by measurement: mixtures of experts, pipelines, quantised weights, a prefill that reads the weights at
-    least once.
+    Form, coefficients and errors: docs/performance.md. Measured: vLLM on A100, H100, MI250 and MI300X, tensor
+    parallelism, fp8 weights on H100. By reasoning and not by measurement: mixtures of experts, pipelines, int8 and int4
+    weights, chunked prefill, a prefill that reads the weights at least once.
     """
 
     coefficients: Coefficients | None = None
-    """None: by the GPU's vendor and architecture."""
+    """None: those of the replica's shape, else by the GPU (`coefficient_set`)."""
 
     def prefill_seconds(self, shape: ReplicaShape, tokens: FloatArray, batch: FloatArray) -> FloatArray:
         """Compute of the layers and of causal attention, at least one read of the weights, and the all-reduces."""
-        model, parallelism = shape.model, shape.parallelism
-        use = self._coefficients(shape)
-        weights = weight_bytes(model, shape.precision.bytes_per_parameter)
-        count = tokens * batch
-        attention = 2.0 * count * tokens * (model.attention_heads * model.head_size * model.layers)
-        sixteen_bit = min(_peak(shape), _sixteen_bit_peak(shape))
-        compute = (2.0 * weights.active_layer_parameters * count / _peak(shape) + attention / sixteen_bit) / (
-            parallelism.tensor * use.prefill_efficiency
-        )
-        touched = _touched_bytes(weights, count)
-        read = touched / (parallelism.tensor * shape.gpu.memory_bandwidth_bytes_per_second * use.weights_efficiency)
-        hops = STAGE_HOP_SECONDS * (parallelism.pipeline - 1)
-        return _smooth_maximum(compute, read) + use.step_seconds + _communication(shape, count, use) + hops
+        return self.terms(shape).prefill_seconds(tokens, batch)
 
     def decode_step_seconds(self, shape: ReplicaShape, batch: FloatArray, context_tokens: FloatArray) -> FloatArray:
         """Weights or compute, whichever takes longer (smoothly), KV cache, overheads and all-reduces.
@@ -64,54 +55,63 @@ class RooflineSteps:
         A token passes all pipeline stages one after another, so stages do not divide its time; but they work on
         different sequences at once, so each handles the batch in as many parts as there are stages.
         """
-        model, parallelism = shape.model, shape.parallelism
+        return self.terms(shape).decode_step_seconds(batch, context_tokens)
+
+    def terms(self, shape: ReplicaShape) -> StepTerms:
+        """Seconds of each part of a step."""
+        model, parallelism, gpu = shape.model, shape.parallelism, shape.gpu
         use = self._coefficients(shape)
         weights = weight_bytes(model, shape.precision.bytes_per_parameter)
-        part = np.maximum(1.0, batch / parallelism.pipeline)
-        bandwidth = shape.gpu.memory_bandwidth_bytes_per_second
-        touched = _touched_bytes(weights, part)
-        read = touched / (parallelism.tensor * bandwidth * use.weights_efficiency)
-        parameters = weights.active_layer_parameters + weights.head_parameters
-        compute = 2.0 * parameters * part / (parallelism.tensor * _peak(shape) * use.compute_efficiency)
+        bandwidth = gpu.memory_bandwidth_bytes_per_second
+        weights_speed = parallelism.tensor * bandwidth * use.weights_efficiency
+        if shape.precision.bytes_per_parameter < SIXTEEN_BITS:
+            weights_speed *= use.quantised_efficiency
+        peak = _peak(shape)
+        prefill_speed = parallelism.tensor * use.prefill_efficiency
+        decode_speed = parallelism.tensor * peak * use.compute_efficiency
         divided_by = 1 if model.latent_attention else min(parallelism.tensor, model.kv_heads)
         groups = 0.0 if model.latent_attention else model.attention_heads / model.kv_heads - 1.0
-        kv_bytes = model.kv_bytes_per_token(shape.precision.kv_bytes_per_element) * part * context_tokens / divided_by
-        kv = kv_bytes * (1.0 + use.query_group_cost * groups) / (bandwidth * use.kv_efficiency)
-        overhead = use.step_seconds + use.sequence_seconds * part + STAGE_HOP_SECONDS * (parallelism.pipeline - 1)
-        return _smooth_maximum(read, compute) + kv + overhead + _communication(shape, part, use)
+        kv_bytes = model.kv_bytes_per_token(shape.precision.kv_bytes_per_element) / divided_by
+        pair_operations = 4.0 * model.attention_heads * model.head_size * model.layers
+        latency, token = _communication(shape, use)
+        terms = StepTerms(
+            read=(weights.shared + weights.head) / weights_speed,
+            read_experts=weights.experts / weights_speed,
+            idle_share=1.0 - weights.expert_share_per_token,
+            compute_decode_token=2.0 * (weights.active_layer_parameters + weights.head_parameters) / decode_speed,
+            compute_prompt_token=2.0 * weights.active_layer_parameters / (peak * prefill_speed),
+            compute_pair=pair_operations / (min(peak, _sixteen_bit_peak(shape)) * prefill_speed),
+            kv_token=kv_bytes * (1.0 + use.query_group_cost * groups) / (bandwidth * use.kv_efficiency),
+            step=use.step_seconds + latency,
+            sequence=use.sequence_seconds,
+            token=token,
+            stages=parallelism.pipeline,
+        )
+        if shape.correction == UNCORRECTED:
+            return terms
+        return terms.scaled(shape.correction.prefill, shape.correction.decode)
 
     def _coefficients(self, shape: ReplicaShape) -> Coefficients:
-        return self.coefficients or engine_coefficients(shape.gpu)
+        return self.coefficients or shape.coefficients or engine_coefficients(shape.gpu)
 
 
 ANALYTIC_STEPS: StepModel = RooflineSteps()
 
 
-def _smooth_maximum(first: FloatArray, second: FloatArray) -> FloatArray:
-    """Fourth-power mean: crossing from bandwidth to compute is gradual in measured matrix products (Vidur)."""
-    a, b = np.square(first), np.square(second)
-    return np.asarray(np.sqrt(np.sqrt(a * a + b * b)))
-
-
-def _touched_bytes(weights: WeightBytes, tokens: FloatArray) -> FloatArray:
-    """Bytes of weights that a step reads.
-
-    Of the experts, those that at least one token is routed to: with even routing a share of 1 - (1 - k/E)^tokens.
-    """
-    always = weights.shared + weights.head
-    if not weights.experts:
-        return np.full_like(tokens, always)
-    return np.asarray(always + weights.experts * (1.0 - np.power(1.0 - weights.expert_share_per_token, tokens)))
-
-
-def _communication(shape: ReplicaShape, tokens: FloatArray, use: Coefficients) -> FloatArray:
-    """Two all-reduces of 16-bit hidden states per layer."""
-    tensor = shape.parallelism.tensor
-    if tensor == 1:
-        return np.zeros_like(tokens)
-    fabric = allreduce(shape.gpu, tensor)
-    each = fabric.latency_seconds + 2.0 * shape.model.hidden_size * tokens / fabric.bytes_per_second
-    return np.asarray(use.allreduce_factor * 2.0 * shape.model.layers * each)
+def _communication(shape: ReplicaShape, use: Coefficients) -> tuple[float, float]:
+    """Seconds per step and per token: two all-reduces of the hidden states per layer; hops of them and the residual."""
+    tensor, hops = shape.parallelism.tensor, shape.parallelism.pipeline - 1
+    latency, token = 0.0, 0.0
+    hidden_bytes = SIXTEEN_BITS * shape.model.hidden_size
+    if tensor > 1:
+        reduction, count = allreduce(shape.gpu, tensor), use.allreduce_factor * 2.0 * shape.model.layers
+        latency += count * reduction.latency_seconds
+        token += count * hidden_bytes / reduction.bytes_per_second
+    if hops:
+        hop = stage_hop(shape.gpu)
+        latency += hops * hop.latency_seconds
+        token += hops * 2.0 * hidden_bytes / hop.bytes_per_second
+    return latency, token
 
 
 def _peak(shape: ReplicaShape) -> float:

@@ -31,6 +31,7 @@ from plimsoll.planning.plan import (
 )
 from plimsoll.planning.search import TOLERANCE
 from plimsoll.planning.snapshot import ObjectRef
+from plimsoll.planning.speeds import Speeds
 from plimsoll.planning.wording import Wording
 
 _ALTERNATIVES = 3
@@ -47,6 +48,7 @@ class Assembly:
         evaluator: Evaluator,
         policy: PlacementPolicySpec,
         kept: Kept,
+        speeds: Speeds,
     ) -> None:
         self._fleet = fleet
         self._problem = fleet.problem
@@ -54,6 +56,7 @@ class Assembly:
         self._short = decision.short
         self._short_classes = short_classes(fleet.problem, decision.allocation)
         self._evaluator = evaluator
+        self._speeds = speeds
         self._expected = 1 / (1 + float(policy.headroom.demand))
         self._headroom = policy.headroom.latency
         self._policy = policy
@@ -232,6 +235,7 @@ class Assembly:
             price_per_hour=replicas * candidate.price_per_hour,
             utilization=utilization,
             reason=self._reason(option, served),
+            speed=self._speeds.source(candidate.shape),
         )
 
     def _reason(self, option: int, served: Sequence[int]) -> str:

@@ -60,4 +60,5 @@ def inputs_digest(snapshot: Snapshot, declared: str | None = None) -> str:
     )
     # As sentences: a value at fault may be anything that YAML can hold.
     invalid = sorted((str(item.ref), [str(problem) for problem in item.problems]) for item in snapshot.invalid)
-    return digest((declared or declared_digest(snapshot), snapshot.nodes, pods, workloads, invalid))
+    facts = (declared or declared_digest(snapshot), snapshot.nodes, pods, workloads, invalid)
+    return digest((*facts, snapshot.corrections) if snapshot.corrections else facts)

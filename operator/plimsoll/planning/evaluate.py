@@ -11,6 +11,8 @@ from typing import TypeVar
 from plimsoll.allocation.decomposition import Memory
 from plimsoll.performance import (
     Capacity,
+    Coefficients,
+    Correction,
     LatencyTargets,
     Prediction,
     ReplicaShape,
@@ -23,7 +25,7 @@ from plimsoll.performance import (
 )
 
 Result = TypeVar("Result")
-_ShapeKey = tuple[str, int, str, str, int, int, int, int]
+_ShapeKey = tuple[str, int, str, str, int, int, int, int, Coefficients | None, Correction]
 _Key = tuple[int, int, int | None]
 """Numbers of shape and objective, and the operating point."""
 
@@ -133,6 +135,8 @@ class Evaluator:
             shape.parallelism.tensor,
             shape.parallelism.pipeline,
             shape.max_model_length,
+            shape.coefficients,
+            shape.correction,
         )
 
     def _number(self, name: str, value: object) -> int:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from plimsoll.api.gpunodepool import CustomAccelerator, GPUNodePool
-from plimsoll.api.modelprofile import ModelProfileSpec
+from plimsoll.api.modelprofile import Architecture
 from plimsoll.catalog import GPU, Catalog, ModelArchitecture
 from plimsoll.catalog import Interconnect as GPUInterconnect
 
@@ -58,13 +58,12 @@ def _usual_interconnect(kind: str, bytes_per_second: float | None) -> GPUInterco
     )
 
 
-def profiled_model(spec: ModelProfileSpec) -> ModelArchitecture:
+def profiled_model(name: str, given: Architecture) -> ModelArchitecture:
     """The model that a ModelProfile describes, as a catalog entry."""
-    given = spec.architecture
     kv_heads = given.kv_heads or given.attention_heads
     head_size = given.head_size or given.hidden_size // given.attention_heads
     return ModelArchitecture(
-        name=spec.model,
+        name=name,
         parameters=given.parameters,
         active_parameters=given.active_parameters or given.parameters,
         layers=given.layers,

@@ -10,7 +10,7 @@ from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.placementpolicy import PlacementPolicySpec
 from plimsoll.planning.options import Candidate, Choices
 from plimsoll.planning.pools import Pool
-from plimsoll.planning.stock import Stock
+from plimsoll.planning.stock import NO_NODE, Stock
 
 USABLE_TIME = 0.85
 """Part of a replica's time that is planned with (DESIGN section 4, rho)."""
@@ -75,7 +75,7 @@ def build_fleet(
         for n, candidate in enumerate(rows.candidates)
     }
     running = [
-        (option_numbers[namespace, placement], node_numbers[node], count)
+        (option_numbers[namespace, placement], -1 if node == NO_NODE else node_numbers[node], count)
         for namespace, placement, node, count in stock.running
         if (namespace, placement) in option_numbers
     ]

@@ -87,6 +87,8 @@ class Placement:
     utilization: float
     """Used part of the replicas' time, 0..1, at the planned shares."""
     reason: str
+    speed: str = ""
+    """Where the predicted latencies come from: measured, published or pooled coefficients, and corrections."""
 
 
 @dataclass(frozen=True, slots=True)

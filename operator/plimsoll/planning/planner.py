@@ -30,6 +30,7 @@ from plimsoll.planning.plan import (
 from plimsoll.planning.pools import Pool, Pools, resolve_pools
 from plimsoll.planning.search import Clock, Search, search_for, stopped
 from plimsoll.planning.snapshot import ObjectRef, Snapshot, Workload
+from plimsoll.planning.speeds import Speeds, speeds
 from plimsoll.planning.stock import Demand, measure_stock
 from plimsoll.planning.variants import Variants, enumerate_variants
 
@@ -49,6 +50,8 @@ class Round:
     search: Search
     decision: Decision
     assembly: Assembly
+    findings: tuple[Finding, ...] = ()
+    """On what was measured of models."""
 
 
 def plan_fleet(snapshot: Snapshot, evaluator: Evaluator | None = None, clock: Clock = stopped) -> FleetPlan:
@@ -75,7 +78,8 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
     slos.update({(slo.namespace, slo.name): slo.spec for slo in snapshot.slos})
     broken_pools = {item.ref.name: "it is invalid" for item in snapshot.invalid if item.ref.kind == "GPUNodePool"}
     pools = Pools(pools.usable, pools.findings, {**pools.rejected, **broken_pools})
-    choices = _all_choices(snapshot, slos, pools, policy, catalog, evaluator)
+    known_speeds, findings = speeds(snapshot.profiles, snapshot.corrections, catalog)
+    choices = _all_choices(snapshot, slos, pools, policy, catalog, known_speeds, evaluator)
     open_pairs = [
         (deployment, choice)
         for deployment, choice in zip(snapshot.deployments, choices, strict=True)
@@ -113,7 +117,8 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
         kept=kept,
         search=search,
         decision=decision,
-        assembly=Assembly(fleet, decision, evaluator, policy, kept),
+        assembly=Assembly(fleet, decision, evaluator, policy, kept, known_speeds),
+        findings=findings,
     )
 
 
@@ -138,7 +143,12 @@ def assembled(turn: Round) -> FleetPlan:
         pools=tuple(
             _pool_plan(name, pool, pools, plans, running_on, snapshot) for name, pool in sorted(pools.usable.items())
         ),
-        findings=(*_invalid_findings(snapshot), *_unusable_pool_findings(pools), *assembly.policy_findings()),
+        findings=(
+            *_invalid_findings(snapshot),
+            *_unusable_pool_findings(pools),
+            *turn.findings,
+            *assembly.policy_findings(),
+        ),
         cost_per_hour=sum(plan.cost_per_hour for plan in plans) + held_cost,
         objective_per_hour=solution.allocation.cost.total,
         lower_bound_per_hour=max(0.0, bound) if math.isfinite(bound) else None,
@@ -150,7 +160,8 @@ def assembled(turn: Round) -> FleetPlan:
 def _catalog(snapshot: Snapshot) -> Catalog:
     catalog = load_catalog()
     for profile in snapshot.profiles:
-        catalog = catalog.with_model(profiled_model(profile.spec))
+        if profile.spec.architecture is not None:
+            catalog = catalog.with_model(profiled_model(profile.spec.model, profile.spec.architecture))
     return catalog
 
 
@@ -160,6 +171,7 @@ def _all_choices(
     pools: Pools,
     policy: PlacementPolicySpec,
     catalog: Catalog,
+    known_speeds: Speeds,
     evaluator: Evaluator,
 ) -> list[Choices]:
     """What each LLMDeployment may choose from. Where nothing that matters has changed it is what it was."""
@@ -176,12 +188,13 @@ def _all_choices(
         if findings:
             found[ref] = Choices(classes, (), (), findings)
             continue
-        inputs[ref] = (deployment.spec, classes, offers, pools.rejected, profiles)
+        inputs[ref] = (deployment.spec, classes, offers, pools.rejected, profiles, snapshot.corrections)
         known = evaluator.recall(ref, inputs[ref], Choices)
         if known is not None and known.hold_for(running.get(ref, frozenset())):
             found[ref] = known
         else:
-            fresh.append((deployment, ref, classes, enumerate_variants(deployment, classes, pools, catalog, evaluator)))
+            variants = enumerate_variants(deployment, classes, pools, catalog, known_speeds, evaluator)
+            fresh.append((deployment, ref, classes, variants))
     # All at once, since the model computes many shapes in the time of one.
     evaluator.answer(question for _, _, classes, variants in fresh for question in questions(classes, variants))
     evaluator.answer(

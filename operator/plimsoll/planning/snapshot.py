@@ -92,6 +92,20 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True)
+class SpeedCorrection:
+    """By how much replicas of one kind were observed to be slower than predicted: factors of step times."""
+
+    model: str
+    precision: str
+    accelerator: str
+    """As the catalog names it."""
+    tensor: int
+    pipeline: int
+    prefill: float
+    decode: float
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything that a plan depends on. Tuples are sorted by name, so equal facts give equal snapshots."""
 
@@ -105,5 +119,7 @@ class Snapshot:
     pods: tuple[PodFacts, ...] = ()
     workloads: tuple[Workload, ...] = ()
     invalid: tuple[InvalidObject, ...] = ()
+    corrections: tuple[SpeedCorrection, ...] = ()
+    """The factors in force (performance/correction.py); what is absent is not corrected."""
     gateway_api: bool = False
     """The cluster has HTTPRoute."""

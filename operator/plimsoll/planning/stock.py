@@ -8,6 +8,7 @@ from plimsoll.planning.snapshot import NodeFacts, PodFacts, Workload
 
 UNBOUNDED = 1e15
 """Stands for CPU and memory of nodes that nobody described."""
+NO_NODE = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Stock:
 
     nodes: tuple[NodeStock, ...]
     running: tuple[tuple[str, str, str, int], ...]
-    """(namespace, placement, node, replicas)."""
+    """(namespace, placement, node, replicas); the node is `NO_NODE` in pools without end."""
     gpu_limit: Mapping[str, float]
     """GPUs of a pool that may be in use at once by the options at hand."""
 
@@ -65,6 +66,10 @@ def measure_stock(
     limits: dict[str, float] = {}
     for pool in pools:
         if pool.unlimited:
+            for (namespace, placement), count in starting.items():
+                wanted = demands.get((namespace, placement))
+                if wanted is not None and wanted.pool == pool.name:
+                    running[namespace, placement, NO_NODE] = count
             continue
         measured = [
             _measure(pool, node, by_node.get(node.name, ()), demands, running) for node in _usable(pool, by_node)
@@ -126,8 +131,8 @@ def _place(
     running: dict[tuple[str, str, str], int],
 ) -> None:
     """Count starting replicas as running where they will fit: on the fullest node that has room."""
-    open_nodes = {node.name for node in pool.nodes if not node.unschedulable_reason}
-    left = {node.name: list(node.free) for node in nodes if node.name in open_nodes}
+    closed = {node.name for node in pool.nodes if node.unschedulable_reason}
+    left = {node.name: list(node.free) for node in nodes if node.name not in closed}
     for (namespace, placement, node), count in running.items():
         if node in left:
             demand = demands[namespace, placement].resources

@@ -13,6 +13,7 @@ from plimsoll.planning.images import engine_image
 from plimsoll.planning.objectives import ResolvedClass, deployment_finding
 from plimsoll.planning.plan import Finding, HostDemand, Option, Severity
 from plimsoll.planning.pools import Offer, Pools
+from plimsoll.planning.speeds import Speeds
 
 DEFAULT_MAX_MODEL_LENGTH = 32_768
 GIB = 2**30
@@ -59,6 +60,7 @@ def enumerate_variants(
     classes: Sequence[ResolvedClass],
     pools: Pools,
     catalog: Catalog,
+    speeds: Speeds,
     evaluator: Evaluator,
 ) -> Variants:
     """All ways to run a deployment's models that fit, why the others are out, and what is wrong with its inputs."""
@@ -91,7 +93,9 @@ def enumerate_variants(
             if length is None:
                 continue
             for pool in allowed:
-                fitting, out = _fitting(deployment, model, precision, checkpoint, pool, length, catalog, evaluator)
+                fitting, out = _fitting(
+                    deployment, model, precision, checkpoint, pool, length, catalog, speeds, evaluator
+                )
                 excluded.extend(out)
                 variants.extend(fitting)
     return Variants(tuple(variants), tuple(excluded), tuple(findings))
@@ -116,6 +120,7 @@ def _fitting(
     pool: Offer,
     length: int,
     catalog: Catalog,
+    speeds: Speeds,
     evaluator: Evaluator,
 ) -> tuple[list[Variant], list[Excluded]]:
     """Parallelisms of one variant on one pool at which it can run at all; the rest with the reason."""
@@ -130,7 +135,7 @@ def _fitting(
     for tensor, pipeline in product(sorted(degrees.tensor), sorted(degrees.pipeline)):
         parallelism = Parallelism(tensor, pipeline)
         label = option_label(model.name, precision.name, pool.name, parallelism)
-        shape = ReplicaShape(model, facts, pool.gpu, parallelism, length)
+        shape = speeds.of(ReplicaShape(model, facts, pool.gpu, parallelism, length))
         problem = unsupported
         if problem is None and parallelism.gpus > pool.gpus_per_node:
             problem = (

@@ -10,6 +10,7 @@ import pytest
 
 from plimsoll.catalog import load_catalog
 from plimsoll.performance import MemoryFit, Parallelism, ReplicaShape, load_seconds, memory_fit, parallelism_problem
+from plimsoll.performance.memory import KV_BLOCK_TOKENS, kv_bytes_per_token_per_gpu, reserve_bytes
 
 CATALOG = load_catalog()
 GIB = 2**30
@@ -59,6 +60,35 @@ def test_memory_agrees_with_vllm_as_measured() -> None:
             assert fit.kv_tokens == pytest.approx(case["kv_tokens"], rel=0.01), case
         compared += 1
     assert compared >= 10
+
+
+@pytest.mark.parametrize(
+    ("architecture", "model", "off_by"),
+    [
+        ("LlamaForCausalLM", LLAMA_8B, 0.02),
+        ("Qwen2ForCausalLM", "Qwen/Qwen2.5-7B-Instruct", 0.02),
+        ("GraniteForCausalLM", "ibm-granite/granite-3.1-8b-instruct", 0.02),
+        ("Phi3ForCausalLM", "microsoft/phi-4", 0.05),
+        ("Gemma2ForCausalLM", "google/gemma-2-9b-it", 0.05),
+        ("Gemma3ForCausalLM", "google/gemma-3-12b-it", 0.05),
+        ("Mistral3ForConditionalGeneration", "mistralai/Mistral-Small-3.2-24B-Instruct-2506", 0.1),
+        ("MixtralForCausalLM", "mistralai/Mixtral-8x7B-Instruct-v0.1", 0.05),
+        ("Qwen3MoeForCausalLM", "Qwen/Qwen3-30B-A3B", 0.05),
+        ("DeepseekV2ForCausalLM", "deepseek-ai/DeepSeek-V2-Lite-Chat", 0.05),
+    ],
+)
+def test_activations_agree_with_vllm_as_measured(architecture: str, model: str, off_by: float) -> None:
+    measured = json.loads(data_path("peer_cases/llmd_planner_memory.json").read_text(encoding="utf-8"))
+    gpu, one = CATALOG.gpu("H100-SXM-80GB"), Parallelism(1, 1)
+    reserve = reserve_bytes(CATALOG.model(model), gpu, one, 0.9) / GIB - measured["non_torch_GiB"]["tp1_pp1"]
+    assert reserve == pytest.approx(measured["activation_GiB_by_architecture"][architecture], rel=off_by)
+
+
+@pytest.mark.parametrize(("tensor", "pool_gib", "blocks"), [(1, 68.89, 376_231), (2, 68.09, 743_724)])
+def test_kv_blocks_are_counted_as_vllm_counts_them(tensor: int, pool_gib: float, blocks: int) -> None:
+    """Qwen2.5-0.5B has two KV heads, which two ranks share (data/peer_cases/llmd_planner_memory.json)."""
+    here = shape("Qwen/Qwen2.5-0.5B-Instruct", "H100-SXM-80GB", tensor=tensor)
+    assert pool_gib * GIB / kv_bytes_per_token_per_gpu(here) / KV_BLOCK_TOKENS == pytest.approx(blocks, rel=1e-3)
 
 
 def test_never_fewer_gpus_than_the_weights_alone_need() -> None:

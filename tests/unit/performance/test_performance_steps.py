@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from plimsoll.catalog import load_catalog
-from plimsoll.performance import Parallelism, ReplicaShape, RooflineSteps, memory_fit
+from plimsoll.performance import Parallelism, ReplicaShape, RooflineSteps, coefficient_set, memory_fit
 
 CATALOG = load_catalog()
 STEPS = RooflineSteps()
@@ -130,6 +132,61 @@ def test_fewer_bytes_decode_faster() -> None:
 def test_a_gpu_without_the_compute_precision_computes_at_sixteen_bits() -> None:
     bf16, fp8 = (prefill(shape(LLAMA_8B, "A100-SXM-80GB", name), 4096) for name in ("bf16", "fp8"))
     assert fp8 == pytest.approx(bf16, rel=0.01)
+
+
+def test_quantised_weights_gain_less_than_their_bytes_promise() -> None:
+    bf16, fp8 = (shape(LLAMA_8B, "H100-SXM-80GB", name) for name in ("bf16", "fp8"))
+    read = STEPS.terms(bf16).read / STEPS.terms(fp8).read
+    assert 1.5 < read < bf16.model.weights_bytes(2.0) / fp8.model.weights_bytes(1.0)
+
+
+def test_a_hop_between_stages_takes_longer_over_a_slower_link() -> None:
+    """Per token; the latency of a hop is the engine's."""
+    alone, nvlink, pcie = (
+        STEPS.terms(shape(LLAMA_70B, gpu, pipeline=stages)).token
+        for gpu, stages in (("A100-SXM-80GB", 1), ("A100-SXM-80GB", 4), ("A100-PCIe-80GB", 4))
+    )
+    assert alone == 0 < nvlink < pcie
+
+
+def test_measured_gpus_have_their_own_coefficients_and_others_pooled_ones() -> None:
+    assert coefficient_set(CATALOG.gpu("A100-PCIe-80GB")).name == "A100"
+    assert coefficient_set(CATALOG.gpu("MI300X")).rows > 400
+    a10 = coefficient_set(CATALOG.gpu("A10"))
+    assert (a10.name, a10.rows, a10.median_error) == ("nvidia", 0, None)
+    assert coefficient_set(CATALOG.gpu("MI355X")).name == "amd"
+
+
+@pytest.mark.parametrize("name", sorted(CATALOG.gpus))
+def test_every_gpu_of_the_catalog_has_coefficients_that_can_be(name: str) -> None:
+    found = coefficient_set(CATALOG.gpu(name))
+    use = found.coefficients
+    for share in (use.weights_efficiency, use.kv_efficiency, use.compute_efficiency, use.prefill_efficiency):
+        assert 0.03 < share < 1
+    assert 0 <= use.query_group_cost < 2
+    assert 0.0005 < use.step_seconds < 0.01
+    assert 0 < use.sequence_seconds < 0.001
+    assert use.quantised_efficiency <= 1
+    assert found.source
+
+
+@given(
+    st.sampled_from(sorted(CATALOG.gpus)),
+    st.sampled_from([LLAMA_8B, "mistralai/Mixtral-8x7B-Instruct-v0.1", "deepseek-ai/DeepSeek-V2-Lite-Chat"]),
+    st.sampled_from([(1, 1), (2, 1), (4, 1), (1, 2), (2, 4)]),
+    st.integers(1, 10_000),
+)
+def test_steps_keep_what_the_queue_rests_on(gpu: str, model: str, degrees: tuple[int, int], context: int) -> None:
+    """More work takes no less time; company never makes a sequence dearer."""
+    here = shape(model, gpu, tensor=degrees[0], pipeline=degrees[1])
+    batches = np.arange(1.0, 300.0)
+    steps = STEPS.decode_step_seconds(here, batches, np.full_like(batches, float(context)))
+    assert np.all(np.diff(steps) >= -1e-12)
+    assert np.all(np.diff(steps / batches) <= 1e-12)
+    longer = STEPS.decode_step_seconds(here, batches, np.full_like(batches, context + 1.0))
+    assert np.all(longer >= steps)
+    prompts = STEPS.prefill_seconds(here, np.arange(1.0, 10_000.0, 13), np.ones(1))
+    assert np.all(np.diff(prompts) >= 0)
 
 
 def test_arrays_are_answered_elementwise() -> None:

@@ -124,7 +124,8 @@ def test_pods_that_fit_nowhere_do_not_count_as_starting():
     facts = snapshot(*POOLS, deployment(rate=2400), nodes=big_stock())
     first = plan(facts)
     after = applied(facts, first)
-    crowded = [foreign_pod(item.name, int(item.allocatable["nvidia.com/gpu"])) for item in big_stock()[:20]]
+    full = [*big_stock()[:20], *big_stock()[-2:]]
+    crowded = [foreign_pod(item.name, int(item.allocatable["nvidia.com/gpu"])) for item in full]
     stuck = [replace(pod, node="", unschedulable=True) for pod in after.pods]
     assert replicas(plan(replace(after, pods=(*crowded, *stuck)))) != replicas(first)
 

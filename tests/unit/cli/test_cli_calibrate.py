@@ -1,0 +1,502 @@
+"""`plimsoll calibrate`: every format is read as documented, what is wrong is named, plans take the profile."""
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from benchmarks.data import data_folder
+from plimsoll.api.parse import parse
+from plimsoll.cli.benchmark_files import Buckets, read_measurements
+from plimsoll.cli.main import main
+from plimsoll.cli.manifests import FileError
+from plimsoll.cli.measurements import Defaults, observations
+from plimsoll.cli.prometheus import read_metrics
+from plimsoll.performance import Observation, RooflineSteps
+from plimsoll.performance.observations import predicted
+from tests.unit.performance.test_performance_calibration import CATALOG, LLAMA_8B, POINTS, SHAPE, TRUE, row
+
+NAMED = ("--model", LLAMA_8B, "--gpu", "H100-SXM-80GB")
+HEADER = "model,gpu,tensor,input_tokens,output_tokens,batch,ttft_ms,tpot_ms"
+
+
+def run(*arguments: object, **environment: str) -> Result:
+    return CliRunner().invoke(main, ["calibrate", *(str(argument) for argument in arguments)], env=environment)
+
+
+def table(header: str = HEADER) -> str:
+    lines = [header]
+    for point in POINTS:
+        item = row(*point)
+        first, step = item.measured.ttft or 0.0, item.measured.tpot or 0.0
+        lines.append(f"{LLAMA_8B},H100-SXM-80GB,1,{point[1]},{point[1]},{point[0]},{first * 1e3:.4f},{step * 1e3:.4f}")
+    return "\n".join(lines)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    path = tmp_path / "runs.csv"
+    path.write_text(table())
+    return path
+
+
+def one(path: Path, text: str, **defaults: Any) -> Observation:
+    path.write_text(text)
+    found, left_out = observations(
+        read_measurements(path, Buckets()), Defaults(**{"model": LLAMA_8B, "gpu": "H100-SXM-80GB", **defaults}), CATALOG
+    )
+    assert not left_out
+    assert len(found) == 1
+    return found[0]
+
+
+def test_a_table_becomes_a_profile_that_parses_and_figures_go_to_standard_error(runs: Path) -> None:
+    result = run(runs)
+    assert result.exit_code == 0, result.output
+    profile = parse(yaml.safe_load(result.stdout))
+    (entry,) = profile.spec.coefficients
+    assert (profile.name, profile.spec.model) == ("llama-3-1-8b-instruct", LLAMA_8B)
+    assert (entry.accelerator, entry.source, entry.fit.rows) == ("H100-SXM-80GB", "runs.csv", len(POINTS))
+    assert float(entry.prefill_efficiency) == pytest.approx(TRUE.prefill_efficiency, rel=0.05)
+    assert entry.quantised_efficiency is None
+    for shown in ("each point from the others", "90 % interval", "missing: one tensor degree only (1)"):
+        assert shown in result.stderr
+        assert shown not in result.stdout
+
+
+def test_check_writes_nothing(runs: Path, tmp_path: Path) -> None:
+    target = tmp_path / "profile.yaml"
+    result = run(runs, "--check", "-o", target)
+    assert (result.exit_code, result.stdout, target.exists()) == (0, "", False)
+    assert "weightsEfficiency" in result.stderr
+
+
+def test_output_goes_to_a_file(runs: Path, tmp_path: Path) -> None:
+    target = tmp_path / "profile.yaml"
+    assert run(runs, "-o", target, "--source", "october").exit_code == 0
+    assert yaml.safe_load(target.read_text())["spec"]["coefficients"][0]["source"] == "october"
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "expected"),
+    [
+        ("batch,ttft_ms,tpot_ms", "8,120,9", (8.0, True, 0.12, 0.009, None)),
+        ("Batch Size,TTFT (s),ITL (ms)", "8,0.12,9", (8.0, True, 0.12, 0.009, None)),
+        ("concurrency,end_to_end_seconds", "8,4", (8.0, False, None, None, 4.0)),
+        ("concurrency,output_tokens_per_second", "8,400", (8.0, False, None, None, 4.0)),
+        ("concurrency,requests_per_second", "8,2", (8.0, False, None, None, 4.0)),
+        ("batch,total_tokens_per_second", "8,2400", (8.0, True, None, None, 4.0)),
+        ("request_rate_per_minute,e2e_s", "120,4", (9.0, False, None, None, 4.0)),
+        ("requests_per_second,ttft_ms,tpot_ms", "2,10,10", (1 + 2 * (0.01 + 1.99), False, 0.01, 0.01, None)),
+    ],
+)
+def test_columns_carry_their_units(tmp_path: Path, header: str, cells: str, expected: tuple[Any, ...]) -> None:
+    found = one(tmp_path / "t.csv", f"# a comment\ninput_tokens,output_tokens,{header}\n\n1000,200,{cells}\n")
+    measured = found.measured
+    assert (found.company, found.batch, measured.ttft, measured.tpot, measured.end_to_end) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("input_tokens,output_tokens,batch,ttft\n1,2,3,4", 'column "ttft": the unit must be in the name: ttft_seconds'),
+        ("input_tokens,output_tokens,batch,tpot_us\n1,2,3,4", "tpot_seconds or tpot_milliseconds"),
+        ("input_tokens,output_tokens,request_rate\n1,2,3", "request_rate_per_second or request_rate_per_minute"),
+        ("input_tokens,batch\n1,2", "no column output_tokens"),
+        ("input_tokens,output_tokens,batch,ttft_ms\n1,2,3,fast", 't.csv:2: column ttft: "fast" is no number'),
+        ("input_tokens,output_tokens,batch,ttft_ms\n1,2,3,-4", '"-4": a number above 0 is needed'),
+        ("input_tokens,output_tokens,batch,ttft_ms\n1,2,3,inf", '"inf": a number above 0 is needed'),
+        ("input_tokens,output_tokens,tensor\n1,2,1.5", '"1.5": a whole number above 0 is needed'),
+        ("input_tokens,output_tokens,batch\n1,,3", "t.csv:2: column output_tokens is empty"),
+        ("input_tokens,output_tokens\n1,2,3", "3 cells and 2 columns"),
+        ("input_tokens,output_tokens", "a header and at least one row"),
+    ],
+)
+def test_a_faulty_table_is_refused_with_file_line_and_column(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    result = run(path, *NAMED)
+    assert result.exit_code == 1
+    assert str(path) in result.stderr
+    assert said in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("meta-llama/Llama-3.1-8B-Instrct,H100-SXM-80GB,1,128,128,8,9,9", "unknown model"),
+        (f"{LLAMA_8B},H100X,1,128,128,8,9,9", "unknown accelerator"),
+        (f"{LLAMA_8B},H100-SXM-80GB,3,128,128,8,9,9", "tensor degree 3"),
+        (f"{LLAMA_8B},H100-SXM-80GB,1,128,128,,9,9", "neither batch, concurrency nor a request rate"),
+        (f"{LLAMA_8B},H100-SXM-80GB,1,128,128,8,,", "neither ttft, tpot"),
+    ],
+)
+def test_a_row_that_says_nothing_is_left_out_visibly(runs: Path, line: str, said: str) -> None:
+    runs.write_text(f"{table()}\n{line}")
+    result = run(runs)
+    assert result.exit_code == 0
+    assert f"runs.csv:{len(POINTS) + 2}" in result.stderr
+    assert said in result.stderr
+    runs.write_text(f"{HEADER}\n{line}")
+    alone = run(runs)
+    assert alone.exit_code == 1
+    assert "none of 1 rows can be used" in alone.stderr
+
+
+# --- vLLM -------------------------------------------------------------------------------------------------------------
+
+VLLM = {
+    "date": "20261001-120000",
+    "backend": "vllm",
+    "model_id": LLAMA_8B,
+    "num_prompts": 500,
+    "request_rate": "inf",
+    "burstiness": 1.0,
+    "max_concurrency": 16,
+    "duration": 250.0,
+    "completed": 500,
+    "total_input_tokens": 500_000,
+    "total_output_tokens": 100_000,
+    "request_throughput": 7.5,
+    "output_throughput": 1500.0,
+    "mean_ttft_ms": 60.0,
+    "median_ttft_ms": 45.0,
+    "p99_ttft_ms": 400.0,
+    "mean_tpot_ms": 10.5,
+    "median_tpot_ms": 10.4,
+    "mean_itl_ms": 10.5,
+}
+"""As `vllm bench serve --save-result --max-concurrency 16` writes it."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "company", "ttft"),
+    [
+        ({"request_throughput": 7.0}, 7.0 * (0.06 + 199 * 0.0105), None),
+        ({"max_concurrency": 1, "request_throughput": 0.4}, 1.0, 0.045),
+        ({"max_concurrency": 8, "mean_e2el_ms": 2100.0}, 8.0, None),
+        ({"request_rate": 2.0, "max_concurrency": None, "request_throughput": 1.9}, 1 + 1.9 * 2.1495, 0.045),
+        ({"max_concurrency": None, "mean_ttft_ms": 9000.0}, 7.5 * 199 * 0.0105, None),
+    ],
+)
+def test_vllms_own_benchmark(tmp_path: Path, changes: Mapping[str, Any], company: float, ttft: float | None) -> None:
+    """Closed loops, where equal requests fall into step, paced arrivals, and all at once, where first tokens wait."""
+    found = one(tmp_path / "run.json", json.dumps({**VLLM, **changes}))
+    assert (found.input_tokens, found.output_tokens, found.batch) == (1000.0, 200.0, False)
+    assert found.company == pytest.approx(company)
+    assert (found.measured.ttft, found.measured.tpot) == (ttft, 0.0105)
+
+
+def test_vllms_results_may_be_appended_and_carry_metadata(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    documents = [{**VLLM, "gpu": "NVIDIA-H100-80GB-HBM3", "tensor_parallel_size": "2"}, VLLM]
+    path.write_text("\n".join(json.dumps(item) for item in documents))
+    found, _ = observations(read_measurements(path, Buckets()), Defaults(gpu="A100-SXM-80GB"), CATALOG)
+    assert [(item.shape.gpu.name, item.shape.parallelism.tensor) for item in found] == [
+        ("H100-SXM-80GB", 2),
+        ("A100-SXM-80GB", 1),
+    ]
+    assert [item.source for item in found] == [f"{path}:1", f"{path}:2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "neither JSON"),
+        ("{}", "not known what this is"),
+        ("[1]", "an object is needed"),
+        ("", "no row in there"),
+        (json.dumps({**VLLM, "completed": 0}), "completed is 0"),
+        (
+            json.dumps({key: value for key, value in VLLM.items() if key != "request_throughput"}),
+            "'request_throughput'",
+        ),
+        (json.dumps({"models": [{"name": "a", "acc": "b"}]}), "'perfParms' is missing"),
+    ],
+)
+def test_faulty_json_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(text)
+    result = run(path, *NAMED)
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert str(path) in result.stderr
+
+
+# --- Rivals -----------------------------------------------------------------------------------------------------------
+
+
+def shared(name: str) -> Path:
+    path = data_folder() / name
+    if not path.exists():
+        pytest.skip(f"data are not there: {path} (set PLIMSOLL_DATA)")
+    return path
+
+
+def test_llm_infernos_coefficients_reproduce_its_own_lines(tmp_path: Path) -> None:
+    document = json.loads(shared("llm_inferno_wva/model-data.json").read_text())
+    models = [item for item in document["models"] if item["acc"].endswith("A100") and "70b" not in item["name"]]
+    path = tmp_path / "models.json"
+    path.write_text(json.dumps({"models": models}))
+    names = ("--name", f"llama3_8b={LLAMA_8B}", "--name", "A100=A100-SXM-80GB")
+    result = run(path, *names)
+    assert result.exit_code == 0, result.output
+    profile = next(item for item in yaml.safe_load_all(result.stdout) if item["spec"]["model"] == LLAMA_8B)
+    entry = next(item for item in profile["spec"]["coefficients"] if item["accelerator"] == "A100-SXM-80GB")
+    assert entry["fit"]["rows"] == 18
+    assert float(entry["fit"]["medianError"]) < 0.03
+    assert float(entry["fit"]["p90Error"]) < 0.1
+    assert "unknown model" in result.stderr
+
+
+def test_the_newer_form_of_llm_inferno_has_first_tokens(tmp_path: Path) -> None:
+    path = tmp_path / "models.json"
+    parameters = {
+        "decodeParms": {"alpha": "7.0", "beta": "0.1"},
+        "prefillParms": {"gamma": "5.0", "delta": "0.02"},
+    }
+    item = {
+        "name": "llama",
+        "acc": "2xH100",
+        "accCount": 1,
+        "maxBatchSize": 6,
+        "atTokens": 1000,
+        "perfParms": parameters,
+    }
+    path.write_text(json.dumps({"models": [item]}))
+    found = read_measurements(path, Buckets())
+    assert [row.batch for row in found] == [1.0, 2.0, 4.0, 6.0]
+    assert {(row.gpu, row.tensor) for row in found} == {("H100", 2)}
+    assert found[2].tpot == pytest.approx(7.4e-3)
+    assert found[2].ttft == pytest.approx((5.0 + 0.02 * 500 * 4) * 1e-3)
+
+
+def test_melanges_table_needs_lengths_and_the_target(tmp_path: Path) -> None:
+    path = shared("peer_cases/melange_example.json")
+    with pytest.raises(FileError, match="--bucket-inputs, --bucket-outputs and --bucket-tpot-milliseconds"):
+        read_measurements(path, Buckets())
+    with pytest.raises(FileError, match="2 × 2 buckets"):
+        read_measurements(path, Buckets((25.0,), (25.0, 250.0), 0.12))
+    found = read_measurements(path, Buckets((25.0, 250.0), (25.0, 100.0), 0.12))
+    assert len(found) == 8
+    assert (found[1].input_tokens, found[1].output_tokens, found[1].requests_per_second) == (25.0, 100.0, 1.0)
+    assert found[1].end_to_end == pytest.approx(12.0)
+
+
+def test_aibrix_profile(tmp_path: Path) -> None:
+    path = tmp_path / "a100.json"
+    profile = {
+        "gpu": "simulator-llama2-7b-a100",
+        "tputs": [[60.3, 31.7], [15.2, 0.0]],
+        "indexes": [[8, 128], [256, 1024]],
+        "e2e": [[0.17, 0.43], [1.5, 2.5]],
+        "slos": {"percentile": 99, "e2e": 5.0},
+    }
+    path.write_text(json.dumps(profile))
+    rows = read_measurements(path, Buckets())
+    assert [(row.output_tokens, row.input_tokens) for row in rows] == [(8.0, 256.0), (8.0, 1024.0), (128.0, 256.0)]
+    found, left_out = observations(
+        rows, Defaults(model=LLAMA_8B, names={"simulator-llama2-7b-a100": "A100-SXM-80GB"}), CATALOG
+    )
+    assert not left_out
+    assert found[2].company == pytest.approx(1 + 15.2 * 1.5)
+
+
+# --- Running pods -----------------------------------------------------------------------------------------------------
+
+
+def histogram(name: str, total: float, count: float, labels: str) -> str:
+    bucket = labels[:-1] + ',le="+Inf"}'
+    return (
+        f"# TYPE vllm:{name} histogram\nvllm:{name}_bucket{bucket} {count}\n"
+        f"vllm:{name}_sum{labels} {total}\nvllm:{name}_count{labels} {count}\n"
+    )
+
+
+def metrics(
+    requests: float = 1000.0, *, company: float = 12.0, cached: float = 0.0, tpot: str = "inter_token_latency_seconds"
+) -> str:
+    """As vLLM shows it: prompts of 900 and answers of 150 tokens, 20 ms queue, 80 ms to the first token, 11 ms each."""
+    labels = '{engine="0",model_name="assistant"}'
+    generated = 150.0 * requests
+    return (
+        histogram("request_prompt_tokens", 900 * requests, requests, labels)
+        + histogram("request_generation_tokens", generated, requests, labels)
+        + histogram("time_to_first_token_seconds", 0.1 * requests, requests, labels)
+        + histogram("request_queue_time_seconds", 0.02 * requests, requests, labels)
+        + histogram(tpot, 0.011 * generated, generated, labels)
+        + histogram("e2e_request_latency_seconds", 1.75 * requests, requests, labels)
+        + histogram("iteration_tokens_total", (900 + 150) * requests, generated / company, labels)
+        + f"# TYPE vllm:generation_tokens counter\nvllm:generation_tokens_total{labels} {generated}\n"
+        + f"# TYPE vllm:prefix_cache_queries counter\nvllm:prefix_cache_queries_total{labels} {900 * requests}\n"
+        + f"# TYPE vllm:prefix_cache_hits counter\nvllm:prefix_cache_hits_total{labels} {900 * requests * cached}\n"
+        + "# TYPE python_info gauge\npython_info 1\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["inter_token_latency_seconds", "time_per_output_token_seconds"])
+def test_metrics_of_a_running_pod(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "pod.prom"
+    path.write_text(metrics(tpot=name))
+    (found,) = read_metrics(path)
+    assert (found.input_tokens, found.output_tokens) == pytest.approx((900.0, 150.0))
+    assert (found.running, found.ttft, found.tpot) == pytest.approx((12.0, 0.08, 0.011))
+    assert found.model == "assistant"
+
+
+def test_only_what_came_after_an_earlier_text_counts(tmp_path: Path) -> None:
+    early, late = tmp_path / "early.prom", tmp_path / "late.prom"
+    early.write_text(metrics(1000.0, company=2.0))
+    late.write_text(metrics(3000.0, company=5.0))
+    (found,) = read_metrics(late, before=early)
+    assert found.running == pytest.approx((3000 - 1000) / (3000 / 5 - 1000 / 2))
+    with pytest.raises(FileError, match="restarted, or they are swapped"):
+        read_metrics(early, before=late)
+
+
+def test_cached_prompts_leave_the_first_token_out(tmp_path: Path) -> None:
+    path = tmp_path / "pod.prom"
+    path.write_text(metrics(cached=0.3))
+    (found,) = read_metrics(path)
+    assert (found.ttft, found.tpot) == (None, pytest.approx(0.011))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no metric begins with vllm:"),
+        (metrics(5.0), "at least 20 requests"),
+        ("vllm:x{ 3", "not Prometheus' text format"),
+    ],
+)
+def test_faulty_metrics_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "pod.prom"
+    path.write_text(text)
+    result = run(path, *NAMED)
+    assert result.exit_code == 1
+    assert said in result.stderr
+
+
+@contextmanager
+def prometheus(answers: Mapping[str, Any], seen: list[tuple[str, str | None]], code: int = 200) -> Iterator[str]:
+    """Answers a query by the first key that occurs in it."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            query = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())["query"][0]
+            seen.append((query, self.headers["Authorization"]))
+            result = next((value for key, value in answers.items() if key in query), [])
+            body = json.dumps({"status": "success", "data": {"resultType": "matrix", "result": result}}).encode()
+            self.send_response(code)
+            if code == 302:
+                self.send_header("Location", "http://127.0.0.1:9/elsewhere")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None:
+            """Silent."""
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def intervals(pods: Mapping[str, list[float]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "metric": {"pod": pod, "model_name": "assistant"},
+            "values": [[1000.0 + 300 * number, str(value)] for number, value in enumerate(values)],
+        }
+        for pod, values in pods.items()
+    ]
+
+
+def answers() -> dict[str, Any]:
+    """Two pods, four intervals each, of which one had too few requests and one has no answer."""
+    terms = RooflineSteps(TRUE).terms(SHAPE)
+    company = {"a": [1.0, 4.0, 16.0, 2.0], "b": [40.0, 8.0, 24.0, float("nan")]}
+    times = {
+        pod: [predicted(terms, row_of(value)) if value == value else None for value in values]
+        for pod, values in company.items()
+    }
+    return {
+        "request_prompt_tokens": intervals({pod: [900.0] * 4 for pod in company}),
+        "request_generation_tokens": intervals({pod: [150.0] * 4 for pod in company}),
+        "time_to_first_token": intervals(
+            {pod: [0.02 + (item.ttft or 0) if item else float("nan") for item in found] for pod, found in times.items()}
+        ),
+        "queue_time": intervals({pod: [0.02] * 4 for pod in company}),
+        "/ rate(vllm:iteration_tokens_total_count": intervals(company),
+        "rate(vllm:time_per_output_token_seconds_sum": intervals(
+            {pod: [(item.tpot or 0) if item else float("nan") for item in found] for pod, found in times.items()}
+        ),
+        "increase(": intervals({"a": [100.0, 100.0, 100.0, 3.0], "b": [100.0] * 4}),
+    }
+
+
+def row_of(company: float) -> Observation:
+    return Observation(SHAPE, 900.0, 150.0, company, False, row(1, 128).measured, "prometheus")
+
+
+def test_running_pods_are_measured_by_range_queries(tmp_path: Path) -> None:
+    seen: list[tuple[str, str | None]] = []
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+    with prometheus(answers(), seen) as url:
+        result = run("--prometheus", url, "--selector", 'namespace="chat"', "--name", f"assistant={LLAMA_8B}", "--gpu",
+                     "H100-SXM-80GB", "--token-file", token)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    (entry,) = parse(yaml.safe_load(result.stdout)).spec.coefficients
+    assert (entry.fit.rows, entry.source) == (6, "Prometheus")
+    assert entry.fit.median_error < 0.05
+    assert all('{namespace="chat"}[300s]' in query for query, _ in seen)
+    assert {header for _, header in seen} == {"Bearer secret"}
+    assert len({query for query, _ in seen}) == len(seen) == 10  # the newest name of TPOT is asked for first
+    assert "secret" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("code", "said"), [(200, "no interval with at least 20 requests"), (403, "HTTP 403"), (302, "HTTP 302")]
+)
+def test_a_prometheus_that_does_not_help_is_told(code: int, said: str) -> None:
+    seen: list[tuple[str, str | None]] = []
+    with prometheus({}, seen, code) as url:
+        result = run("--prometheus", url, *NAMED, PLIMSOLL_PROMETHEUS_TOKEN="from-the-environment")
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert "from-the-environment" not in result.output
+    assert seen[0][1] == "Bearer from-the-environment"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("ftp://host", "https:// or http://"),
+        ("http://user:password@host", "no credentials in the address"),
+        ("http://prometheus.monitoring", "a token goes over https only"),
+    ],
+)
+def test_credentials_do_not_leak(url: str, said: str) -> None:
+    result = run("--prometheus", url, *NAMED, PLIMSOLL_PROMETHEUS_TOKEN="token")
+    assert result.exit_code == 1
+    assert said in result.stderr
+
+
+def test_nothing_to_fit() -> None:
+    result = run(*NAMED)
+    assert result.exit_code == 1
+    assert "give files of measurements, or --prometheus" in result.stderr

@@ -1,0 +1,107 @@
+"""Latencies as distributions: sums by their cumulants, and a replica against the request-level simulator."""
+
+import math
+
+import numpy as np
+import pytest
+
+from plimsoll.catalog import load_catalog
+from plimsoll.performance import (
+    Arrivals,
+    LatencyTarget,
+    LatencyTargets,
+    Parallelism,
+    ReplicaShape,
+    TokenLengths,
+    capacity,
+    predict,
+)
+from plimsoll.performance.tails import Cumulants, Mixture, normal_beyond
+from plimsoll.simulation import LognormalLength, Placement, Scenario, constant_rate, engine_of, simulate, synthetic
+
+CATALOG = load_catalog()
+H100_8B = ReplicaShape(
+    CATALOG.model("meta-llama/Llama-3.1-8B-Instruct"),
+    CATALOG.precision("bf16"),
+    CATALOG.gpu("H100-SXM-80GB"),
+    Parallelism(1, 1),
+    8192,
+)
+CHAT = TokenLengths(512, 128, 1024, 256)
+
+
+def cumulants(mean: float, variance: float, third: float) -> Cumulants:
+    return Cumulants(*(np.array([[value]]) for value in (mean, variance, third)))
+
+
+def test_a_lognormal_time_has_its_own_percentiles() -> None:
+    sigma = 0.8
+    mean, ratio = math.exp(sigma**2 / 2), math.exp(sigma**2) - 1
+    found = Mixture(np.ones((1, 1)), cumulants(mean, mean**2 * ratio, mean**3 * ratio**2 * (ratio + 3)))
+    for percentile, score in ((50, 0.0), (95, 1.6448536), (99, 2.3263479)):
+        assert found.percentile(percentile)[0] == pytest.approx(math.exp(sigma * score), rel=1e-4)
+
+
+def test_an_exponential_time_is_nearly_met() -> None:
+    found = Mixture(np.ones((1, 1)), cumulants(1.0, 1.0, 2.0))
+    for percentile in (90, 95, 99):
+        assert found.percentile(percentile)[0] == pytest.approx(-math.log(1 - percentile / 100), rel=0.05)
+
+
+def test_percentiles_of_a_mixture_lie_where_the_chances_add_up() -> None:
+    parts = Cumulants(np.array([[1.0, 10.0]]), np.array([[0.01, 1.0]]), np.zeros((1, 2)))
+    found = Mixture(np.array([[0.9, 0.1]]), parts)
+    assert found.mean()[0] == pytest.approx(1.9)
+    assert found.percentile(50)[0] == pytest.approx(1.0, abs=0.05)
+    assert found.percentile(95)[0] == pytest.approx(10.0, abs=0.05)
+    for percentile in (50, 80, 95, 99):
+        assert found.beyond(found.percentile(percentile))[0] == pytest.approx(1 - percentile / 100, abs=1e-6)
+
+
+def test_the_normal_tail() -> None:
+    scores = np.array([-6.0, -1.0, 0.0, 0.5, 3.0])
+    expected = [0.5 * math.erfc(score / math.sqrt(2)) for score in scores]
+    assert normal_beyond(scores) == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("slots", "load", "burstiness", "within"),
+    [(64, 0.5, 1.0, 0.08), (64, 0.75, 1.0, 0.1), (8, 0.5, 1.0, 0.15), (64, 0.5, 2.0, 0.2)],
+)
+def test_predictions_agree_with_the_simulator(slots: int, load: float, burstiness: float, within: float) -> None:
+    """benchmarks/queueing.py has the whole grid; here a short run shows that the two speak of the same thing."""
+    arrivals = Arrivals(burstiness)
+    rate = load * capacity(H100_8B, CHAT, LatencyTargets(), max_num_seqs=slots, arrivals=arrivals).max_rate_per_second
+    requests = synthetic(
+        "chat",
+        constant_rate(rate, 6000 / rate),
+        LognormalLength.of_p95(CHAT.input_mean, CHAT.input_p95),
+        LognormalLength.of_p95(CHAT.output_mean, CHAT.output_p95),
+        burstiness=burstiness,
+        seed=5,
+    )
+    fleet = Scenario((Placement("one", engine_of(H100_8B, slots), 1, {"chat": 1.0}),))
+    found = simulate(fleet, requests, warm_up_seconds=300 / rate).classes["chat"]
+    for percentile in (None, 50, 95):
+        target = LatencyTarget(1.0, percentile)
+        expected = predict(H100_8B, CHAT, LatencyTargets(target, target, target), rate, slots, arrivals=arrivals)
+        for name, seconds in (
+            ("ttft", expected.ttft_seconds),
+            ("tpot", expected.tpot_seconds),
+            ("end_to_end", expected.end_to_end_seconds),
+        ):
+            summary = getattr(found, name)
+            truth = summary.mean_seconds if percentile is None else summary.percentile_seconds(percentile)
+            assert seconds == pytest.approx(truth, rel=within), (name, percentile)
+
+
+def test_wider_lengths_and_bursts_make_late_requests_later() -> None:
+    late = LatencyTargets(LatencyTarget(1.0, 95), LatencyTarget(1.0, 95), LatencyTarget(1.0, 95))
+    plain = predict(H100_8B, TokenLengths(512, 128, 512, 128), late, 15.0, 64)
+    wide = predict(H100_8B, CHAT, late, 15.0, 64)
+    bursty = predict(H100_8B, CHAT, late, 15.0, 64, arrivals=Arrivals(2.0))
+    for calm, worse in ((plain, wide), (wide, bursty)):
+        assert worse.ttft_seconds > calm.ttft_seconds
+        assert worse.tpot_seconds > calm.tpot_seconds
+        assert worse.end_to_end_seconds > calm.end_to_end_seconds
+    assert bursty.ttft_seconds > 1.3 * wide.ttft_seconds
