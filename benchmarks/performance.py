@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import calibration, validation
+from benchmarks import calibration, queueing, simulator, validation
 from benchmarks.progress import say
 from benchmarks.results import Figure, Table
 
@@ -11,7 +11,7 @@ def run() -> tuple[list[Figure], list[str], list[Table]]:
     """Measure all parts."""
     figures: list[Figure] = []
     tables: list[Table] = []
-    for part in (validation,):
+    for part in (validation, queueing, simulator):
         say(part.__name__.rpartition(".")[2])
         more, shown = part.run()
         figures += more

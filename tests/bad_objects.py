@@ -418,6 +418,15 @@ BAD_OBJECTS: list[BadObject] = [
     _deployment("task error above 1", "spec.traffic.0.taskError.0.value", "1.5"),
     _deployment("negative task error", "spec.traffic.0.taskError.0.value", "-0.1"),
     _deployment("an exponent", "spec.traffic.0.taskError.0.value", "1e-2"),
+    _deployment(
+        "arrivals too regular", "spec.traffic.0.arrivals", {"burstiness": "0.05"}, "spec.traffic[0].arrivals.burstiness"
+    ),
+    _deployment(
+        "arrivals too bursty", "spec.traffic.0.arrivals", {"burstiness": "10.5"}, "spec.traffic[0].arrivals.burstiness"
+    ),
+    _deployment(
+        "an unquoted burstiness", "spec.traffic.0.arrivals", {"burstiness": 2}, "spec.traffic[0].arrivals.burstiness"
+    ),
     _deployment("factor 0", "spec.models.0.precisions.1.taskErrorFactor", "0"),
     _deployment("tensor degree 3", "spec.placement.parallelism.tensor.0", 3),
     _deployment("pipeline degree 9", "spec.placement.parallelism.pipeline.0", 9),

@@ -31,7 +31,7 @@ from plimsoll.api.common import (
 from plimsoll.api.modelprofile import PrecisionName
 from plimsoll.api.pods import Environment, PodTemplate
 from plimsoll.api.rules import ListMap, ListSet, Rule
-from plimsoll.api.units import Factor, Money, Ratio
+from plimsoll.api.units import Burstiness, Factor, Money, Ratio
 
 TensorDegree = Literal[1, 2, 4, 8, 16]
 PipelineDegree = Literal[1, 2, 3, 4, 5, 6, 7, 8]
@@ -143,6 +143,18 @@ class TokenLengths(APIModel):
     ] = None
 
 
+class TrafficArrivals(APIModel):
+    """How requests follow one another."""
+
+    burstiness: Annotated[
+        Burstiness,
+        Field(
+            description="Coefficient of variation of the times between requests: standard deviation by mean. "
+            'Default "1": requests come at random (Poisson). Above 1 they come in bursts, and a replica gets fewer.'
+        ),
+    ] = Decimal(1)
+
+
 class TaskError(APIModel):
     """How often a candidate model gets this kind of request wrong."""
 
@@ -202,6 +214,10 @@ class TrafficClass(APIModel):
         ),
     ]
     tokens: Annotated[TokenLengths, Field(description="How long requests and answers are, in tokens.")]
+    arrivals: Annotated[
+        TrafficArrivals | None,
+        Field(description="How requests follow one another. When absent, at random."),
+    ] = None
     task_error: Annotated[
         tuple[TaskError, ...],
         Field(

@@ -90,6 +90,16 @@ Factor = Annotated[
 ]
 """A positive factor."""
 
+Burstiness = Annotated[
+    Decimal,
+    DecimalString(
+        pattern=r"^(0\.[1-9][0-9]{0,5}|[1-9](\.[0-9]{1,6})?|10(\.0{1,6})?)$",
+        max_length=9,
+        accepted='a coefficient of variation as a quoted decimal number from 0.1 to 10, such as "2"',
+    ),
+]
+"""Coefficient of variation of the times between arrivals, from 0.1 to 10."""
+
 Surplus = Annotated[
     Decimal,
     DecimalString(

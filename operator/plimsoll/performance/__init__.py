@@ -3,7 +3,7 @@
 Pure: catalog facts in, figures out. The seam for measured models is `StepModel`.
 """
 
-from plimsoll.performance.arrivals import Arrivals
+from plimsoll.performance.arrivals import POISSON, Arrivals
 from plimsoll.performance.calibration import (
     AnalysisMissing,
     Calibration,
@@ -42,6 +42,7 @@ from plimsoll.performance.weights import checkpoint_bytes
 
 __all__ = [
     "ANALYTIC_STEPS",
+    "POISSON",
     "AnalysisMissing",
     "Arrivals",
     "Calibration",

@@ -19,7 +19,7 @@ from plimsoll.performance.latency import (
 )
 from plimsoll.performance.lengths import LengthDistribution
 from plimsoll.performance.memory import MemoryFit, memory_fit
-from plimsoll.performance.monotone import MAX_UTILIZATION, Path, Search, load_of
+from plimsoll.performance.monotone import MAX_UTILIZATION, Path, Search, load_of, neighbours
 from plimsoll.performance.queue import Load
 from plimsoll.performance.replicas import Engines, Replicas, Traffic
 from plimsoll.performance.shapes import (
@@ -330,9 +330,7 @@ class _Block:
         every other limit the largest is best.
         """
         best = dict(zip(points, self._highest([(row, some[-1]) for row, some in points.items()], alone), strict=True))
-        next_ones = [
-            (row, some[-2]) for row, some in points.items() if best[row].limit == "endToEnd" and len(some) > 1
-        ]
+        next_ones = [(row, some[-2]) for row, some in points.items() if best[row].limit == "endToEnd" and len(some) > 1]
         smaller = [(row, batch) for row, _ in self._promising(next_ones, best) for batch in points[row][-2::-1]]
         for (row, _), found in zip(smaller, self._highest(smaller, alone), strict=True):
             if found.rate > best[row].rate:
@@ -348,8 +346,21 @@ class _Block:
         able = np.flatnonzero(rate < MAX_UTILIZATION * replicas.saturation_rate)
         if not able.size:
             return []
-        met = _latencies(replicas.take(able.tolist()), rate[able], self.targets)[1].all(axis=1)
-        return [tried[index] for index in able[met].tolist()]
+        before, _ = neighbours(rate[able] / replicas.saturation_rate[able])
+        latencies, met = _latencies(replicas.take(able.tolist()), before * replicas.saturation_rate[able], self.targets)
+        good = np.flatnonzero(met.all(axis=1))
+        able = able[good]
+        if not able.size:
+            return []
+        some, asked = replicas.take(able.tolist()), _asked(self.targets)
+        load = rate[able] / some.saturation_rate
+        before, after = neighbours(load)
+        later, _ = _latencies(some, after * some.saturation_rate, self.targets)
+        share, better = (load - before) / (after - before), np.ones(len(able), dtype=np.bool_)
+        for (_, target, _), low, high in zip(asked, latencies, later, strict=True):
+            under, over = _statistic(low.take(good), target), _statistic(high, target)
+            better &= under + share * (over - under) <= target.seconds
+        return [tried[index] for index in able[better].tolist()]
 
     def _highest(self, tried: Sequence[tuple[int, int]], alone: _Alone) -> list[_Found]:
         """The highest rates of rows at batches."""
@@ -375,9 +386,7 @@ class _Block:
         return "throughput" if larger in points[:good] else "tpot"
 
 
-def _highest_rates(
-    replicas: Replicas, targets: LatencyTargets, alone: FloatArray
-) -> tuple[list[float], list[str]]:
+def _highest_rates(replicas: Replicas, targets: LatencyTargets, alone: FloatArray) -> tuple[list[float], list[str]]:
     """Highest rate of each row within its targets, and what is missed just above it.
 
     `alone` (J, T): latencies of requests that are alone, which meet the targets.

@@ -16,7 +16,7 @@ from plimsoll.performance.shapes import FloatArray
 
 MAX_UTILIZATION = 0.98
 """Of the saturation rate: where no latency target binds, a queue still needs some room to be stable."""
-_LEVELS = 6
+_LEVELS = 5
 _TOP = 1 << _LEVELS
 _SPACING = log(1.0 / (1.0 - MAX_UTILIZATION)) / _TOP
 """Of the logarithm of the room that is left: waits grow as its inverse."""
@@ -24,9 +24,15 @@ _LAST = 0.9995
 """Beyond this load waits grow as the inverse of the room that is left."""
 
 
-def load_of(number: int | FloatArray) -> FloatArray:
+def load_of(number: float | FloatArray) -> FloatArray:
     """Utilization of the numbered loads: 0 at 0, `MAX_UTILIZATION` at `Search.top`; any number beyond."""
     return np.asarray(-np.expm1(-_SPACING * np.asarray(number, dtype=np.float64)))
+
+
+def neighbours(load: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The fixed loads before and after each load below `MAX_UTILIZATION`."""
+    number = np.minimum(np.floor(-np.log1p(-load) / _SPACING), _TOP - 1.0)
+    return load_of(number), load_of(number + 1.0)
 
 
 @dataclass(slots=True)
@@ -57,7 +63,7 @@ class Search:
     def turn(self, met: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Go on, with the targets (J, T) that are met at `next`. (J,) whether all were."""
         met = met | self.met_above
-        good, middle = met.all(axis=1), self.next
+        good, middle = np.asarray(met.all(axis=1)), self.next
         self.low, self.high = np.where(good, middle, self.low), np.where(good, self.high, middle)
         self.met_above = np.where(good[:, None], self.met_above, met)
         return good
@@ -100,7 +106,10 @@ class Path:
         """The latency, from that without load and the values (P,) at the numbered loads."""
         if self.numbers[-1] > _TOP or len(self.numbers) == 1:
             return self._beyond(max(without_load, float(values[0])), values)
-        known = {0.0: without_load, **dict(zip(self.numbers.tolist(), values.tolist(), strict=True))}
+        known: dict[float, float] = {
+            0.0: without_load,
+            **dict(zip(self.numbers.tolist(), values.tolist(), strict=True)),
+        }
         below = max(number for number in known if number == 0.0 or float(load_of(number)) < self.load)
         above = min(number for number in known if number > below)
         start, end = float(load_of(below)), float(load_of(above))

@@ -66,7 +66,7 @@ class Prefill:
                 (square * square) @ weights,
             )
             busy = np.minimum(rate * s1, MOST_BUSY)
-            clustered = arrivals.dispersion(2.0 * rate * base / np.square(1.0 - busy)) - 1.0
+            clustered = arrivals.dispersion(2.0 * rate * (base + s1) / np.square(1.0 - busy)) - 1.0
             seen = _seen_rounds(base, (s1, s2 + s1 * s1 * clustered, s3, s4), rate, busy)
             held = (rate * seen[0] * traffic.inputs.mean)[:, None]
         shared = 1.0 - np.clip((tokens + held) / room - 0.5, 0.0, 1.0) @ weights

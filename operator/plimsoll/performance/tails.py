@@ -148,7 +148,7 @@ class Mixture:
             above = excess(middle, rows) > 0.0
             low, high = np.where(above, middle, low), np.where(above, high, middle)
         answer[rows] = high
-        return answer
+        return np.asarray(answer)
 
 
 def _score(chance: FloatArray) -> FloatArray:

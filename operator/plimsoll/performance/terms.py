@@ -75,7 +75,9 @@ class StepTerms:
             return np.asarray(self.read)
         return np.asarray(self.read + self.read_experts * (1.0 - np.power(self.idle_share, tokens)))
 
-    def mixed_step_seconds(self, running: float, context_tokens: float, chunk_tokens: float, chunk_pairs: float) -> float:
+    def mixed_step_seconds(
+        self, running: float, context_tokens: float, chunk_tokens: float, chunk_pairs: float
+    ) -> float:
         """Of a token for each of `running` sequences, `context_tokens` long together, beside chunks of prompts.
 
         The same formula for plain numbers. `chunk_pairs`: query and key pairs of the chunks' attention.

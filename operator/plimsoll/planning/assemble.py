@@ -224,7 +224,7 @@ class Assembly:
         for index in served:
             item = classes[self._fleet.class_keys[index][1]]
             capacity = candidate.capacities[item.declared.name]
-            question = Question(candidate.shape, item.lengths, item.targets)
+            question = Question(candidate.shape, item.lengths, item.targets, arrivals=item.arrivals)
             rate = expected * capacity.max_rate_per_second
             predictions[index].append(self._evaluator.predict(question, capacity.max_num_seqs, rate, expected))
         return Placement(

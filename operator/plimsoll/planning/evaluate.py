@@ -10,6 +10,8 @@ from typing import TypeVar
 
 from plimsoll.allocation.decomposition import Memory
 from plimsoll.performance import (
+    POISSON,
+    Arrivals,
     Capacity,
     Coefficients,
     Correction,
@@ -38,6 +40,7 @@ class Question:
     lengths: TokenLengths
     targets: LatencyTargets
     max_num_seqs: int | None = None
+    arrivals: Arrivals = POISSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class Evaluator:
     _answers: dict[_Key, Capacity] = field(default_factory=dict)
     _predictions: dict[tuple[_Key, int], Prediction] = field(default_factory=dict)
     _shapes: dict[_ShapeKey, int] = field(default_factory=dict)
-    _objectives: dict[tuple[TokenLengths, LatencyTargets], int] = field(default_factory=dict)
+    _objectives: dict[tuple[TokenLengths, LatencyTargets, Arrivals], int] = field(default_factory=dict)
     _startups: dict[_ShapeKey, Startup] = field(default_factory=dict)
     _known: dict[str, list[object]] = field(default_factory=dict)
     _recalled: dict[Hashable, tuple[object, object]] = field(default_factory=dict)
@@ -74,9 +77,9 @@ class Evaluator:
             if key not in self._answers:
                 groups.setdefault(key[1:], {})[key] = question
         for (_, batch), members in groups.items():
-            any_member = next(iter(members.values()))
+            one = next(iter(members.values()))
             shapes = [question.shape for question in members.values()]
-            found = capacities(shapes, any_member.lengths, any_member.targets, max_num_seqs=batch)
+            found = capacities(shapes, one.lengths, one.targets, max_num_seqs=batch, arrivals=one.arrivals)
             self._answers.update(zip(members, found, strict=True))
         return [self._answers[key] for key in keys]
 
@@ -104,24 +107,26 @@ class Evaluator:
         key = (self._keys([replace(question, max_num_seqs=max_num_seqs)])[0], percent)
         if key not in self._predictions:
             rate = rate_per_second * percent / (utilization * 100) if utilization > 0 else 0.0
-            self._predictions[key] = predict(question.shape, question.lengths, question.targets, rate, max_num_seqs)
+            self._predictions[key] = predict(
+                question.shape, question.lengths, question.targets, rate, max_num_seqs, arrivals=question.arrivals
+            )
         return self._predictions[key]
 
     def _keys(self, questions: Sequence[Question]) -> list[_Key]:
         """Small keys. Many questions share the very same shape or objective, whose contents are hashed only once."""
         shapes: dict[int, int] = {}
-        objectives: dict[tuple[int, int], int] = {}
+        objectives: dict[tuple[int, int, int], int] = {}
         keys: list[_Key] = []
         for question in questions:
             shape = shapes.get(id(question.shape))
             if shape is None:
                 key = self._shape_key(question.shape)
                 shape = shapes[id(question.shape)] = self._shapes.setdefault(key, len(self._shapes))
-            both = (id(question.lengths), id(question.targets))
-            objective = objectives.get(both)
+            parts = (id(question.lengths), id(question.targets), id(question.arrivals))
+            objective = objectives.get(parts)
             if objective is None:
-                pair = (question.lengths, question.targets)
-                objective = objectives[both] = self._objectives.setdefault(pair, len(self._objectives))
+                whole = (question.lengths, question.targets, question.arrivals)
+                objective = objectives[parts] = self._objectives.setdefault(whole, len(self._objectives))
             keys.append((shape, objective, question.max_num_seqs))
         return keys
 

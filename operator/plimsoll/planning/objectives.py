@@ -7,7 +7,7 @@ from plimsoll.api.inferenceslo import InferenceSLOSpec
 from plimsoll.api.inferenceslo import LatencyTarget as DeclaredTarget
 from plimsoll.api.llmdeployment import LLMDeployment, TrafficClass
 from plimsoll.api.placementpolicy import PlacementPolicySpec
-from plimsoll.performance import LatencyTarget, LatencyTargets, TokenLengths
+from plimsoll.performance import POISSON, Arrivals, LatencyTarget, LatencyTargets, TokenLengths
 from plimsoll.planning.plan import Finding, Severity
 from plimsoll.planning.snapshot import ObjectRef
 
@@ -26,6 +26,8 @@ class ResolvedClass:
     planned_targets: LatencyTargets
     """Tightened by the policy's headroom."""
     planned_rate_per_second: float
+    arrivals: Arrivals = POISSON
+    """At each replica as at all together: a random share of a stream is less bursty, so this is on the safe side."""
 
 
 def resolve_classes(
@@ -73,6 +75,7 @@ def resolve_classes(
                     end_to_end=_tightened(targets.end_to_end, kept),
                 ),
                 planned_rate_per_second=traffic.requests_per_minute / 60 * (1 + float(policy.headroom.demand)),
+                arrivals=POISSON if traffic.arrivals is None else Arrivals(float(traffic.arrivals.burstiness)),
             )
         )
     return tuple(resolved), tuple(findings)

@@ -62,7 +62,9 @@ class Choices:
 def questions(classes: Sequence[ResolvedClass], variants: Variants) -> list[Question]:
     """What must be known first: each class alone on each variant, which gives the operating points."""
     return [
-        Question(variant.shape, item.lengths, item.planned_targets) for variant in variants.fitting for item in classes
+        Question(variant.shape, item.lengths, item.planned_targets, arrivals=item.arrivals)
+        for variant in variants.fitting
+        for item in classes
     ]
 
 
@@ -81,7 +83,7 @@ def further_questions(
             for index, (item, capacity) in enumerate(zip(classes, own, strict=True)):
                 same = capacity.max_rate_per_second > 0 and capacity.max_num_seqs == point
                 asked[number, point, index] = Question(
-                    variant.shape, item.lengths, item.planned_targets, None if same else point
+                    variant.shape, item.lengths, item.planned_targets, None if same else point, item.arrivals
                 )
     return asked
 

@@ -173,7 +173,8 @@ def _predicted(
             candidate = candidates[placement_key(deployment.ref.namespace, placement.name)]
             capacity = candidate.capacities[name]
             expected = min(1.0, placement.utilization * kept)
-            question = Question(candidate.shape, item.lengths, LatencyTargets(target, target, target))
+            targets = LatencyTargets(target, target, target)
+            question = Question(candidate.shape, item.lengths, targets, arrivals=item.arrivals)
             rate = expected * capacity.max_rate_per_second
             found.append(evaluator.predict(question, placement.option.max_num_seqs, rate, expected))
         columns.append(

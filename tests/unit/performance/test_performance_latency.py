@@ -16,6 +16,7 @@ from plimsoll.performance import (
     capacity,
     predict,
 )
+from plimsoll.performance.monotone import MAX_UTILIZATION, Path, Search, load_of
 from plimsoll.performance.tails import Cumulants, Mixture, normal_beyond
 from plimsoll.simulation import LognormalLength, Placement, Scenario, constant_rate, engine_of, simulate, synthetic
 
@@ -65,16 +66,26 @@ def test_the_normal_tail() -> None:
 
 
 @pytest.mark.parametrize(
-    ("slots", "load", "burstiness", "within"),
-    [(64, 0.5, 1.0, 0.08), (64, 0.75, 1.0, 0.1), (8, 0.5, 1.0, 0.15), (64, 0.5, 2.0, 0.2)],
+    ("slots", "load", "burstiness", "count", "within"),
+    [
+        (64, 0.5, 1.0, 6_000, 0.08),
+        (64, 0.75, 1.0, 6_000, 0.1),
+        (8, 0.7, 1.0, 60_000, 0.15),
+        (64, 0.5, 2.0, 6_000, 0.2),
+    ],
 )
-def test_predictions_agree_with_the_simulator(slots: int, load: float, burstiness: float, within: float) -> None:
-    """benchmarks/queueing.py has the whole grid; here a short run shows that the two speak of the same thing."""
+def test_predictions_agree_with_the_simulator(
+    slots: int, load: float, burstiness: float, count: int, within: float
+) -> None:
+    """benchmarks/queueing.py has the whole grid; here a short run shows that the two speak of the same thing.
+
+    Waits for a slot scatter, so the case that has them takes a longer run.
+    """
     arrivals = Arrivals(burstiness)
     rate = load * capacity(H100_8B, CHAT, LatencyTargets(), max_num_seqs=slots, arrivals=arrivals).max_rate_per_second
     requests = synthetic(
         "chat",
-        constant_rate(rate, 6000 / rate),
+        constant_rate(rate, count / rate),
         LognormalLength.of_p95(CHAT.input_mean, CHAT.input_p95),
         LognormalLength.of_p95(CHAT.output_mean, CHAT.output_p95),
         burstiness=burstiness,
@@ -95,6 +106,31 @@ def test_predictions_agree_with_the_simulator(slots: int, load: float, burstines
             assert seconds == pytest.approx(truth, rel=within), (name, percentile)
 
 
+def test_the_search_for_a_load_is_the_inverse_of_the_latency_at_a_load() -> None:
+    """Even of values that dip; and the latency never falls as the load grows."""
+    without_load, dips = 0.9, np.array([1.0, 2.0, 1.5, 1.2, 4.0, 3.0, 3.5, 9.0])
+
+    def value(number: np.ndarray) -> np.ndarray:
+        return np.interp(number, np.linspace(1, Search.top, 8), dips)
+
+    def latency(load: float) -> float:
+        path = Path.to(load)
+        return path.value(without_load, value(path.numbers))
+
+    loads = np.linspace(0.001, 0.999, 700)
+    found = np.array([latency(load) for load in loads])
+    assert (np.diff(found) >= 0).all()
+    assert found[0] == pytest.approx(0.9, rel=0.01)
+    for target in (0.95, 1.3, 1.8, 3.2, 5.0):
+        search = Search.of(value(np.array([[float(Search.top)]])) <= target)
+        for _ in range(search.levels):
+            search.turn(value(search.next)[:, None] <= target)
+        low = np.where(search.low > 0, value(search.low), without_load)[:, None]
+        crossing = search.found(np.array([target]), low, value(search.high)[:, None])[0][0]
+        assert latency(crossing) <= target < latency(crossing + 1e-6)
+    assert load_of(Search.top) == pytest.approx(MAX_UTILIZATION)
+
+
 def test_wider_lengths_and_bursts_make_late_requests_later() -> None:
     late = LatencyTargets(LatencyTarget(1.0, 95), LatencyTarget(1.0, 95), LatencyTarget(1.0, 95))
     plain = predict(H100_8B, TokenLengths(512, 128, 512, 128), late, 15.0, 64)
@@ -105,3 +141,22 @@ def test_wider_lengths_and_bursts_make_late_requests_later() -> None:
         assert worse.tpot_seconds > calm.tpot_seconds
         assert worse.end_to_end_seconds > calm.end_to_end_seconds
     assert bursty.ttft_seconds > 1.3 * wide.ttft_seconds
+
+
+@pytest.mark.parametrize(("slots", "lengths"), [(8, CHAT), (64, CHAT), (64, TokenLengths(2000, 20, 4000, 40))])
+def test_a_saturated_replica_delivers_what_the_planner_counts_on(slots: int, lengths: TokenLengths) -> None:
+    """Twice as many requests as it can take: the simulator's throughput is the planner's saturation rate."""
+    most = capacity(H100_8B, lengths, LatencyTargets(), max_num_seqs=slots).max_rate_per_second / MAX_UTILIZATION
+    seconds = 2500 / most
+    requests = synthetic(
+        "chat",
+        constant_rate(2 * most, seconds),
+        LognormalLength.of_p95(lengths.input_mean, lengths.input_p95),
+        LognormalLength.of_p95(lengths.output_mean, lengths.output_p95),
+        seed=7,
+    )
+    fleet = Scenario((Placement("one", engine_of(H100_8B, slots), 1, {"chat": 1.0}),))
+    report = simulate(fleet, requests, interval_seconds=seconds / 10)
+    full = report.intervals[2:10]
+    throughput = sum(each.classes["chat"].completed for each in full) / (len(full) * seconds / 10)
+    assert throughput == pytest.approx(most, rel=0.05)

@@ -37,8 +37,9 @@ def test_constant_steps_make_an_erlang_c_queue(share: float) -> None:
 
 
 def test_without_a_limit_in_reach_the_number_in_service_is_poisson() -> None:
+    """Beyond 16, sums run over every 8th part of a doubling: that is the 0.3 %."""
     found = load(terms(0.01), 256, 0.2, Traffic(FIXED, LengthDistribution.of(100, 200)))
-    assert found.running[0] == pytest.approx(0.2 * 256, rel=0.01)
+    assert found.running[0] == pytest.approx(0.2 * 256, rel=0.003)
     assert found.full_chance[0] < 1e-12
 
 
@@ -87,7 +88,10 @@ def test_companions_of_bursty_arrivals_agree_with_a_drawn_stream() -> None:
         after = np.searchsorted(times, times[:-2000] + window, side="right") - np.arange(len(times) - 2000) - 1
         counts = np.diff(np.searchsorted(times, np.arange(0.0, times[-1], window)))
         expected = np.array([window])
-        assert arrivals.companions(expected)[0] == pytest.approx(after.mean() - window, abs=0.08)
+        scatter = 0.002 + 0.02 * math.sqrt(
+            window
+        )  # of a stream of this length; one ten times as long is 0.02 off at most
+        assert arrivals.companions(expected)[0] == pytest.approx(after.mean() - window, abs=scatter)
         assert arrivals.dispersion(expected)[0] == pytest.approx(counts.var() / counts.mean(), rel=0.05)
     poisson = Arrivals(1.0)
     assert poisson.companions(np.ones(1))[0] == 0.0

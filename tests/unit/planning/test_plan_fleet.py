@@ -65,6 +65,20 @@ def test_the_smallest_useful_input_is_planned():
     assert fleet.cost_per_hour == pytest.approx(1.10 * only.gpus)
 
 
+def test_bursty_traffic_gets_more_replicas_and_is_part_of_the_digest():
+    def planned(arrivals: str):
+        text = SMALLEST.replace("requestsPerMinute: 120", f"requestsPerMinute: 6000{arrivals}")
+        return plan(snapshot(*map(parse, yaml.safe_load_all(text)), nodes=nodes(30)))
+
+    plain, poisson, bursty = map(planned, ("", ', arrivals: {burstiness: "1"}', ', arrivals: {burstiness: "4"}'))
+    counts = [sum(item.replicas for item in fleet.deployments[0].placements) for fleet in (plain, poisson, bursty)]
+    assert counts[0] == counts[1] < counts[2]
+    assert bursty.digest != poisson.digest
+    for fleet in (poisson, bursty):
+        for figure in fleet.deployments[0].classes[0].latency:
+            assert figure.target_milliseconds is None or figure.predicted_milliseconds <= figure.target_milliseconds
+
+
 def test_a_plan_does_not_depend_on_what_the_evaluator_remembers():
     facts = snapshot(pool(), deployment(), nodes=nodes(2))
     assert plan_fleet(facts) == plan_fleet(facts, Evaluator()) == plan(facts)
