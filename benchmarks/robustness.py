@@ -18,7 +18,7 @@ from benchmarks import scaling
 from benchmarks.baselines import CHEAPEST_FIRST, DVR, LPR, homogeneous
 from benchmarks.methods import AGH, DEFAULT, EXACT, GH, Method
 from benchmarks.progress import say
-from benchmarks.results import Figure, Table
+from benchmarks.results import Figure, Table, show
 from plimsoll.allocation import Allocation, AllocationProblem, check, from_paper_instance, solve_agh, solve_greedy
 from plimsoll.allocation.mechanisms import Mechanisms
 from plimsoll.allocation.paper import KV_MEMORY, PaperInstance
@@ -366,14 +366,5 @@ def run() -> tuple[list[Figure], list[Table]]:
     return figures + more, [ablated, full, claims, scenes]
 
 
-def main() -> None:
-    """Print figures and tables."""
-    figures, tables = run()
-    for part in tables:
-        print(part.text(), "\n")
-    for figure in figures:
-        print(figure)
-
-
 if __name__ == "__main__":
-    main()
+    show(*run())

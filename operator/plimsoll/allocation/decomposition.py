@@ -18,6 +18,7 @@ from plimsoll.allocation.decomposition_master import Master, Store, excess_weigh
 from plimsoll.allocation.decomposition_mixes import mixing
 from plimsoll.allocation.decomposition_parts import Batch, Memory, Table
 from plimsoll.allocation.decomposition_rows import coupling_rows
+from plimsoll.allocation.decomposition_stay import pack_anew
 from plimsoll.allocation.evaluate import cost_of, stored_gigabytes
 from plimsoll.allocation.guard import RemainingSeconds, endless
 from plimsoll.allocation.packing import answer as packed
@@ -27,6 +28,9 @@ __all__ = ["DecomposedSolution", "Memory", "solve_decomposed"]
 
 _PRICE_STEPS = 14
 _ROUNDS = 4
+_TRUE_ROUNDS = 4
+_TM = True
+_MX = (0,1,2,3)
 _PART_ROUNDS = 2
 _PARTS_OF_STOCK = (1.0, 0.97, 0.9)
 """Of every row's limit; the smaller ones where an answer that keeps the rows does not fit the nodes."""
@@ -133,7 +137,8 @@ class _Search:
         runs = running > 0
         stored = problem.storage_price_per_gigabyte_hour * problem.option_storage_gigabytes[runs].sum()
         data = np.zeros(problem.classes)
-        np.maximum.at(data, problem.pair_class, problem.pair_storage_cost_per_hour)
+        paid = np.flatnonzero(problem.pair_storage_cost_per_hour)
+        np.maximum.at(data, problem.pair_class[paid], problem.pair_storage_cost_per_hour[paid])
         most = float(problem.option_price_per_hour @ running + stored + data.sum())
         spending = prices.spending if most <= self._budget else 0.0
         return Prices(np.where(self._rows.kept, prices.row, 0.0) if len(prices.row) else prices.row, spending)
@@ -222,9 +227,9 @@ class _Search:
             return chosen
         prices = self._find_prices(chosen)
         master = Master(store, self._count, self._budget, cost=lambda: store.cost + store.penalty)
-        for _ in range(_ROUNDS):
+        for k in range(_ROUNDS):
             values, duals, prices = master.solve()
-            if self._out_of_time() or not self._look(prices):
+            if self._out_of_time() or not self._look(prices, mixes=k in _MX):
                 break
         values, duals, prices = master.solve()
         if store.penalty[master.columns] @ values > 1e-6:
@@ -305,7 +310,10 @@ class _Search:
         grows = bool((replicas > self._table.running).any())
         if grows and stored_gigabytes(problem, replicas) > problem.storage_limit_gigabytes:
             return None
-        return packed(problem, replicas, share, unserved)
+        packing = pack_anew(problem, replicas)
+        if packing is None:
+            return None
+        return Allocation(replicas, share, unserved, packing, cost_of(problem, replicas, share, unserved))
 
     def _bound(self, best: Allocation) -> tuple[float, float]:
         """For plans that leave no class more unserved than `best` does, and for those that leave the same."""
@@ -359,9 +367,9 @@ class _Search:
             allowed=lambda: self._within(ceiling),
         )
         prices = self.prices
-        for _ in range(_ROUNDS):
+        for _ in range(_TRUE_ROUNDS):
             _, _, prices = master.solve()
-            if self._out_of_time() or not self._look(prices, drop_cost=drop_cost):
+            if self._out_of_time() or not self._look(prices, mixes=_TM, drop_cost=drop_cost):
                 break
         return prices
 

@@ -86,8 +86,6 @@ def _print_deployment(console: Console, plan: DeploymentPlan) -> None:
                 f"{placement.utilization:.0%}",
             )
         console.print(table)
-        for placement in plan.placements:
-            console.print(f"  [dim]{placement.name}: {placement.reason}[/dim]", soft_wrap=True)
     if plan.classes:
         table = new_table("class", "requests/min", "unserved", "latency: predicted / target", "next best, and why not")
         for item in plan.classes:
