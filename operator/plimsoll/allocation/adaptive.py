@@ -20,8 +20,10 @@ from plimsoll.allocation.search import solve_agh
 
 FEW_DEPLOYMENTS = 12
 """Up to here the deployments' options are searched together."""
+GREEDY_PAIRS = 50_000
+"""Up to so many pairs of class and option GH takes less than a second, and its answer is one more start."""
 WIDE_GAP = 0.05
-"""Above this gap the answer for a fleet of many deployments is compared with GH's."""
+"""Above this gap the answer for a larger fleet is compared with GH's."""
 
 
 def solve_adaptive(
@@ -56,8 +58,11 @@ def _decomposes(problem: AllocationProblem) -> bool:
 def _decomposed(
     problem: AllocationProblem, starts: list[Allocation], memory: Memory | None, remaining_seconds: RemainingSeconds
 ) -> Solution:
+    if problem.pairs <= GREEDY_PAIRS:
+        starts.append(solve_greedy(problem))
+        return solve_decomposed(problem, starts, memory=memory, remaining_seconds=remaining_seconds)
     solution = solve_decomposed(problem, starts, memory=memory, remaining_seconds=remaining_seconds)
-    # GH alone takes longer than all else, so it is asked only where a better answer may well be left to find.
+    # GH alone takes longer here than all else; a narrow gap says that it has little to add.
     if solution.interrupted or solution.gap_as_served <= WIDE_GAP:
         return solution
     second = solve_greedy(problem)

@@ -28,9 +28,6 @@ __all__ = ["DecomposedSolution", "Memory", "solve_decomposed"]
 
 _PRICE_STEPS = 14
 _ROUNDS = 4
-_TRUE_ROUNDS = 4
-_TM = True
-_MX = (0,1,2,3)
 _PART_ROUNDS = 2
 _PARTS_OF_STOCK = (1.0, 0.97, 0.9)
 """Of every row's limit; the smaller ones where an answer that keeps the rows does not fit the nodes."""
@@ -38,8 +35,8 @@ _FEWER = (1, 2, 3, 5, 8, 13, 21)
 """Replicas that a partly served deployment may lack."""
 _MOVABLE = 8
 """Deployments beside the torn ones that may change in the integer program."""
-_ALTERNATIVES = 8
-"""Columns per deployment that the integer program may choose from."""
+_ALTERNATIVES = 10
+"""Columns per deployment that the integer program may choose from, beside those of the linear program."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -227,9 +224,10 @@ class _Search:
             return chosen
         prices = self._find_prices(chosen)
         master = Master(store, self._count, self._budget, cost=lambda: store.cost + store.penalty)
-        for k in range(_ROUNDS):
+        for number in range(_ROUNDS):
             values, duals, prices = master.solve()
-            if self._out_of_time() or not self._look(prices, mixes=k in _MX):
+            # Mixes change little with the prices.
+            if self._out_of_time() or not self._look(prices, mixes=number == 0):
                 break
         values, duals, prices = master.solve()
         if store.penalty[master.columns] @ values > 1e-6:
@@ -286,12 +284,11 @@ class _Search:
         second = np.full(self._count, np.inf)
         np.minimum.at(second, store.deployment[ranked[place == 1]], reduced[ranked[place == 1]])
         near = np.zeros(len(store), dtype=bool)
-        near[ranked[place < _ALTERNATIVES]] = True
-        near[: self._count] = True
-        near |= torn[store.deployment]
-        near[chosen] = True
         free = torn.copy()
         free[np.argsort(np.where(torn, np.inf, second), kind="stable")[:_MOVABLE]] = True
+        near[ranked[place < _ALTERNATIVES]] = True
+        near[: self._count] = True
+        near[columns[values > 1e-6]] = True
         candidates = np.flatnonzero(free[store.deployment] & near)
         return round_columns(store, chosen, free, candidates, self._rows.limit, self._budget, self._remaining())
 
@@ -366,11 +363,8 @@ class _Search:
             cost=lambda: store.cost - store.unserved_at(rebate),
             allowed=lambda: self._within(ceiling),
         )
-        prices = self.prices
-        for _ in range(_TRUE_ROUNDS):
-            _, _, prices = master.solve()
-            if self._out_of_time() or not self._look(prices, mixes=_TM, drop_cost=drop_cost):
-                break
+        _, _, prices = master.solve()
+        self._look(prices, mixes=False, drop_cost=drop_cost)
         return prices
 
 

@@ -20,7 +20,7 @@ _MOST_SUBSETS_OF = 3
 """Up to so many classes all subsets are tried, beyond it single classes and all together."""
 _TOGETHER = 100
 _BISECTIONS = 30
-_NEAR = 0.05
+_NEAR = 0.1
 """Part of the cost."""
 _ROUNDING = 1e-9
 
@@ -46,7 +46,7 @@ class Covering:
         self._memory = memory
         problem = table.problem
         options = table.options
-        self._need = table.of_pairs(table.pair_need, np.inf)
+        self._need = table.need
         self._excess = [table.of_pairs(excess, 0.0) if excess.any() else None for excess in table.pair_excess]
         width = table.width
         number = table.class_ends[:-1][:, None] + np.arange(width)

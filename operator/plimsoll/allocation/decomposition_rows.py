@@ -24,8 +24,6 @@ class Rows:
 
     limit: Floats
     """(Q,), at least 0."""
-    pool: Ints
-    """(Q,)"""
     kept: tuple[bool, ...]
     """(Q,): False where the running state alone exceeds the limit, which forbids growth only; no proof may use it."""
     shape: Ints
@@ -88,7 +86,7 @@ def coupling_rows(problem: AllocationProblem) -> Rows:
         known = problem.running[problem.running[:, 1] >= 0]
         np.subtract.at(free, known[:, 1], problem.option_demand[known[:, 0]] * known[:, 2:3])
     free = np.maximum(free, 0.0)
-    limits: list[tuple[float, int, int, float, float]] = []
+    limits: list[tuple[float, int, float, float]] = []
     per_pool: list[list[int]] = []
     order = np.argsort(problem.option_pool, kind="stable")
     ends = np.searchsorted(problem.option_pool[order], np.arange(len(problem.pool_unlimited) + 1))
@@ -97,8 +95,7 @@ def coupling_rows(problem: AllocationProblem) -> Rows:
         members = order[ends[pool] : ends[pool + 1]]
         if not unlimited and len(members):
             demand = problem.option_demand[members]
-            rows = _stock_rows(free[problem.node_pool == pool], demand)
-            limits += [(limit, pool, resource, size, scale) for limit, resource, size, scale in rows]
+            limits += _stock_rows(free[problem.node_pool == pool], demand)
         per_pool.append(list(range(first, len(limits))))
     pool_rows = np.full((len(per_pool), max((len(rows) for rows in per_pool), default=0)), -1, dtype=np.int64)
     for pool, numbers in enumerate(per_pool):
@@ -111,21 +108,20 @@ def coupling_rows(problem: AllocationProblem) -> Rows:
     for pool in np.flatnonzero(np.isfinite(problem.pool_gpu_limit)).tolist():
         limit_row[pool] = len(limits)
         taken = gpus[pool] if problem.keep_running else 0.0
-        limits.append((max(0.0, float(problem.pool_gpu_limit[pool] - taken)), pool, GPU, 0.0, 1.0))
+        limits.append((max(0.0, float(problem.pool_gpu_limit[pool] - taken)), GPU, 0.0, 1.0))
         kept.append(problem.keep_running or gpus[pool] <= problem.pool_gpu_limit[pool])
-    limit, pool_of, resource, size, scale = (
-        (np.array(column) for column in zip(*limits, strict=True)) if limits else (np.zeros(0) for _ in range(5))
+    limit, resource, size, scale = (
+        (np.array(column) for column in zip(*limits, strict=True)) if limits else (np.zeros(0) for _ in range(4))
     )
     shape, example = _shapes(problem)
     demand = problem.option_demand[example]
     rows_of = pool_rows[problem.option_pool[example]]
-    asked = demand[np.arange(len(example))[:, None], resource.astype(np.int64)[rows_of]] if len(limit) else rows_of
-    whole, part = (size[rows_of], scale[rows_of]) if len(limit) else (rows_of, rows_of)
-    slots = np.floor(asked / np.where(whole > 0, whole, 1.0) + _WHOLE)
-    weight = np.where(whole > 0, slots, asked / np.where(rows_of >= 0, part, 1.0))
+    asked = demand[np.arange(len(example))[:, None], resource.astype(np.int64)[rows_of]]
+    # A replica weighs the slots of the row's size that it fills; where the row has no size, its part of the scale.
+    slots = np.floor(asked / np.where(size > 0, size, 1.0)[rows_of] + _WHOLE)
+    weight = np.where(size[rows_of] > 0, slots, asked / scale[rows_of])
     return Rows(
         limit=limit,
-        pool=pool_of.astype(np.int64),
         kept=tuple(kept),
         shape=shape,
         shape_rows=rows_of,
