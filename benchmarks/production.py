@@ -105,7 +105,7 @@ def production(
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One planning round of a fleet, beside GH's answer for it."""
+    """One search for a fleet, beside GH's answer for it."""
 
     stock: float
     warm: bool
@@ -182,7 +182,7 @@ def _unserved(problem: AllocationProblem, answer: Allocation) -> float:
 
 
 def run() -> tuple[list[Figure], list[Table]]:
-    """Time, gap and unserved demand of the production default for 1,000 deployments, and GH beside it."""
+    """Time, gap and unserved demand of the search for 1,000 deployments (not of a whole round), and GH beside it."""
     rounds = list(measure())
     figures = []
     for item in rounds:

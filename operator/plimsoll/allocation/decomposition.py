@@ -336,11 +336,11 @@ class _Search:
         cost = np.where(self._within(ceiling), store.at_prices(prices) - unpaid, np.inf)
         upper = np.full(self._count, np.inf)
         np.minimum.at(upper, store.deployment, cost)
-        found = self._covering.bound(prices, upper, ceiling, penalty)
+        least = self._covering.bound(prices, upper, ceiling, penalty)
         worth = float(prices.row @ self._rows.limit)
         if prices.spending:
             worth += prices.spending * self._budget
-        return float(found.least.sum()) - worth
+        return float(least.sum()) - worth
 
     def _within(self, ceiling: Floats) -> Bools:
         """Columns that leave no class more unserved than the ceiling (I,)."""

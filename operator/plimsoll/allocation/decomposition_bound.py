@@ -25,18 +25,6 @@ _NEAR = 0.1
 _ROUNDING = 1e-9
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Bounds:
-    """Lower bounds per deployment and what they rest on."""
-
-    least: Floats
-    """(D,): no answer of the deployment costs less at the prices."""
-    option_cost: Floats
-    """(N rows of the table,): marginal cost of a replica above the running ones."""
-    useful: Bools
-    """(N rows): options without which no answer below the ceiling is lost."""
-
-
 class Covering:
     """Bounds of one problem."""
 
@@ -87,8 +75,8 @@ class Covering:
         first = rent - self._stop + free_of_limit
         return above, [(held, first), (running - held, first + stock)]
 
-    def bound(self, prices: Prices, upper: Floats, ceiling: Floats, penalty: Floats) -> Bounds:
-        """What each deployment must cost at the prices.
+    def bound(self, prices: Prices, upper: Floats, ceiling: Floats, penalty: Floats) -> Floats:
+        """(D,): no answer of the deployment costs less at the prices.
 
         Args:
             prices: of the rows and of spending.
@@ -125,7 +113,8 @@ class Covering:
         useful = (gain > 0) & (runs | (reduced <= slack[owner] + 1e-9))
         least = linear.copy()
         self._knapsacks(least, upper, base, above, cheap, covers, weight, useful)
-        return Bounds(np.minimum(least, upper), above, useful)
+        bounded: Floats = np.minimum(least, upper)
+        return bounded
 
     def _weights(self, unit: Floats) -> tuple[Floats, Floats]:
         """Duals of the linear relaxation: of the demands (D, width), and what mean limits add by option (N, width)."""
