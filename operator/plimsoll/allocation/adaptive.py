@@ -14,8 +14,8 @@ from plimsoll.allocation.decomposition_stay import stay
 from plimsoll.allocation.greedy import solve as solve_greedy
 from plimsoll.allocation.guard import RemainingSeconds, endless
 from plimsoll.allocation.neighbourhood import finish
-from plimsoll.allocation.packing import answer
 from plimsoll.allocation.problem import Allocation, AllocationProblem, Solution
+from plimsoll.allocation.routing import route
 from plimsoll.allocation.search import solve_agh
 
 FEW_DEPLOYMENTS = 12
@@ -78,7 +78,7 @@ def _staying(problem: AllocationProblem) -> list[Allocation]:
 
 
 def _afresh(problem: AllocationProblem, seed: int, remaining_seconds: RemainingSeconds) -> list[Allocation]:
-    """What would be best if nothing ran, where it fits beside what does."""
+    """What would be best if nothing ran, where it keeps all limits beside what does."""
     fresh = solve_agh(replace(problem, running=problem.running[:0]), seed=seed, remaining_seconds=remaining_seconds)
-    fitting = answer(problem, fresh.replicas, fresh.share, fresh.unserved)
+    fitting = route(problem, fresh.replicas)
     return [] if fitting is None else [fitting]

@@ -8,6 +8,7 @@ from plimsoll.allocation import AllocationProblem, Memory, check, solve_adaptive
 from plimsoll.allocation import adaptive as adaptive_module
 from plimsoll.allocation.decomposition import objective
 from plimsoll.allocation.routing import route
+from tests.unit.allocation.builder import Builder
 
 
 def _after_a_change(stock: float, seed: int, *, keep_running: bool) -> AllocationProblem:
@@ -65,3 +66,15 @@ def test_out_of_time_still_answers() -> None:
     solution = solve_adaptive(problem, remaining_seconds=lambda: 0.0)
     assert solution.interrupted
     assert check(problem, solution.allocation) == ()
+
+
+def test_what_would_be_best_if_nothing_ran_counts_against_the_pool_beside_what_runs() -> None:
+    b = Builder(keep_running=True)
+    pool = b.pool([4.0], gpu_limit=1.0)
+    runs, other = b.option(pool, price=2.0), b.option(pool, price=1.0)
+    b.traffic({runs: 2.0, other: 0.5})
+    b.running.append((runs, 0, 1))
+    problem = b.build()
+    solution = solve_adaptive(problem)
+    assert check(problem, solution.allocation) == ()
+    assert solution.allocation.replicas.tolist() == [1, 0]
