@@ -27,7 +27,7 @@ DRAWN = 12
 """Options beside those in use in a neighbourhood's program."""
 CENTRES = 3
 """Options in use that every second neighbourhood is drawn around."""
-FIRST_PAIRS, DRAWN_PAIRS, SEARCHED_PAIRS, FEW_OPTIONS, LEAST_ITERATIONS = 2600, 1600, 6000, 8, 5
+FIRST_PAIRS, DRAWN_PAIRS, SEARCHED_PAIRS, FEW_OPTIONS, LEAST_ITERATIONS = 2600, 1600, 6000, 8, 7
 """Pairs of class and option that limit options and iterations where classes are many, and what remains at least."""
 RELAXED = 0.05
 """Replicas of the relaxed solution from which an option is among the first."""
