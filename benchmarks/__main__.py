@@ -16,13 +16,16 @@ def main() -> None:
     """Run and report."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or several of: {', '.join(NAMES)}")
-    names = parser.parse_args().names or NAMES
+    parser.add_argument("--resume", action="store_true", help="go on with the rows of results/scaling.csv")
+    options = parser.parse_args()
+    names = options.names or NAMES
     if unknown := sorted(set(names) - set(NAMES)):
         parser.error(f"unknown benchmark {', '.join(unknown)}; there are: {', '.join(NAMES)}")
     for name in names:
         print(f"benchmark {name}", flush=True)
         began = time.monotonic()
-        figures, notes, tables = importlib.import_module(f"benchmarks.{name}").run()
+        keywords = {"resume": True} if options.resume and name == "allocation" else {}
+        figures, notes, tables = importlib.import_module(f"benchmarks.{name}").run(**keywords)
         path = results.write(name, figures, notes, tables)
         for figure in figures:
             print(f"  {figure}")

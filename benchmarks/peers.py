@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.data import load_json
 from benchmarks.methods import AGH, DEFAULT, EXACT, GH, Method
-from benchmarks.results import Figure, Table, number
+from benchmarks.results import Figure, Table, number, show
 from plimsoll.allocation import Allocation, AllocationProblem, check
 from plimsoll.allocation.builder import MANY, ProblemBuilder
 from plimsoll.catalog import load_catalog
@@ -385,14 +385,5 @@ def _nodes() -> tuple[list[Figure], Table]:
     return figures, Table(title, ("model", "instance", "context", "KAITO", "ours"), lines)
 
 
-def main() -> None:
-    """Print figures and tables."""
-    figures, tables = run()
-    for part in tables:
-        print(part.text(), "\n")
-    for figure in figures:
-        print(figure)
-
-
 if __name__ == "__main__":
-    main()
+    show(*run())

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from plimsoll.allocation import AllocationProblem, check, solve_greedy
+from benchmarks.results import Figure, Table, show
+from plimsoll.allocation import AllocationProblem, check, solve_adaptive, solve_greedy
 from plimsoll.allocation.decomposition import DecomposedSolution, Memory, solve_decomposed
-from plimsoll.allocation.problem import GPU, Allocation, Bools, Floats, Ints
+from plimsoll.allocation.problem import GPU, Allocation, Bools, Cost, Floats, Ints
 
 CLASSES = 3
 GPUS_PER_NODE = 8
@@ -104,73 +105,105 @@ def production(
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One planning round of a fleet."""
+    """One search for a fleet, beside GH's answer for it."""
 
-    name: str
+    stock: float
+    warm: bool
+    """1 % of the classes changed since the round before, whose answer runs and is remembered; else from nothing."""
+    deployments: int
     seconds: float
-    cost_per_hour: float
-    unserved_penalty_per_hour: float
-    bound_per_hour: float
     gap: float
     gap_as_served: float
-    unserved_requests: float
+    """Of the cost without the penalty, which is the same for all plans that serve the same and hides the rest."""
+    cost: Cost
+    unserved: float
     """Part of all requests, 0..1."""
     greedy_seconds: float
-    greedy_cost_per_hour: float
-    greedy_unserved_requests: float
+    greedy_cost: Cost
+    greedy_unserved: float
+
+    @property
+    def name(self) -> str:
+        """Of the fleet and what happened to it."""
+        return f"production, {self.deployments:,} deployments, stock {self.stock}×, {'warm' if self.warm else 'cold'}"
 
 
 def measure(deployments: int = 1000, seed: int = 0) -> Iterator[Measured]:
-    """Rounds at 1.1 and 0.9 times the stock: from nothing, and beside what runs after 1 % of the classes changed."""
+    """The production default at 1.1 and 0.9 times the stock."""
     for stock in (1.1, 0.9):
         problem = production(deployments, seed, stock=stock)
-        yield _measured(f"stock {stock}, cold", problem, None)[0]
-        first = solve_decomposed(problem, ())
-        runs = with_running(problem, first.allocation, keep_running=False)
+        cold, answer = _measured(problem, deployments, stock, None)
+        yield cold
+        runs = with_running(problem, answer, keep_running=False)
         memory = Memory()
-        solve_decomposed(runs, (), memory=memory)
-        yield _measured(f"stock {stock}, 1 % of classes changed, warm", changed(runs), memory)[0]
+        solve_adaptive(runs, memory=memory)
+        yield _measured(changed(runs), deployments, stock, memory)[0]
 
 
-def _measured(name: str, problem: AllocationProblem, memory: Memory | None) -> tuple[Measured, DecomposedSolution]:
+def _measured(
+    problem: AllocationProblem, deployments: int, stock: float, memory: Memory | None
+) -> tuple[Measured, Allocation]:
     began = time.perf_counter()
-    solution = solve_decomposed(problem, (), memory=memory)
+    solution = solve_adaptive(problem, memory=memory)
     seconds = time.perf_counter() - began
-    violations = check(problem, solution.allocation)
-    if violations:
-        raise RuntimeError(f"{name}: {violations[:3]}")
+    if not isinstance(solution, DecomposedSolution):
+        raise TypeError("a fleet of many deployments is decomposed")
+    answer = solution.allocation
+    if violations := check(problem, answer):
+        raise RuntimeError(f"{deployments} deployments, stock {stock}: {violations[:3]}")
     began = time.perf_counter()
     greedy = solve_greedy(problem)
     greedy_seconds = time.perf_counter() - began
-    rate = problem.class_rate_per_hour
-    cost = solution.allocation.cost
-    figures = Measured(
-        name=name,
+    found = Measured(
+        stock=stock,
+        warm=memory is not None,
+        deployments=deployments,
         seconds=seconds,
-        cost_per_hour=cost.total,
-        unserved_penalty_per_hour=cost.unserved_penalty,
-        bound_per_hour=solution.lower_bound_per_hour,
         gap=solution.gap,
-        gap_as_served=solution.gap_as_served,
-        unserved_requests=float(rate @ solution.allocation.unserved / rate.sum()),
+        gap_as_served=(answer.cost.total - solution.lower_bound_as_served_per_hour) / _spent(answer.cost),
+        cost=answer.cost,
+        unserved=_unserved(problem, answer),
         greedy_seconds=greedy_seconds,
-        greedy_cost_per_hour=greedy.cost.total,
-        greedy_unserved_requests=float(rate @ greedy.unserved / rate.sum()),
+        greedy_cost=greedy.cost,
+        greedy_unserved=_unserved(problem, greedy),
     )
-    return figures, solution
+    return found, answer
 
 
-def main() -> None:
-    """Print the figures."""
-    for row in measure():
-        print(
-            f"{row.name}: {row.seconds:.2f} s, "
-            f"cost {row.cost_per_hour:.0f}/h (penalty {row.unserved_penalty_per_hour:.0f}), "
-            f"bound {row.bound_per_hour:.0f}, gap {row.gap:.1%}, as served {row.gap_as_served:.1%}, "
-            f"unserved {row.unserved_requests:.2%}; GH {row.greedy_seconds:.2f} s, {row.greedy_cost_per_hour:.0f}/h, "
-            f"unserved {row.greedy_unserved_requests:.2%}",
-            flush=True,
+def _spent(cost: Cost) -> float:
+    """Without the penalty for what is not served."""
+    return cost.total - cost.unserved_penalty
+
+
+def _unserved(problem: AllocationProblem, answer: Allocation) -> float:
+    """Part of all requests."""
+    rate = problem.class_rate_per_hour
+    return float(rate @ answer.unserved / rate.sum())
+
+
+def run() -> tuple[list[Figure], list[Table]]:
+    """Time, gap and unserved demand of the search for 1,000 deployments (not of a whole round), and GH beside it."""
+    rounds = list(measure())
+    figures = []
+    for item in rounds:
+        figures += [
+            Figure(f"{item.name}: time", item.seconds, "s", 1.0 if item.warm else 3.0),
+            Figure(f"{item.name}: gap as served", 100 * item.gap_as_served, "%", 5.0),
+            Figure(f"{item.name}: gap with penalty", 100 * item.gap, "%"),
+            Figure(f"{item.name}: unserved", 100 * item.unserved, "% of requests"),
+        ]
+    lines = []
+    for item in rounds:
+        who = (
+            ("default", item.seconds, item.cost, item.unserved),
+            ("GH", item.greedy_seconds, item.greedy_cost, item.greedy_unserved),
         )
+        for method, seconds, cost, unserved in who:
+            figures_of = (f"{seconds:.2f}", f"{_spent(cost):,.0f}", f"{cost.unserved_penalty:,.0f}", f"{unserved:.2%}")
+            lines.append((item.name.removeprefix("production, "), method, *figures_of))
+    columns = ("fleet", "method", "s", "$/h without penalty", "penalty for unserved, $/h", "unserved")
+    title = "Production's shape: cold from nothing, warm after 1 % of the classes changed"
+    return figures, [Table(title, columns, lines)]
 
 
 def with_stock(problem: AllocationProblem, best: Allocation, stock: float) -> AllocationProblem:
@@ -340,4 +373,4 @@ def _typical(work: Floats, meets: Bools, deployment: Ints, deployments: int) -> 
 
 
 if __name__ == "__main__":
-    main()
+    show(*run())

@@ -77,6 +77,14 @@ def write(name: str, figures: list[Figure], notes: list[str], tables: Iterable[T
     return path
 
 
+def show(figures: Iterable[Figure], tables: Iterable[Table]) -> None:
+    """Print them: the tables first."""
+    for table in tables:
+        print(table.text(), "\n")
+    for figure in figures:
+        print(figure)
+
+
 def machine() -> dict[str, Any]:
     """The kind of machine: processor, cores, memory, system, Python. Nothing that names this one."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.data import data_folder
 from benchmarks.methods import AGH, DEFAULT, EXACT, GH
 from benchmarks.progress import say
-from benchmarks.results import Figure, Table
+from benchmarks.results import Figure, Table, show
 from benchmarks.robustness import planned_with, reference, unserved_share
 from plimsoll.allocation import Allocation, AllocationProblem, solve_agh, solve_greedy
 from plimsoll.allocation.paper import KV_MEMORY, PaperInstance
@@ -322,14 +322,5 @@ def _cells(tallies: Sequence[Tally]) -> tuple[str, ...]:
     )
 
 
-def main() -> None:
-    """Print figures and tables."""
-    figures, tables = run()
-    for part in tables:
-        print(part.text(), "\n")
-    for figure in figures:
-        print(figure)
-
-
 if __name__ == "__main__":
-    main()
+    show(*run())

@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from plimsoll.api.placementpolicy import Rebalance
+from plimsoll.api.placementpolicy import PlacementPolicySpec, Rebalance
 from plimsoll.planning import Evaluator, plan_fleet, step_for
 from plimsoll.planning.plan import DeploymentState, FleetPlan, Severity
 from plimsoll.planning.snapshot import Snapshot
@@ -25,6 +25,8 @@ from tests.unit.planning.fleets import (
     policy,
     pool,
     snapshot,
+    spending,
+    stored_gib,
     traffic,
 )
 
@@ -189,3 +191,31 @@ def test_after_a_change_limits_still_hold_and_nothing_falls_short_of_what_ran(
         if pod.node in free:
             free[pod.node] -= pod.requests.get(GPU, 0.0)
     assert all(left >= 0 for left in free.values())
+
+
+@given(fleets(), st.sampled_from(["strict", "loose"]), st.sampled_from([120, 900, 2500]), st.sampled_from([5, 700]))
+@FEW
+def test_money_is_spent_once_and_what_runs_is_not_throttled_for_another_s_growth(
+    facts: Snapshot, slo: str, wanted: int, rate: int
+) -> None:
+    first = plan(facts)
+    running = placed(facts, first)
+    if running is None or running.nodes is None:  # what runs where nobody knows the nodes is not known, either
+        return
+    newcomer = deployment("newcomer", wanted, slo=slo, engine={"maxModelLength": 8192})
+    edited = deployment("app-0", rate, engine={"maxModelLength": 8192}, models=list(MODELS[:2]))
+    changed = exchanged(running, newcomer, edited)
+    second = plan(changed)
+    after = applied(changed, second)
+    limits = changed.policy.spec if changed.policy is not None else PlacementPolicySpec()
+    if limits.budget.per_hour is not None:
+        event(f"budget binds: {any(found.reason == 'BudgetExceeded' for found in second.all_findings())}")
+        assert spending(after) <= max(float(limits.budget.per_hour), spending(changed)) + 1e-4
+    if limits.storage.limit_gib is not None:
+        assert stored_gib(after) <= max(limits.storage.limit_gib, stored_gib(changed)) + 1e-4
+    before = {item.ref: item for item in first.deployments}
+    for item in second.deployments:
+        if item.ref.name not in ("newcomer", "app-0"):
+            for now, then in zip(item.classes, before[item.ref].classes, strict=True):
+                most = max(then.unserved, unserved_limit(facts, item.resource, now.name))
+                assert now.unserved <= most + 1e-4

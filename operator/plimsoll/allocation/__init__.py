@@ -44,6 +44,7 @@ from plimsoll.allocation.robust import priced, restage, shed, stressed, with_hea
 from plimsoll.allocation.routing import route
 from plimsoll.allocation.search import solve_agh
 from plimsoll.allocation.subset import Subset, subset
+from plimsoll.allocation.validate import validate
 
 __all__ = [
     "Allocation",
@@ -72,6 +73,7 @@ __all__ = [
     "solve_greedy",
     "stressed",
     "subset",
+    "validate",
     "with_headroom",
     "with_node",
     "worth",

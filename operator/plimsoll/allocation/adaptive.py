@@ -9,17 +9,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from plimsoll.allocation.decomposition import Memory, solve_decomposed
+from plimsoll.allocation.decomposition import Memory, objective, solve_decomposed
+from plimsoll.allocation.decomposition_stay import stay
 from plimsoll.allocation.greedy import solve as solve_greedy
 from plimsoll.allocation.guard import RemainingSeconds, endless
 from plimsoll.allocation.neighbourhood import finish
-from plimsoll.allocation.packing import answer
 from plimsoll.allocation.problem import Allocation, AllocationProblem, Solution
 from plimsoll.allocation.routing import route
 from plimsoll.allocation.search import solve_agh
 
 FEW_DEPLOYMENTS = 12
 """Up to here the deployments' options are searched together."""
+GREEDY_PAIRS = 50_000
+"""Up to so many pairs of class and option GH takes less than a second, and its answer is one more start."""
+WIDE_GAP = 0.05
+"""Above this gap the answer for a larger fleet is compared with GH's."""
 
 
 def solve_adaptive(
@@ -39,8 +43,7 @@ def solve_adaptive(
     """
     starts = _staying(problem)
     if _decomposes(problem):
-        starts.append(solve_greedy(problem))
-        return solve_decomposed(problem, starts, memory=memory, remaining_seconds=remaining_seconds)
+        return _decomposed(problem, starts, memory, remaining_seconds)
     starts.append(solve_agh(problem, seed=seed, remaining_seconds=remaining_seconds))
     if len(starts) > 1:
         starts += _afresh(problem, seed, remaining_seconds)
@@ -52,17 +55,30 @@ def _decomposes(problem: AllocationProblem) -> bool:
     return not papers_form and len(np.unique(problem.option_deployment)) > FEW_DEPLOYMENTS
 
 
+def _decomposed(
+    problem: AllocationProblem, starts: list[Allocation], memory: Memory | None, remaining_seconds: RemainingSeconds
+) -> Solution:
+    if problem.pairs <= GREEDY_PAIRS:
+        starts.append(solve_greedy(problem))
+        return solve_decomposed(problem, starts, memory=memory, remaining_seconds=remaining_seconds)
+    solution = solve_decomposed(problem, starts, memory=memory, remaining_seconds=remaining_seconds)
+    # GH alone takes longer here than all else; a narrow gap says that it has little to add.
+    if solution.interrupted or solution.gap_as_served <= WIDE_GAP:
+        return solution
+    second = solve_greedy(problem)
+    if objective(problem, second) >= objective(problem, solution.allocation):
+        return solution
+    return solve_decomposed(problem, [*starts, second], memory=memory, remaining_seconds=remaining_seconds)
+
+
 def _staying(problem: AllocationProblem) -> list[Allocation]:
     """What runs now with its best shares, if it is allowed."""
-    running = problem.running_replicas()
-    if not running.any():
-        return []
-    stay = route(problem, np.minimum(running, problem.option_max_replicas))
-    return [] if stay is None else [stay]
+    staying = stay(problem) if len(problem.running) else None
+    return [] if staying is None else [staying]
 
 
 def _afresh(problem: AllocationProblem, seed: int, remaining_seconds: RemainingSeconds) -> list[Allocation]:
-    """What would be best if nothing ran, where it fits beside what does."""
+    """What would be best if nothing ran, where it keeps all limits beside what does."""
     fresh = solve_agh(replace(problem, running=problem.running[:0]), seed=seed, remaining_seconds=remaining_seconds)
-    fitting = answer(problem, fresh.replicas, fresh.share, fresh.unserved)
+    fitting = route(problem, fresh.replicas)
     return [] if fitting is None else [fitting]

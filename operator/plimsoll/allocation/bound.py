@@ -97,13 +97,12 @@ def _bound_of_rest(problem: AllocationProblem, incumbent: Allocation, options: B
     return result.bound
 
 
-def option_bounds(problem: AllocationProblem, incumbent: Allocation, *, effort: int = MOST_EFFORT) -> Bounds:
+def option_bounds(problem: AllocationProblem, incumbent: Allocation) -> Bounds:
     """The bound, and one for each option's use: options whose own bound exceeds a known cost cannot improve on it.
 
     Args:
         problem: what to bound.
         incumbent: a feasible allocation; the first options to look at, and what may stay unserved.
-        effort: shares in all linear programs together, after which rounds end.
     """
     relaxation = _Relaxation(problem, incumbent)
     best, forced = -np.inf, np.full(problem.options, -np.inf)
@@ -119,7 +118,7 @@ def option_bounds(problem: AllocationProblem, incumbent: Allocation, *, effort: 
         if prices.complete and (not len(new) or best >= prices.value - CLOSE_ENOUGH * max(1.0, abs(prices.value))):
             break
         history.append(best)
-        if relaxation.effort > effort:
+        if relaxation.effort > MOST_EFFORT:
             break
         if len(history) > PATIENCE and best - history[-PATIENCE - 1] < LEAST_PROGRESS * max(1.0, abs(best)):
             break

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.allocation.problem import AllocationProblem
+from plimsoll.allocation.validate import validate
 
 MANY = 1_000_000
 """Replicas where nobody limits them."""
@@ -133,7 +134,7 @@ class ProblemBuilder:
         return number
 
     def build(self) -> AllocationProblem:
-        """The problem of all that was added."""
+        """The problem of all that was added. Raises ValueError that names what no solver can take."""
         pairs = sorted(self._pairs, key=lambda pair: pair[:2])
         nodes = np.array(self.nodes, dtype=np.float64).reshape(-1, 4)
         deployments = self.deployments or [(0, MANY)]
@@ -148,7 +149,7 @@ class ProblemBuilder:
         def of_pair(position: int) -> NDArray[np.float64]:
             return np.array([pair[position] for pair in pairs], dtype=np.float64)
 
-        return AllocationProblem(
+        problem = AllocationProblem(
             class_deployment=of_class("deployment").astype(np.int64),
             class_rate_per_hour=of_class("rate_per_hour"),
             class_priority=of_class("priority").astype(np.int64),
@@ -189,6 +190,8 @@ class ProblemBuilder:
             one_option_per_pair=self.one_option_per_pair,
             means_over_all=self.means_over_all,
         )
+        validate(problem)
+        return problem
 
 
 def _each(value: float | Sequence[float]) -> Sequence[float]:

@@ -18,6 +18,7 @@ from plimsoll.allocation.decomposition_master import Master, Store, excess_weigh
 from plimsoll.allocation.decomposition_mixes import mixing
 from plimsoll.allocation.decomposition_parts import Batch, Memory, Table
 from plimsoll.allocation.decomposition_rows import coupling_rows
+from plimsoll.allocation.decomposition_stay import pack_anew
 from plimsoll.allocation.evaluate import cost_of, stored_gigabytes
 from plimsoll.allocation.guard import RemainingSeconds, endless
 from plimsoll.allocation.packing import answer as packed
@@ -34,8 +35,8 @@ _FEWER = (1, 2, 3, 5, 8, 13, 21)
 """Replicas that a partly served deployment may lack."""
 _MOVABLE = 8
 """Deployments beside the torn ones that may change in the integer program."""
-_ALTERNATIVES = 8
-"""Columns per deployment that the integer program may choose from."""
+_ALTERNATIVES = 10
+"""Columns per deployment that the integer program may choose from, beside those of the linear program."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,7 +134,8 @@ class _Search:
         runs = running > 0
         stored = problem.storage_price_per_gigabyte_hour * problem.option_storage_gigabytes[runs].sum()
         data = np.zeros(problem.classes)
-        np.maximum.at(data, problem.pair_class, problem.pair_storage_cost_per_hour)
+        paid = np.flatnonzero(problem.pair_storage_cost_per_hour)
+        np.maximum.at(data, problem.pair_class[paid], problem.pair_storage_cost_per_hour[paid])
         most = float(problem.option_price_per_hour @ running + stored + data.sum())
         spending = prices.spending if most <= self._budget else 0.0
         return Prices(np.where(self._rows.kept, prices.row, 0.0) if len(prices.row) else prices.row, spending)
@@ -222,9 +224,10 @@ class _Search:
             return chosen
         prices = self._find_prices(chosen)
         master = Master(store, self._count, self._budget, cost=lambda: store.cost + store.penalty)
-        for _ in range(_ROUNDS):
+        for number in range(_ROUNDS):
             values, duals, prices = master.solve()
-            if self._out_of_time() or not self._look(prices):
+            # Mixes change little with the prices.
+            if self._out_of_time() or not self._look(prices, mixes=number == 0):
                 break
         values, duals, prices = master.solve()
         if store.penalty[master.columns] @ values > 1e-6:
@@ -281,12 +284,11 @@ class _Search:
         second = np.full(self._count, np.inf)
         np.minimum.at(second, store.deployment[ranked[place == 1]], reduced[ranked[place == 1]])
         near = np.zeros(len(store), dtype=bool)
-        near[ranked[place < _ALTERNATIVES]] = True
-        near[: self._count] = True
-        near |= torn[store.deployment]
-        near[chosen] = True
         free = torn.copy()
         free[np.argsort(np.where(torn, np.inf, second), kind="stable")[:_MOVABLE]] = True
+        near[ranked[place < _ALTERNATIVES]] = True
+        near[: self._count] = True
+        near[columns[values > 1e-6]] = True
         candidates = np.flatnonzero(free[store.deployment] & near)
         return round_columns(store, chosen, free, candidates, self._rows.limit, self._budget, self._remaining())
 
@@ -305,7 +307,10 @@ class _Search:
         grows = bool((replicas > self._table.running).any())
         if grows and stored_gigabytes(problem, replicas) > problem.storage_limit_gigabytes:
             return None
-        return packed(problem, replicas, share, unserved)
+        packing = pack_anew(problem, replicas)
+        if packing is None:
+            return None
+        return Allocation(replicas, share, unserved, packing, cost_of(problem, replicas, share, unserved))
 
     def _bound(self, best: Allocation) -> tuple[float, float]:
         """For plans that leave no class more unserved than `best` does, and for those that leave the same."""
@@ -331,11 +336,11 @@ class _Search:
         cost = np.where(self._within(ceiling), store.at_prices(prices) - unpaid, np.inf)
         upper = np.full(self._count, np.inf)
         np.minimum.at(upper, store.deployment, cost)
-        found = self._covering.bound(prices, upper, ceiling, penalty)
+        least = self._covering.bound(prices, upper, ceiling, penalty)
         worth = float(prices.row @ self._rows.limit)
         if prices.spending:
             worth += prices.spending * self._budget
-        return float(found.least.sum()) - worth
+        return float(least.sum()) - worth
 
     def _within(self, ceiling: Floats) -> Bools:
         """Columns that leave no class more unserved than the ceiling (I,)."""
@@ -358,11 +363,8 @@ class _Search:
             cost=lambda: store.cost - store.unserved_at(rebate),
             allowed=lambda: self._within(ceiling),
         )
-        prices = self.prices
-        for _ in range(_ROUNDS):
-            _, _, prices = master.solve()
-            if self._out_of_time() or not self._look(prices, drop_cost=drop_cost):
-                break
+        _, _, prices = master.solve()
+        self._look(prices, mixes=False, drop_cost=drop_cost)
         return prices
 
 

@@ -13,26 +13,16 @@ import numpy as np
 
 from plimsoll.allocation.decomposition_columns import Prices
 from plimsoll.allocation.decomposition_parts import Memory, Table
-from plimsoll.allocation.decomposition_rows import Rows, Weights
+from plimsoll.allocation.decomposition_rows import Rows
 from plimsoll.allocation.problem import Bools, Floats, Ints
 
 _MOST_SUBSETS_OF = 3
 """Up to so many classes all subsets are tried, beyond it single classes and all together."""
 _TOGETHER = 100
 _BISECTIONS = 30
+_NEAR = 0.1
+"""Part of the cost."""
 _ROUNDING = 1e-9
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Bounds:
-    """Lower bounds per deployment and what they rest on."""
-
-    least: Floats
-    """(D,): no answer of the deployment costs less at the prices."""
-    option_cost: Floats
-    """(N rows of the table,): marginal cost of a replica above the running ones."""
-    useful: Bools
-    """(N rows): options without which no answer below the ceiling is lost."""
 
 
 class Covering:
@@ -44,7 +34,7 @@ class Covering:
         self._memory = memory
         problem = table.problem
         options = table.options
-        self._need = table.of_pairs(table.pair_need, np.inf)
+        self._need = table.need
         self._excess = [table.of_pairs(excess, 0.0) if excess.any() else None for excess in table.pair_excess]
         width = table.width
         number = table.class_ends[:-1][:, None] + np.arange(width)
@@ -59,7 +49,6 @@ class Covering:
         costs = bool(table.pair_share_cost.any())
         least = self._least(table.of_pairs(table.pair_share_cost, np.inf)) if costs else np.zeros((count, width))
         self._least_share = np.where(np.isfinite(least), least, 0.0)
-        self._weights_of_rows: Weights | None = None
 
     def _least(self, value: Floats) -> Floats:
         """(D, width): smallest of a value (N, width) over the deployment's options; inf where there is none."""
@@ -73,11 +62,8 @@ class Covering:
 
     def segments(self, prices: Prices) -> tuple[Floats, list[tuple[Floats, Floats]]]:
         """Cost of a replica above the running ones (N,); and counts and costs of the cheaper first replicas."""
-        stock = limit = np.zeros(len(self._price))
-        if prices.row.any():
-            if self._weights_of_rows is None:
-                self._weights_of_rows = self._rows.of(self._table.options)
-            stock, limit = self._weights_of_rows.prices(prices.row)
+        shape = self._rows.shape[self._table.options]
+        stock, limit = (price[shape] for price in self._rows.prices(prices.row))
         held = self._rows.held[self._table.options].astype(np.float64)
         counted = self._rows.counted_above[self._table.options].astype(np.float64)
         rent = self._price * (1.0 + prices.spending)
@@ -89,8 +75,8 @@ class Covering:
         first = rent - self._stop + free_of_limit
         return above, [(held, first), (running - held, first + stock)]
 
-    def bound(self, prices: Prices, upper: Floats, ceiling: Floats, penalty: Floats) -> Bounds:
-        """What each deployment must cost at the prices.
+    def bound(self, prices: Prices, upper: Floats, ceiling: Floats, penalty: Floats) -> Floats:
+        """(D,): no answer of the deployment costs less at the prices.
 
         Args:
             prices: of the rows and of spending.
@@ -127,7 +113,8 @@ class Covering:
         useful = (gain > 0) & (runs | (reduced <= slack[owner] + 1e-9))
         least = linear.copy()
         self._knapsacks(least, upper, base, above, cheap, covers, weight, useful)
-        return Bounds(np.minimum(least, upper), above, useful)
+        bounded: Floats = np.minimum(least, upper)
+        return bounded
 
     def _weights(self, unit: Floats) -> tuple[Floats, Floats]:
         """Duals of the linear relaxation: of the demands (D, width), and what mean limits add by option (N, width)."""
@@ -194,7 +181,8 @@ class Covering:
         rows = np.flatnonzero(useful)
         counts = np.bincount(table.owner[rows], minlength=len(least))
         first = np.concatenate(([0], np.cumsum(counts)))
-        open_gap = upper - least > 1e-9 * np.maximum(1.0, np.abs(upper))
+        # Where the linear bound is this near, counting whole replicas raises it by next to nothing.
+        open_gap = upper - least > _NEAR * np.maximum(1.0, np.abs(upper))
         whole = weight.sum(axis=1)
         largest = np.zeros(len(least))
         np.maximum.at(largest, table.owner[rows], covers[rows].max(axis=1, initial=0.0))

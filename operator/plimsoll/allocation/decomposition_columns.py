@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 
 from plimsoll.allocation.decomposition_parts import Batch
-from plimsoll.allocation.decomposition_rows import Rows, Weights
+from plimsoll.allocation.decomposition_rows import Rows
 from plimsoll.allocation.problem import Floats, Ints
 
 ROUNDING = 1e-9
@@ -86,15 +86,14 @@ def groupings(classes: int) -> tuple[tuple[int, ...], ...]:
 class Finder:
     """Finds answers for one batch; what does not depend on prices is computed once."""
 
-    def __init__(
-        self, batch: Batch, rows: Rows, served: Floats, drop_cost: Floats, weights: Weights | None = None
-    ) -> None:
+    def __init__(self, batch: Batch, rows: Rows, served: Floats, drop_cost: Floats) -> None:
         """`served` (G, C): the share of a class that an answer serves; `drop_cost` (G, C): of leaving it unserved.
 
         Classes of which nothing is served are passed over.
         """
         self.batch = batch
-        self.weights = rows.of(batch.option) if weights is None else weights
+        self._rows = rows
+        self._shape = rows.shape[batch.option]
         self._served = served
         self.drop_cost = drop_cost
         self.may_drop = bool(np.isfinite(drop_cost).all())
@@ -130,10 +129,15 @@ class Finder:
         self._above_held = np.maximum(self._count - self._held[:, None, :], 0.0)
         self._above_counted = np.maximum(self._count - self._counted[:, None, :], 0.0)
 
+    def replica_prices(self, prices: Prices) -> tuple[Floats, Floats]:
+        """What a replica of each option pays for stock and for GPU limits, (G, N) each."""
+        stock, limit = self._rows.prices(prices.row)
+        return stock[self._shape], limit[self._shape]
+
     def best(self, prices: Prices, drop_cost: Floats | None = None) -> tuple[Ints, Floats]:
         """The best plain answer of each deployment: position of each class's option (G, C), -1 unserved; and its
         cost at the prices (G,), less what is the same for all its answers."""
-        stock, limit = self.weights.prices(prices.row)
+        stock, limit = self.replica_prices(prices)
         drop_cost = self.drop_cost if drop_cost is None else drop_cost
         if not self.plain:
             return self._descend(stock, limit, prices.spending, drop_cost)

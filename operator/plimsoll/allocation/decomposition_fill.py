@@ -53,9 +53,8 @@ def fill(table: Table, rows: Rows, replicas: Ints, share: Floats, spending: floa
             ).astype(np.float64)
             for column in range(names.shape[1]):
                 more = np.minimum(more, _fitting(left[names[:, column]], weight[:, column]))
-            limit_row = rows.limit_row[problem.option_pool[options]]
+            limit_row, gpus = rows.limits(options)
             if len(left):
-                gpus = np.where(limit_row >= 0, problem.option_demand[options, 0], 0.0)
                 more = np.minimum(more, _fitting(left[limit_row], gpus))
             if money < np.inf:
                 more = np.minimum(more, _fitting(np.full(len(price), money), price))

@@ -15,7 +15,7 @@ _OUTWEIGHS = 20.0
 """How much dearer a request beyond its limit is made than the dearest way to serve one, per priority."""
 _MOST_WEIGHT = 1e7
 """Largest weight of a whole class, so that the linear program's numbers stay apart by less than its precision."""
-_MILP_WORK = 80
+_MILP_WORK = 40
 _MILP_GAP = 1e-3
 
 
@@ -24,9 +24,10 @@ def excess_weights(table: Table) -> Floats:
     problem = table.problem
     rate = problem.class_rate_per_hour
     unit = problem.option_price_per_hour + problem.option_start_cost_per_hour
-    cost = unit[problem.pair_option] * np.ceil(np.minimum(table.pair_need, 1e9))
+    cost = unit[problem.pair_option] * np.ceil(np.minimum(table.pair_need, 1e9)) + table.pair_share_cost
     dearest = np.zeros(problem.classes)
-    np.maximum.at(dearest, problem.pair_class, cost + table.pair_share_cost)
+    first = np.flatnonzero(np.diff(problem.pair_class, prepend=-1))
+    dearest[problem.pair_class[first]] = np.maximum.reduceat(cost, first) if len(first) else 0.0
     per_request = np.where(rate > 0, dearest / np.where(rate > 0, rate, 1.0), 0.0)
     per_request += problem.class_unserved_penalty_per_request
     typical = float(np.median(per_request[rate > 0])) if (rate > 0).any() else 0.0

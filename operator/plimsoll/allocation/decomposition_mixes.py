@@ -26,7 +26,7 @@ def mixing(plain: Finder, rows: Rows, prices: Prices) -> Finder | None:
     group, column = np.nonzero(missing.any(axis=2))
     if not len(group):
         return None
-    stock, limit = plain.weights.prices(prices.row)
+    stock, limit = plain.replica_prices(prices)
     unit = batch.price * (1.0 + prices.spending) + stock + limit
     eligible = np.isfinite(batch.need)
     need = np.where(eligible, batch.need, 0.0)[group, column]
@@ -62,7 +62,7 @@ def mixing(plain: Finder, rows: Rows, prices: Prices) -> Finder | None:
         priority=np.tile(kept.priority, 2),
     )
     # Half a mix may miss its limit: all or nothing, and nothing is what plain answers are for.
-    return Finder(doubled, rows, served, np.where(served > 0, np.inf, 0.0), plain.weights.taking(members))
+    return Finder(doubled, rows, served, np.where(served > 0, np.inf, 0.0))
 
 
 def _pairs(good: Floats, other: Floats, excess: Floats) -> tuple[Ints, Ints, Floats, Floats]:

@@ -7,12 +7,15 @@ starting are not compared, so a bound has to look at all options.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from hashlib import blake2b
 
 import numpy as np
 
 from plimsoll.allocation.problem import CPU, GPU, MEMORY, AllocationProblem, Bools, Floats, Ints
 
+_FEW = 32
+"""Up to so many options deployments share a batch; then up to twice as many, and so on."""
 _FIXED = 6
 """Columns of the criteria before those of the classes."""
 
@@ -131,6 +134,11 @@ class Table:
             return np.full(self.pair.shape, missing)
         return np.where(self.pair >= 0, value[self.pair], missing)
 
+    @cached_property
+    def need(self) -> Floats:
+        """(N, width): replicas (a fraction) that the whole class takes; inf where not eligible."""
+        return self.of_pairs(self.pair_need, np.inf)
+
     def promising(self, memory: Memory | None) -> Bools:
         """Rows worth looking at for plans; running options always are. A bound may not rely on it."""
         criteria = self._criteria()
@@ -138,8 +146,8 @@ class Table:
         if memory is None:
             return self._compare(criteria, np.ones(count, dtype=bool))
         ends = self.option_ends.tolist()
-        form = f"{self.width} {criteria.shape[1]}".encode()
-        rows = [criteria[ends[d] : ends[d + 1]] for d in range(count)]
+        form = f"{self.width} {len(criteria)}".encode()
+        rows = [criteria[:, ends[d] : ends[d + 1]] for d in range(count)]
         digests = [blake2b(part.tobytes(), digest_size=16, key=form).digest() for part in rows]
         known = [memory.promising.get(digest) for digest in digests]
         kept = self._compare(criteria, np.array([found is None for found in known], dtype=bool))
@@ -150,7 +158,7 @@ class Table:
         return kept
 
     def _criteria(self) -> Floats:
-        """Per row: pool, GPUs, price, whether it runs, cores, memory; then per class replicas and cost of the share."""
+        """(F, N): pool, GPUs, price, whether it runs, cores, memory; then per class replicas and cost of the share."""
         problem, options = self.problem, self.options
         columns = [
             problem.option_pool[options],
@@ -159,16 +167,16 @@ class Table:
             self.running[options] > 0,
             problem.option_demand[options, CPU],
             problem.option_demand[options, MEMORY],
-            *self.of_pairs(self.pair_need, np.inf).T,
+            *self.need.T,
         ]
         columns += [column for excess in self.pair_excess if excess.any() for column in self.of_pairs(excess, np.inf).T]
         if self.pair_share_cost.any():
             columns += [*self.of_pairs(self.pair_share_cost, np.inf).T]
-        return np.stack(columns, axis=1).astype(np.float64)
+        return np.array(columns, dtype=np.float64)
 
     def _compare(self, criteria: Floats, wanted: Bools) -> Bools:
-        pool, gpus, _, runs, *_ = criteria.T
-        usable = np.isfinite(criteria[:, _FIXED : _FIXED + self.width]).any(axis=1)
+        pool, gpus, _, runs, *_ = criteria
+        usable = np.isfinite(criteria[_FIXED : _FIXED + self.width]).any(axis=0)
         kept = usable | (runs > 0)
         rows = np.flatnonzero(wanted[self.owner] & kept)
         # First among equal sizes, which leaves little to compare between sizes.
@@ -178,7 +186,7 @@ class Table:
             new[1:] = self.owner[order[1:]] != self.owner[order[:-1]]
             for key in keys:
                 new[1:] |= key[order[1:]] != key[order[:-1]]
-            dominated = _dominated(criteria[order], np.flatnonzero(new), self.width)
+            dominated = _dominated(criteria[:, order], np.flatnonzero(new), self.width)
             kept[order[dominated]] = False
             rows = order[~dominated]
         found: Bools = kept
@@ -190,8 +198,10 @@ class Table:
         counts = np.where(np.diff(self.option_ends) > 0, counts, 0)
         places = np.flatnonzero(kept)
         first = np.concatenate(([0], np.cumsum(counts)))
-        for size in np.unique(sizes[sizes > 0]).tolist():
-            members = np.flatnonzero(sizes == size)
+        # Arrays are padded to the most options of a batch, so those with many are apart from those with few.
+        rank = np.ceil(np.log2(np.maximum(counts, _FEW) / _FEW)).astype(np.int64)
+        for size, of_rank in np.unique(np.stack((sizes, rank), axis=1)[sizes > 0], axis=0).tolist():
+            members = np.flatnonzero((sizes == size) & (rank == of_rank))
             width = max(1, int(counts[members].max()))
             column = np.arange(width)
             there = column < counts[members][:, None]
@@ -251,11 +261,11 @@ def _excess(value: Floats, limit: Floats) -> Floats:
 
 def _dominated(criteria: Floats, starts: Ints, classes: int) -> Bools:
     """Rows that another row of the same group dominates; `starts` says where each group begins."""
-    count = len(criteria)
+    count = criteria.shape[1]
     dominated = np.zeros(count, dtype=bool)
     if not count:
         return dominated
-    _, gpus, price, runs, *rest = (np.ascontiguousarray(column) for column in criteria.T)
+    _, gpus, price, runs, *rest = criteria
     sizes = np.diff(np.append(starts, count))
     group = np.repeat(np.arange(len(starts)), sizes)
     slot = np.arange(count) - starts[group]

@@ -24,52 +24,51 @@ class Rows:
 
     limit: Floats
     """(Q,), at least 0."""
-    pool: Ints
-    """(Q,)"""
     kept: tuple[bool, ...]
     """(Q,): False where the running state alone exceeds the limit, which forbids growth only; no proof may use it."""
-    pool_rows: Ints
-    """(K, W): the stock rows of a pool; -1 for none."""
-    resource: Ints
-    """(Q,): GPU, CPU or MEMORY."""
-    size: Floats
-    """(Q,): a replica weighs floor(demand / size); 0 where it weighs its demand / `scale`."""
-    scale: Floats
-    limit_row: Ints
-    """(K,): row of the pool's GPU limit; -1 for none."""
+    shape: Ints
+    """(N,): options of one pool that ask the same of a node have one shape."""
+    shape_rows: Ints
+    """(S, W): the stock rows of a shape; -1 for none."""
+    shape_weight: Floats
+    """(S, W): what one replica weighs there."""
+    shape_limit_row: Ints
+    """(S,): row of the pool's GPU limit; -1 for none."""
+    shape_gpus: Floats
+    """(S,)"""
     held: Ints
     """(N,): replicas that need no place."""
     counted_above: Ints
     """(N,): replicas that a GPU limit has counted already."""
-    demand: Floats
-    option_pool: Ints
 
     def weights(self, options: Ints) -> tuple[Ints, Floats]:
         """Stock rows of these options and what one replica weighs there: shape of `options` with an axis W more."""
-        rows = self.pool_rows[self.option_pool[options]]
-        demand = self.demand[options[..., None], self.resource[rows]]
-        size = self.size[rows]
-        slots = np.floor(demand / np.where(size > 0, size, 1.0) + _WHOLE)
-        weight = np.where(size > 0, slots, demand / self.scale[rows])
-        return rows, np.where(rows >= 0, weight, 0.0)
+        shape = self.shape[options]
+        return self.shape_rows[shape], self.shape_weight[shape]
 
-    def of(self, options: Ints) -> "Weights":
-        """The rows of these options, to be priced again and again."""
-        rows, weight = self.weights(options)
-        if not len(self.limit):
-            return Weights(rows, weight, rows, weight)
-        limit_row = self.limit_row[self.option_pool[options]]
-        return Weights(rows, weight, limit_row, np.where(limit_row >= 0, self.demand[options, GPU], 0.0))
+    def limits(self, options: Ints) -> tuple[Ints, Floats]:
+        """Row of the GPU limit of these options, -1 for none, and what one replica weighs there."""
+        shape = self.shape[options]
+        row = self.shape_limit_row[shape]
+        return row, np.where(row >= 0, self.shape_gpus[shape], 0.0)
+
+    def prices(self, price: Floats) -> tuple[Floats, Floats]:
+        """(S,) each: what a replica of a shape pays at the rows' prices (Q,): by stock rows, and by the GPU limit."""
+        if not len(price):
+            return np.zeros(len(self.shape_gpus)), np.zeros(len(self.shape_gpus))
+        stock = np.where(self.shape_rows >= 0, price[self.shape_rows] * self.shape_weight, 0.0).sum(axis=1)
+        limit = np.where(self.shape_limit_row >= 0, price[self.shape_limit_row] * self.shape_gpus, 0.0)
+        return stock, limit
 
     def entries(self, options: Ints, replicas: Ints) -> tuple[Ints, Ints, Floats]:
         """Matrix entries (position in `options`, row, value) of these replicas."""
         rows, weight = self.weights(options)
         above = np.maximum(replicas - self.held[options], 0)
         value = weight * above[:, None]
-        limit_row = self.limit_row[self.option_pool[options]][:, None]
-        counted = np.maximum(replicas - self.counted_above[options], 0) * self.demand[options, GPU]
-        rows = np.concatenate((rows, limit_row), axis=1)
-        value = np.concatenate((value, np.where(limit_row >= 0, counted[:, None], 0.0)), axis=1)
+        limit_row, gpus = self.limits(options)
+        counted = np.maximum(replicas - self.counted_above[options], 0) * gpus
+        rows = np.concatenate((rows, limit_row[:, None]), axis=1)
+        value = np.concatenate((value, counted[:, None]), axis=1)
         position, column = np.nonzero(value > 0)
         return position, rows[position, column], value[position, column]
 
@@ -77,30 +76,6 @@ class Rows:
         """What these replicas take of each row, (Q,)."""
         _, row, value = self.entries(options, replicas)
         return np.bincount(row, value, minlength=len(self.limit)).astype(np.float64)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Weights:
-    """Rows of some options and what a replica of each weighs there."""
-
-    rows: Ints
-    weight: Floats
-    limit_row: Ints
-    gpus: Floats
-
-    def taking(self, members: Ints) -> "Weights":
-        """Those of some rows of the options' array."""
-        return Weights(self.rows[members], self.weight[members], self.limit_row[members], self.gpus[members])
-
-    def prices(self, price: Floats) -> tuple[Floats, Floats]:
-        """What a replica of each option pays at the rows' prices (Q,): by the stock rows, and by the GPU limit."""
-        shape = self.rows.shape[:-1]
-        if not price.any():
-            return np.zeros(shape), np.zeros(shape)
-        stock = np.zeros(shape)
-        for number in range(self.rows.shape[-1]):
-            stock += price[self.rows[..., number]] * self.weight[..., number]
-        return stock, price[self.limit_row] * self.gpus
 
 
 def coupling_rows(problem: AllocationProblem) -> Rows:
@@ -111,7 +86,7 @@ def coupling_rows(problem: AllocationProblem) -> Rows:
         known = problem.running[problem.running[:, 1] >= 0]
         np.subtract.at(free, known[:, 1], problem.option_demand[known[:, 0]] * known[:, 2:3])
     free = np.maximum(free, 0.0)
-    limits: list[tuple[float, int, int, float, float]] = []
+    limits: list[tuple[float, int, float, float]] = []
     per_pool: list[list[int]] = []
     order = np.argsort(problem.option_pool, kind="stable")
     ends = np.searchsorted(problem.option_pool[order], np.arange(len(problem.pool_unlimited) + 1))
@@ -120,8 +95,7 @@ def coupling_rows(problem: AllocationProblem) -> Rows:
         members = order[ends[pool] : ends[pool + 1]]
         if not unlimited and len(members):
             demand = problem.option_demand[members]
-            rows = _stock_rows(free[problem.node_pool == pool], demand)
-            limits += [(limit, pool, resource, size, scale) for limit, resource, size, scale in rows]
+            limits += _stock_rows(free[problem.node_pool == pool], demand)
         per_pool.append(list(range(first, len(limits))))
     pool_rows = np.full((len(per_pool), max((len(rows) for rows in per_pool), default=0)), -1, dtype=np.int64)
     for pool, numbers in enumerate(per_pool):
@@ -134,25 +108,40 @@ def coupling_rows(problem: AllocationProblem) -> Rows:
     for pool in np.flatnonzero(np.isfinite(problem.pool_gpu_limit)).tolist():
         limit_row[pool] = len(limits)
         taken = gpus[pool] if problem.keep_running else 0.0
-        limits.append((max(0.0, float(problem.pool_gpu_limit[pool] - taken)), pool, GPU, 0.0, 1.0))
+        limits.append((max(0.0, float(problem.pool_gpu_limit[pool] - taken)), GPU, 0.0, 1.0))
         kept.append(problem.keep_running or gpus[pool] <= problem.pool_gpu_limit[pool])
-    limit, pool_of, resource, size, scale = (
-        (np.array(column) for column in zip(*limits, strict=True)) if limits else (np.zeros(0) for _ in range(5))
+    limit, resource, size, scale = (
+        (np.array(column) for column in zip(*limits, strict=True)) if limits else (np.zeros(0) for _ in range(4))
     )
+    shape, example = _shapes(problem)
+    demand = problem.option_demand[example]
+    rows_of = pool_rows[problem.option_pool[example]]
+    asked = demand[np.arange(len(example))[:, None], resource.astype(np.int64)[rows_of]]
+    # A replica weighs the slots of the row's size that it fills; where the row has no size, its part of the scale.
+    slots = np.floor(asked / np.where(size > 0, size, 1.0)[rows_of] + _WHOLE)
+    weight = np.where(size[rows_of] > 0, slots, asked / scale[rows_of])
     return Rows(
         limit=limit,
-        pool=pool_of.astype(np.int64),
         kept=tuple(kept),
-        pool_rows=pool_rows,
-        resource=resource.astype(np.int64),
-        size=size,
-        scale=scale,
-        limit_row=limit_row,
+        shape=shape,
+        shape_rows=rows_of,
+        shape_weight=np.where(rows_of >= 0, weight, 0.0),
+        shape_limit_row=limit_row[problem.option_pool[example]],
+        shape_gpus=demand[:, GPU],
         held=need_no_place(problem),
         counted_above=running if problem.keep_running else np.zeros_like(running),
-        demand=problem.option_demand,
-        option_pool=problem.option_pool,
     )
+
+
+def _shapes(problem: AllocationProblem) -> tuple[Ints, Ints]:
+    """Number of each option's shape (N,), and one option of each shape (S,)."""
+    keys = (*problem.option_demand.T, problem.option_pool)
+    order = np.lexsort(keys)
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = np.logical_or.reduce([key[order[1:]] != key[order[:-1]] for key in keys])
+    shape = np.empty(len(order), dtype=np.int64)
+    shape[order] = np.cumsum(new) - 1
+    return shape, order[new]
 
 
 def _stock_rows(free: Floats, demand: Floats) -> list[tuple[float, int, float, float]]:

@@ -140,7 +140,7 @@ class _Search:
                 seconds=given,
             )
             given, self.seconds = given - result.seconds, self.seconds - result.seconds
-            self.interrupted = result.interrupted
+            self.interrupted |= result.interrupted
             if not cuts:
                 bound = max(bound, result.bound)
             if result.values is None:

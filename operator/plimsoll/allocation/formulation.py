@@ -396,6 +396,10 @@ class _Builder:
         if not len(options):
             return
         columns, values = np.array(list(terms), dtype=np.int64), np.array(list(terms.values()))
+        # A replica that alone breaks the limit may count as little more than the limit: else it would drown the others.
+        most = 2.0 * max(limit, unchanged)
+        if most > 0:
+            values = np.where(np.isin(columns, self.replicas), np.minimum(values, most), values)
         scale = max(1.0, float(np.abs(values).max()))
         if unchanged <= limit:
             self.model.add_row(columns, values / scale, upper=limit / scale)

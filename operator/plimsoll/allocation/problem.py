@@ -160,8 +160,8 @@ class Solution:
 
     allocation: Allocation
     lower_bound_per_hour: float
-    """No feasible allocation that leaves no class more unserved than its limit, or than this one does where that is
-    more, costs less in total; -inf where nothing is proven."""
+    """No feasible allocation costs less in total that leaves no class more unserved than its limit, or than this one
+    does where that is more, and lacks no more replicas of the least numbers; -inf where nothing is proven."""
     interrupted: bool = False
     """The wall clock ended the search before its fixed amount of work was done."""
 

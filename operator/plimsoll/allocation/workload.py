@@ -390,7 +390,6 @@ def workloads(problem: AllocationProblem) -> Iterator[Workload]:
     count = len(problem.deployment_max_replicas)
     running = problem.running_replicas()
     held = need_no_place(problem)
-    load = problem.pair_load / problem.option_capacity[problem.pair_option]
     option_order = np.argsort(problem.option_deployment, kind="stable")
     option_ends = np.searchsorted(problem.option_deployment[option_order], np.arange(count + 1)).tolist()
     class_order = np.argsort(problem.class_deployment, kind="stable")
@@ -405,7 +404,7 @@ def workloads(problem: AllocationProblem) -> Iterator[Workload]:
         for row, number in enumerate(classes.tolist()):
             first, last = pair_ends[number], pair_ends[number + 1]
             pair_index[row, position[problem.pair_option[first:last]]] = np.arange(first, last)
-        yield _workload(problem, deployment, classes, options, pair_index, load, running, held)
+        yield _workload(problem, deployment, classes, options, pair_index, running, held)
 
 
 def _workload(
@@ -414,7 +413,6 @@ def _workload(
     classes: Ints,
     options: Ints,
     pair_index: Ints,
-    pair_load: Floats,
     running: Ints,
     held: Ints,
 ) -> Workload:
@@ -427,7 +425,8 @@ def _workload(
         dense = values[pair_index]
         return dense if all_eligible else np.where(eligible, dense, 0.0)
 
-    work = np.stack([by_class(pair_load[:, resource]) for resource in range(problem.resources)])
+    loads = np.stack([by_class(problem.pair_load[:, resource]) for resource in range(problem.resources)])
+    work = loads / np.where(eligible.any(axis=0), problem.option_capacity[options].T, 1.0)[:, None, :]
     delay, error = by_class(problem.pair_delay_seconds), by_class(problem.pair_error)
     stores_data = bool(problem.pair_storage_cost_per_hour.any())
     storage_cost = by_class(problem.pair_storage_cost_per_hour) if stores_data else np.zeros(eligible.shape)

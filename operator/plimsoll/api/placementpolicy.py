@@ -151,8 +151,9 @@ class PlacementPolicySpec(APIModel):
         Literal["Adaptive", "Greedy", "Exact"],
         Field(
             description="How placements are searched. Adaptive, the default, improves several starts and bounds how "
-            "much could still be saved. Greedy adds the cheapest useful replica at a time: fast, often dearer. Exact "
-            "proves the optimum where that takes less than timeLimitMilliseconds: for fleets of a few LLMDeployments."
+            "much could still be saved. Greedy adds the cheapest useful replica at a time: often dearer, and quicker "
+            "for fleets of a few LLMDeployments only. Exact proves the optimum where that takes less than "
+            "timeLimitMilliseconds: for fleets of a few LLMDeployments, too."
         ),
     ] = "Adaptive"
     time_limit_milliseconds: Annotated[
@@ -161,7 +162,8 @@ class PlacementPolicySpec(APIModel):
             ge=100,
             le=60_000,
             description="Milliseconds after which a search is stopped; the best answer so far is used and the policy's "
-            "conditions say so. A guard: Adaptive and Greedy normally end by themselves, long before. Default 20000.",
+            "conditions say so. A guard: Adaptive normally ends by itself, long before. Greedy cannot be stopped while "
+            "it makes its first plan, which takes seconds from some dozens of LLMDeployments on. Default 20000.",
         ),
     ] = 20_000
     headroom: Annotated[Headroom, Field(description="How much more than needed is planned for.")] = Headroom()

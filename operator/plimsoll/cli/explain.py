@@ -9,6 +9,7 @@ import click
 import yaml
 from rich.console import Console
 
+from plimsoll.allocation.milp import SolverError
 from plimsoll.cli.manifests import FileError, read_inputs
 from plimsoll.cli.plan import exit_status, print_problems
 from plimsoll.cli.table import new_table, totals, wide_console
@@ -39,9 +40,11 @@ def run_explain(paths: Sequence[Path], deployments: Sequence[str], output: str) 
         turn = decide_fleet(snapshot, Evaluator(), time.monotonic)
     except PlanRejectedError as error:
         raise click.ClickException(f"the plan broke a limit and was rejected (please report this): {error}") from error
+    except SolverError as error:
+        raise click.ClickException(f"the solver broke down (please report this): {error}") from error
     fleet = assembled(turn)
     print_problems(inputs, fleet)
-    # The time limit is for the plan, not for the questions about it.
+    # What binds is asked of the plan that the search comes to when nobody hurries it.
     unhurried = decide_fleet(snapshot, Evaluator()) if turn.decision.solution.interrupted else turn
     classes = explain_classes(turn, chosen, _REJECTED)
     limits = explain_limits(unhurried, chosen)

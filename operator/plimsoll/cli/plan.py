@@ -8,6 +8,7 @@ from typing import Any
 import click
 import yaml
 
+from plimsoll.allocation.milp import SolverError
 from plimsoll.cli.manifests import FileError, Inputs, read_inputs
 from plimsoll.cli.table import print_plan
 from plimsoll.cli.text import plan_document
@@ -27,6 +28,8 @@ def run_plan(paths: Sequence[Path], output: str) -> int:
         fleet = plan_fleet(inputs.snapshot(), clock=time.monotonic)
     except PlanRejectedError as error:
         raise click.ClickException(f"the plan broke a limit and was rejected (please report this): {error}") from error
+    except SolverError as error:
+        raise click.ClickException(f"the solver broke down (please report this): {error}") from error
     print_problems(inputs, fleet)
     if output == "table":
         print_plan(fleet)

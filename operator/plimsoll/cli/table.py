@@ -87,8 +87,8 @@ def _print_deployment(console: Console, plan: DeploymentPlan) -> None:
             )
         console.print(table)
         for placement in plan.placements:
-            measured = f"; speed {placement.speed}" if placement.speed.startswith("measured") else ""
-            console.print(f"  [dim]{placement.name}: {placement.reason}{measured}[/dim]", soft_wrap=True)
+            if placement.speed.startswith("measured"):
+                console.print(f"  [dim]{placement.name}: speed {placement.speed}[/dim]", soft_wrap=True)
     if plan.classes:
         table = new_table("class", "requests/min", "unserved", "latency: predicted / target", "next best, and why not")
         for item in plan.classes:

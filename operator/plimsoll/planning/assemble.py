@@ -12,7 +12,8 @@ from plimsoll.allocation.explain import Alternative, alternatives, full_pools
 from plimsoll.allocation.problem import Bools, Floats
 from plimsoll.api.placementpolicy import POLICY_NAME, PlacementPolicySpec
 from plimsoll.performance import LatencyTarget, Prediction
-from plimsoll.planning.decide import Decision, short_classes, stored_by_deployment, without_limits
+from plimsoll.planning.beside import short_classes
+from plimsoll.planning.decide import Decision, stored_by_deployment, without_limits
 from plimsoll.planning.evaluate import Evaluator, Question
 from plimsoll.planning.fleet import Fleet, Kept
 from plimsoll.planning.objectives import ResolvedClass
@@ -62,6 +63,7 @@ class Assembly:
         self._policy = policy
         self._budget = policy.budget.per_hour
         self._interrupted = decision.solution.interrupted
+        self._faults = decision.faults
         self._kept_cost = kept.cost_per_hour
         self._storage_cost = fleet.problem.storage_price_per_gigabyte_hour * stored_by_deployment(
             fleet.problem, decision.allocation.replicas
@@ -106,9 +108,16 @@ class Assembly:
             field = "spec.timeLimitMilliseconds"
             message = (
                 f"{field}: the search was stopped after {self._policy.time_limit_milliseconds}; the plan holds, but it "
-                "may cost more than it must: allow more time, or set spec.algorithm Greedy"
+                "may cost more than it must: allow more time"
             )
             findings.append(Finding(_POLICY, "SearchInterrupted", message, Severity.WARNING, field))
+        if self._faults:
+            message = (
+                f"the solver broke down ({self._faults[0]}): the plan is that of a simpler search where it did, and it "
+                "may cost more than it must; nothing that runs is lost. Look for a price, a penalty or a rate that is "
+                "many times larger or smaller than all others"
+            )
+            findings.append(Finding(_POLICY, "SolverFailed", message, Severity.WARNING))
         return findings
 
     def _budget_findings(self, budget: Decimal) -> list[Finding]:

@@ -4,14 +4,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from plimsoll.allocation import Allocation, AllocationProblem, Solution, check, cost_of, solve_greedy, subset
-from plimsoll.allocation.evaluate import stored_gigabytes
+from plimsoll.allocation import Allocation, AllocationProblem, Solution, check, solve_greedy, subset
 from plimsoll.allocation.problem import Bools, Floats, Ints
 from plimsoll.allocation.reduce import restrict
-from plimsoll.allocation.routing import route
-from plimsoll.planning.fleet import NO_LIMIT, only_running, only_used
+from plimsoll.planning.beside import (
+    as_it_runs,
+    beside,
+    exchanged,
+    following,
+    gives_up,
+    overspends,
+    short_deployments,
+)
+from plimsoll.planning.fleet import NO_LIMIT, only_running
 from plimsoll.planning.search import TOLERANCE, UNPROVEN, Search, proven
 
+ATTEMPTS = 4
+"""Times that the movers are asked what they can have for the money that is left."""
 LOOKAHEAD_ROUNDS = 4
 """Further rounds that are played through before a plan is applied; each must save the least saving again."""
 
@@ -26,6 +35,8 @@ class Decision:
 
     solution: Solution
     short: Bools
+    faults: tuple[str, ...] = ()
+    """What the solver broke down on."""
 
     @property
     def allocation(self) -> Allocation:
@@ -43,7 +54,7 @@ def decide(problem: AllocationProblem, search: Search) -> Decision:
     """
     if not problem.options:
         only = solve_greedy(problem)
-        return Decision(Solution(only, only.cost.total), short=_short(problem, only))
+        return Decision(Solution(only, only.cost.total), short=short_deployments(problem, only))
     turn = _Round(problem, search)
     allocation = turn.answer()
     violations = check(problem, allocation)
@@ -52,7 +63,8 @@ def decide(problem: AllocationProblem, search: Search) -> Decision:
     bound = proven(problem, turn.free, allocation)
     if bound == UNPROVEN:
         bound = search.bound(problem, allocation)
-    return Decision(Solution(allocation, bound, turn.interrupted), short=_short(problem, allocation))
+    solution = Solution(allocation, bound, turn.interrupted)
+    return Decision(solution, short_deployments(problem, allocation), tuple(search.faults))
 
 
 class _Round:
@@ -66,15 +78,13 @@ class _Round:
 
     def answer(self) -> Allocation:
         problem = self._problem
-        stay, free = at_rest(problem), self.free.allocation
-        running, saving = problem.running_replicas(), self._search.minimal_saving
-        moves = _moves(problem, running, stay, free, saving) | _below_minimum(problem, stay, free)
+        stay, free = at_rest(problem, self._search), self.free.allocation
+        moves = self._gains(stay, free)
         # New replicas fit beside all that runs, so those of some deployments fit beside what the others keep.
         allocation = exchanged(problem, stay, free, moves)
-        if _overspends(problem, allocation):
+        if overspends(problem, allocation):
             # What the others would have given up stays spent: the movers must do with what is left.
-            allocation = self._solve(only_running(problem, ~moves)).allocation
-        allocation = self._within_budget(allocation, ~moves)
+            allocation = self._with_what_is_left(stay, moves)
         if np.array_equal(allocation.replicas, problem.running_replicas()):
             return allocation
         return self._look_ahead(allocation, moves)
@@ -84,20 +94,34 @@ class _Round:
         self.interrupted |= solution.interrupted
         return solution
 
-    def _within_budget(self, allocation: Allocation, stays: Bools) -> Allocation:
-        """The same, or an answer that gives up less of what runs, where the money for that would be spent twice.
+    def _gains(self, stay: Allocation, other: Allocation) -> Bools:
+        """Deployments (D) for which the other answer is worth a move."""
+        problem, saving = self._problem, self._search.minimal_saving
+        worth = _moves(problem, problem.running_replicas(), stay, other, saving)
+        gains: Bools = worth | _below_minimum(problem, stay, other)
+        return gains
 
-        A deployment that is short keeps all that it runs (planning/transition.py). So what it grows by must be paid
-        beside what its plan gives up: else it may only add to the options that it uses, and if that is still too much,
-        nothing.
+    def _with_what_is_left(self, stay: Allocation, moves: Bools) -> Allocation:
+        """The movers' best answer beside what the others go on running; who has nothing of it stays.
+
+        A mover that ends short keeps all that it runs. Where its plan gives some of that up, it is asked again what it
+        can add to it; at last all movers are asked that, which cannot spend anything twice.
         """
-        confined = only_running(self._problem, stays)
-        for limit in (only_used, only_running):
-            spends_twice = _spends_twice(self._problem, allocation)
-            if not spends_twice.any():
+        problem, adding = self._problem, np.zeros_like(moves)
+        for attempt in range(ATTEMPTS):
+            if not moves.any():
                 break
-            allocation = self._solve(limit(confined, spends_twice)).allocation
-        return allocation
+            last = attempt + 1 == ATTEMPTS
+            growth = beside(problem, stay, moves, moves if last else adding)
+            found = growth.merged(self._solve(growth.problem).allocation)
+            gains = moves & self._gains(stay, found)
+            found = exchanged(problem, stay, found, gains)
+            again = gains & gives_up(problem, found) & ~adding
+            if last or (gains.sum() == moves.sum() and not again.any()):
+                return found if _holds(problem, found) else stay
+            # Those that gain nothing leave what was meant for them to the others.
+            moves, adding = gains, adding | again
+        return stay
 
     def _look_ahead(self, allocation: Allocation, movable: Bools) -> Allocation:
         """The answer that the next rounds would come to, as far as it fits beside what runs now.
@@ -107,65 +131,79 @@ class _Round:
         """
         problem = self._problem
         looked_at = np.ones_like(movable)
-        movable = movable & ~_short(problem, allocation)
+        movable = movable & ~short_deployments(problem, allocation)
         for _ in range(LOOKAHEAD_ROUNDS):
-            allocation, stuck = _rested(problem, allocation, looked_at)
+            allocation, stuck = self._rested(allocation, looked_at)
             if not movable.any():
                 break
-            part = subset(problem, allocation, movable)
-            following = part.merged(self._solve(part.problem).allocation)
+            if self._search.time_is_up():
+                self.interrupted = True  # GH, which has no guard of its own, would go on for as long as it likes
+                break
+            part = following(problem, allocation, movable)
+            after = part.merged(self._solve(part.problem).allocation)
             now, saving = allocation.replicas, self._search.minimal_saving
-            if not (movable & (_moves(problem, now, allocation, following, saving) | stuck)).any():
+            if not (movable & (_moves(problem, now, allocation, after, saving) | stuck)).any():
                 break
             # Nothing of it runs yet, so whatever is better is taken with it.
-            moves = movable & (_moves(problem, now, allocation, following, 0.0) | stuck)
-            following = exchanged(problem, allocation, following, moves)
-            if _overspends(problem, following):
-                part = subset(problem, allocation, moves)
-                following = part.merged(self._solve(part.problem).allocation)
-            if check(problem, following):
+            moves = movable & (_moves(problem, now, allocation, after, 0.0) | stuck)
+            after = exchanged(problem, allocation, after, moves)
+            if overspends(problem, after):
+                part = following(problem, allocation, moves)
+                after = part.merged(self._solve(part.problem).allocation)
+                moves &= _moves(problem, now, allocation, after, 0.0) | stuck
+                after = exchanged(problem, allocation, after, moves)
+            if not _holds(problem, after):
                 break  # it fits only once what runs now is gone: the next round's business
-            allocation, looked_at = following, moves
+            allocation, looked_at = after, moves
         else:
-            allocation, _ = _rested(problem, allocation, looked_at)
+            allocation, _ = self._rested(allocation, looked_at)
         return allocation
+
+    def _rested(self, allocation: Allocation, chosen: Bools) -> tuple[Allocation, Bools]:
+        """What the next round makes of the same replicas (or fewer) in the chosen deployments (mask, D): its shares.
+
+        And the deployments where it does not find again how to serve as much, so that it would look for other replicas.
+        """
+        problem = self._problem
+        part = subset(problem, allocation, chosen)
+        rested = part.merged(at_rest(part.problem, self._search))
+        worse, _ = _served_better(problem, rested, allocation)
+        rested = exchanged(problem, rested, allocation, worse)
+        return (rested if _holds(problem, rested) else allocation), worse
+
+
+def _holds(problem: AllocationProblem, allocation: Allocation) -> bool:
+    return not check(problem, allocation) and not overspends(problem, allocation)
 
 
 def _moves(problem: AllocationProblem, running: Ints, stay: Allocation, other: Allocation, saving: float) -> Bools:
     """Deployments (D) that the other answer serves better, or fully and cheaper by this part of the cost."""
     better, as_well = _served_better(problem, stay, other)
-    costs = [_costs(problem, allocation, running) for allocation in (stay, other)]
+    costs = [costs_by_deployment(problem, allocation, running) for allocation in (stay, other)]
     cheaper = costs[1] < (1 - saving) * costs[0] - TOLERANCE
-    moves: Bools = better | (as_well & cheaper & ~_short(problem, other))
+    moves: Bools = better | (as_well & cheaper & ~short_deployments(problem, other))
     return moves
 
 
-def at_rest(problem: AllocationProblem) -> Allocation:
+def at_rest(problem: AllocationProblem, search: Search) -> Allocation:
     """The best answer with running replicas, or fewer of them. Of each deployment alone: no other changes it."""
     everyone = np.ones(len(problem.deployment_min_replicas), dtype=bool)
     used = restrict(only_running(problem, everyone), problem.running_replicas() > 0)
-    return used.lift(_confined(used.problem))
+    return used.lift(_confined(used.problem, search))
 
 
-def _confined(problem: AllocationProblem) -> Allocation:
+def _confined(problem: AllocationProblem, search: Search) -> Allocation:
     """`at_rest` where there are no other options than running ones."""
     stay, now, running = solve_greedy(problem), as_it_runs(problem), problem.running_replicas()
     for number in np.flatnonzero(_lacking(problem, stay)).tolist():
         # The greedy search can miss the shares by which these very replicas serve all.
         only = np.arange(len(problem.deployment_min_replicas)) == number
         part = subset(problem, now, only)
-        routed = route(part.problem, part.problem.running_replicas())
+        routed = search.route(part.problem, part.problem.running_replicas())
         if routed is not None:
             whole = part.merged(routed)
             stay = exchanged(problem, stay, whole, only & _moves(problem, running, stay, whole, 0.0))
     return stay
-
-
-def as_it_runs(problem: AllocationProblem) -> Allocation:
-    """Everything that runs, serving nobody."""
-    replicas, share, unserved = problem.running_replicas(), np.zeros(problem.pairs), np.ones(problem.classes)
-    known = (problem.running[:, 1] >= 0) & ~problem.pool_unlimited[problem.option_pool[problem.running[:, 0]]]
-    return Allocation(replicas, share, unserved, problem.running[known], cost_of(problem, replicas, share, unserved))
 
 
 def _lacking(problem: AllocationProblem, allocation: Allocation) -> Bools:
@@ -176,58 +214,6 @@ def _lacking(problem: AllocationProblem, allocation: Allocation) -> Bools:
     runs = np.bincount(problem.option_deployment, problem.running_replicas(), minlength=size) > 0
     mask: Bools = np.bincount(problem.class_deployment[lacking], minlength=size) > 0
     return mask & runs
-
-
-def exchanged(problem: AllocationProblem, base: Allocation, other: Allocation, chosen: Bools) -> Allocation:
-    """`base` with the rows of the chosen deployments (mask, D) from `other`."""
-    if not chosen.any():
-        return base
-    options, classes = chosen[problem.option_deployment], chosen[problem.class_deployment]
-    replicas = np.where(options, other.replicas, base.replicas)
-    share = np.where(classes[problem.pair_class], other.share, base.share)
-    unserved = np.where(classes, other.unserved, base.unserved)
-    packing = np.concatenate([base.packing[~options[base.packing[:, 0]]], other.packing[options[other.packing[:, 0]]]])
-    packing = packing[np.lexsort((packing[:, 1], packing[:, 0]))]
-    return Allocation(replicas, share, unserved, packing, cost_of(problem, replicas, share, unserved))
-
-
-def _overspends(problem: AllocationProblem, allocation: Allocation) -> bool:
-    """Grows although budget or storage do not allow that much."""
-    grown = allocation.replicas > problem.running_replicas()
-    dear = (grown & (problem.option_price_per_hour > 0)).any()
-    if dear and allocation.cost.spending > problem.budget_per_hour + TOLERANCE:
-        return True
-    stored = stored_gigabytes(problem, allocation.replicas)
-    return bool(grown.any() and stored > problem.storage_limit_gigabytes + TOLERANCE)
-
-
-def _spends_twice(problem: AllocationProblem, allocation: Allocation) -> Bools:
-    """Short deployments (D) that grow and give something up, if both together exceed budget or storage."""
-    running, size = problem.running_replicas(), len(problem.deployment_min_replicas)
-    short = _short(problem, allocation)
-    given_up = np.where(short[problem.option_deployment], np.maximum(running - allocation.replicas, 0), 0)
-    both_run = allocation.replicas + given_up
-    stored = stored_gigabytes(problem, both_run)
-    spending = both_run @ problem.option_price_per_hour + stored * problem.storage_price_per_gigabyte_hour
-    if spending <= problem.budget_per_hour + TOLERANCE and stored <= problem.storage_limit_gigabytes + TOLERANCE:
-        return np.zeros(size, dtype=bool)
-    grown = np.maximum(allocation.replicas - running, 0)
-    sums = [np.bincount(problem.option_deployment, counts, minlength=size) for counts in (grown, given_up)]
-    both: Bools = (sums[0] > 0) & (sums[1] > 0)
-    return both
-
-
-def _rested(problem: AllocationProblem, allocation: Allocation, chosen: Bools) -> tuple[Allocation, Bools]:
-    """What the next round makes of the same replicas (or fewer) in the chosen deployments (mask, D): its shares.
-
-    And the deployments where it does not find again how to serve with them, so that it would look for something else.
-    """
-    part = subset(problem, allocation, chosen)
-    rested = part.merged(at_rest(part.problem))
-    worse = np.zeros_like(chosen)
-    worse[problem.class_deployment[rested.unserved > allocation.unserved + TOLERANCE]] = True
-    rested = exchanged(problem, rested, allocation, worse)
-    return (allocation if check(problem, rested) else rested), worse
 
 
 def without_limits(
@@ -248,23 +234,6 @@ def without_limits(
     if replicas:
         relaxed = replace(relaxed, deployment_max_replicas=np.full_like(problem.deployment_max_replicas, NO_LIMIT))
     return relaxed
-
-
-def short_classes(problem: AllocationProblem, allocation: Allocation) -> Bools:
-    """Classes (I) unserved beyond their limit. A class without traffic misses nothing, if it could be served."""
-    matters = problem.class_rate_per_hour > 0
-    matters |= ~np.isin(np.arange(problem.classes), problem.pair_class)
-    short: Bools = matters & (allocation.unserved > problem.class_unserved_limit + TOLERANCE)
-    return short
-
-
-def _short(problem: AllocationProblem, allocation: Allocation) -> Bools:
-    """Deployments (D) with a short class, or with no replica at all although some are asked for."""
-    size = len(problem.deployment_min_replicas)
-    replicas = np.bincount(problem.option_deployment, allocation.replicas, minlength=size)
-    short: Bools = (problem.deployment_min_replicas > 0) & (replicas == 0)
-    short[problem.class_deployment[short_classes(problem, allocation)]] = True
-    return short
 
 
 def _below_minimum(problem: AllocationProblem, stay: Allocation, free: Allocation) -> Bools:
@@ -299,7 +268,7 @@ def _served_better(problem: AllocationProblem, one: Allocation, other: Allocatio
     return better, ~decided
 
 
-def _costs(problem: AllocationProblem, allocation: Allocation, running: Ints) -> Floats:
+def costs_by_deployment(problem: AllocationProblem, allocation: Allocation, running: Ints) -> Floats:
     """Cost per hour by deployment (D): rent, storage, penalties, and what starts beyond the `running` replicas (N)."""
     size = len(problem.deployment_min_replicas)
     started = np.maximum(allocation.replicas - running, 0)

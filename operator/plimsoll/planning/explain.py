@@ -8,7 +8,7 @@ import numpy as np
 from plimsoll.allocation import AllocationProblem, subset
 from plimsoll.allocation.explain import Alternative, Reason, Worth, alternatives, full_pools, with_node, worth
 from plimsoll.allocation.problem import Bools, Floats
-from plimsoll.planning.decide import as_it_runs, exchanged
+from plimsoll.planning.beside import as_it_runs, exchanged
 from plimsoll.planning.options import rejections
 from plimsoll.planning.plan import Rejected
 from plimsoll.planning.planner import Round
@@ -102,8 +102,10 @@ def explain_classes(turn: Round, chosen: Sequence[ObjectRef] | None, limit: int)
 def explain_limits(turn: Round, chosen: Sequence[ObjectRef] | None) -> list[LimitExplanation]:
     """What a step beyond each limit that matters is worth, by searching again with it; the most worth first.
 
-    Limits of the fleet, and those of the chosen LLMDeployments (None: all). Dear: one search per limit.
+    Limits of the fleet, and those of the chosen LLMDeployments (None: all). Dear: one search per limit. The policy's
+    time limit is for the plan and not for these questions: a search that was stopped would seem to gain less.
     """
+    turn = replace(turn, search=turn.search.unhurried())
     problem, base = turn.fleet.problem, turn.decision.allocation
     if not problem.options:
         return []

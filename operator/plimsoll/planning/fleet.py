@@ -155,12 +155,6 @@ def only_running(problem: AllocationProblem, deployments: np.ndarray) -> Allocat
     return replace(problem, option_max_replicas=ceiling)
 
 
-def only_used(problem: AllocationProblem, deployments: np.ndarray) -> AllocationProblem:
-    """The problem with the given deployments (mask, D) confined to the options that they run now, however often."""
-    closed = deployments[problem.option_deployment] & (problem.running_replicas() == 0)
-    return replace(problem, option_max_replicas=np.where(closed, 0, problem.option_max_replicas))
-
-
 class _Rows:
     """Growing columns of the arrays."""
 

@@ -94,19 +94,24 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
     stock = measure_stock(by_name, snapshot.pods, snapshot.workloads, demands)
     decided = {(deployment.namespace, deployment.name) for deployment, _ in open_pairs}
     undecided = [item for item in snapshot.workloads if (item.namespace, item.deployment) not in decided]
-    kept = _kept(snapshot, undecided, catalog, policy)
-    fleet = build_fleet(
-        [deployment for deployment, _ in open_pairs],
-        [choice for _, choice in open_pairs],
-        pools.usable,
-        stock,
-        policy,
-        kept,
-    )
     declared = declared_digest(snapshot)
     # What runs must not change the seed: a plan that is applied would be searched for in another way.
     search = search_for(policy, int(declared[:8], 16), evaluator.memory, clock)
-    decision = decide(fleet.problem, search)
+    while True:
+        kept = _kept(snapshot, undecided, catalog, policy)
+        fleet = build_fleet(
+            [deployment for deployment, _ in open_pairs],
+            [choice for _, choice in open_pairs],
+            pools.usable,
+            stock,
+            policy,
+            kept,
+        )
+        decision = decide(fleet.problem, search)
+        outlived = _outlived(snapshot, fleet, decision, undecided)
+        if not outlived or (policy.budget.per_hour is None and policy.storage.limit_gib is None):
+            break
+        undecided += outlived
     return Round(
         snapshot=snapshot,
         digest=inputs_digest(snapshot, declared),
@@ -120,6 +125,27 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
         assembly=Assembly(fleet, decision, evaluator, policy, kept, known_speeds),
         findings=findings,
     )
+
+
+def _outlived(snapshot: Snapshot, fleet: Fleet, decision: Decision, counted: Sequence[Workload]) -> list[Workload]:
+    """Workloads that run although they are no options any more, of deployments that are short: they are not removed,
+    so what they cost and store is not there for others. Without those that were counted before."""
+    options = {
+        (fleet.deployments[number].namespace, candidate.name)
+        for number, candidate in zip(fleet.problem.option_deployment.tolist(), fleet.candidates, strict=True)
+    }
+    short = {
+        (deployment.namespace, deployment.name)
+        for deployment, is_short in zip(fleet.deployments, decision.short.tolist(), strict=True)
+        if is_short
+    }
+    return [
+        item
+        for item in snapshot.workloads
+        if (item.namespace, item.deployment) in short
+        and (item.namespace, item.name) not in options
+        and item not in counted
+    ]
 
 
 def assembled(turn: Round) -> FleetPlan:

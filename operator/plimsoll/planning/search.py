@@ -1,22 +1,27 @@
 """The search that the policy asks for, as functions of a problem: which algorithm, which seed, how long at most."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from plimsoll.allocation import Allocation, AllocationProblem, Solution, solve_greedy
-from plimsoll.allocation.adaptive import solve_adaptive
+from plimsoll.allocation.adaptive import FEW_DEPLOYMENTS, solve_adaptive
 from plimsoll.allocation.bound import lower_bound
-from plimsoll.allocation.decomposition import Memory
+from plimsoll.allocation.decomposition import Memory, solve_decomposed
 from plimsoll.allocation.exact import solve_exact
 from plimsoll.allocation.guard import RemainingSeconds
+from plimsoll.allocation.milp import SolverError
+from plimsoll.allocation.problem import Ints
+from plimsoll.allocation.routing import route
 from plimsoll.api.placementpolicy import PlacementPolicySpec
 
 Clock = Callable[[], float]
 """Seconds that only grow, from any start."""
 
 UNPROVEN = float("-inf")
+QUICK_PAIRS = 100_000
+"""Up to so many pairs of class and option `lower_bound`, which cannot be stopped, takes about a second."""
 TOLERANCE = 1e-6
 
 
@@ -27,13 +32,20 @@ def stopped() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """How one planning round searches."""
+    """How one planning round searches. Where the solver breaks down something simpler answers, and `faults` grows."""
 
     solve: Callable[[AllocationProblem], Solution]
     bound: Callable[[AllocationProblem, Allocation], float]
-    """Valid for any feasible answer: see `Solution.lower_bound_per_hour`."""
+    """Valid for any feasible answer: see `Solution.lower_bound_per_hour`. UNPROVEN once the time is up."""
+    route: Callable[[AllocationProblem, Ints], Allocation | None]
+    """The best shares for given replicas; None where there are none."""
+    time_is_up: Callable[[], bool]
     minimal_saving: float
     """A deployment moves for its cost alone only if that saves this part of it."""
+    unhurried: Callable[[], "Search"]
+    """The same search without its time limit."""
+    faults: list[str] = field(default_factory=list)
+    """What the solver broke down on so far."""
 
 
 def search_for(policy: PlacementPolicySpec, seed: int, memory: Memory, clock: Clock = stopped) -> Search:
@@ -45,16 +57,55 @@ def search_for(policy: PlacementPolicySpec, seed: int, memory: Memory, clock: Cl
     """
     seconds = policy.time_limit_milliseconds / 1000
     began = clock()
+    faults: list[str] = []
 
     def remaining() -> float:
         return seconds - (clock() - began)
 
-    solve = {"Greedy": _greedy, "Adaptive": _adaptive, "Exact": _exact}[policy.algorithm]
+    def solve(problem: AllocationProblem) -> Solution:
+        # GH needs no solver: one strange object must not end the planning of the whole fleet.
+        for algorithm in _FROM[policy.algorithm]:
+            try:
+                return algorithm(problem, seed, memory, remaining)
+            except SolverError as error:
+                faults.append(str(error))
+        return _greedy(problem, seed, memory, remaining)
+
+    def bound(problem: AllocationProblem, allocation: Allocation) -> float:
+        try:
+            return _bound(problem, allocation, memory, remaining)
+        except SolverError as error:
+            faults.append(str(error))
+            return UNPROVEN
+
+    def routed(problem: AllocationProblem, replicas: Ints) -> Allocation | None:
+        try:
+            return route(problem, replicas)
+        except SolverError as error:
+            faults.append(str(error))
+            return None
+
     return Search(
-        solve=lambda problem: solve(problem, seed, memory, remaining),
-        bound=lower_bound,
+        solve=solve,
+        bound=bound,
+        route=routed,
+        time_is_up=lambda: remaining() <= 0,
         minimal_saving=float(policy.rebalance.minimal_saving),
+        unhurried=lambda: search_for(policy, seed, memory),
+        faults=faults,
     )
+
+
+def _bound(problem: AllocationProblem, allocation: Allocation, memory: Memory, remaining: RemainingSeconds) -> float:
+    many = len(np.unique(problem.option_deployment)) > FEW_DEPLOYMENTS
+    if many and remaining() > 0:
+        # Quicker than `lower_bound` there, much closer, and it can be stopped.
+        solution = solve_decomposed(problem, [allocation], memory=memory, remaining_seconds=remaining)
+        found = proven(problem, solution, allocation)
+        if found != UNPROVEN:
+            return found
+    quick = not many or problem.pairs <= QUICK_PAIRS
+    return lower_bound(problem, allocation) if quick and remaining() > 0 else UNPROVEN
 
 
 def _greedy(problem: AllocationProblem, _seed: int, _memory: Memory, _remaining: RemainingSeconds) -> Solution:
@@ -71,6 +122,10 @@ def _exact(problem: AllocationProblem, seed: int, memory: Memory, remaining: Rem
     # Where time runs out the start's bound may be the better one.
     bound = max(proven(problem, start, found.allocation), found.lower_bound_per_hour)
     return Solution(found.allocation, bound, start.interrupted or found.interrupted)
+
+
+_FROM = {"Greedy": (_greedy,), "Adaptive": (_adaptive,), "Exact": (_exact, _adaptive)}
+"""Of the policy's algorithm and those that answer where the solver breaks down on it; GH comes last."""
 
 
 def proven(problem: AllocationProblem, solution: Solution, allocation: Allocation) -> float:

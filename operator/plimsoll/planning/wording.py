@@ -7,6 +7,7 @@ import numpy as np
 from plimsoll.allocation import Allocation
 from plimsoll.allocation.explain import Alternative, Reason
 from plimsoll.api.placementpolicy import PlacementPolicySpec
+from plimsoll.planning.decide import costs_by_deployment
 from plimsoll.planning.fleet import Fleet
 from plimsoll.planning.objectives import ResolvedClass
 from plimsoll.planning.plan import Rejected
@@ -81,12 +82,15 @@ class Wording:
                 return f"{gain}, {self._unused(one)}"
 
     def _unused(self, one: Alternative) -> str:
-        problem = self._fleet.problem
-        own = problem.option_deployment == problem.option_deployment[one.option]
-        rent = float(self._allocation.replicas[own] @ problem.option_price_per_hour[own])
-        saving = self._policy.rebalance.minimal_saving
-        if -(one.extra_cost_per_hour + one.move_cost_per_hour) < float(saving) * rent + TOLERANCE:
-            return f"which is below spec.rebalance.minimalSaving {saving} of PlacementPolicy default"
+        """The least saving is asked of deployments that keep what they run; it is a part of all that decide counts."""
+        problem, replicas = self._fleet.problem, self._allocation.replicas
+        running, number = problem.running_replicas(), problem.option_deployment[one.option]
+        own = problem.option_deployment == number
+        least = self._policy.rebalance.minimal_saving
+        if running[own].any() and (replicas[own] <= running[own]).all():
+            cost = float(costs_by_deployment(problem, self._allocation, running)[number])
+            if -(one.extra_cost_per_hour + one.move_cost_per_hour) <= float(least) * cost + TOLERANCE:
+                return f"which is below spec.rebalance.minimalSaving {least} of PlacementPolicy default"
         return "which the search did not find"
 
     def _item(self, number: int) -> ResolvedClass:

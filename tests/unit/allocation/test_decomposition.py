@@ -6,6 +6,8 @@ import pytest
 from benchmarks.production import changed, production, with_running
 from plimsoll.allocation import check, solve_greedy
 from plimsoll.allocation.decomposition import Memory, objective, solve_decomposed
+from plimsoll.allocation.decomposition_stay import pack_anew, stay
+from plimsoll.allocation.routing import route
 from tests.unit.allocation.builder import Builder
 
 
@@ -106,3 +108,50 @@ def test_a_changed_fleet_is_answered_alike_with_and_without_memory() -> None:
     assert check(later, warm.allocation) == ()
     assert np.array_equal(cold.allocation.replicas, warm.allocation.replicas)
     assert cold.lower_bound_per_hour == warm.lower_bound_per_hour
+
+
+@pytest.mark.parametrize("keep_running", [False, True])
+def test_out_of_time_still_answers(keep_running: bool) -> None:
+    problem = production(40, stock=0.9)
+    runs = with_running(problem, solve_decomposed(problem, []).allocation, keep_running=keep_running)
+    now = changed(runs, 0.2)
+    staying = stay(now)
+    assert staying is not None
+    solution = solve_decomposed(now, [staying], remaining_seconds=lambda: 0.0)
+    assert solution.interrupted
+    assert check(now, solution.allocation) == ()
+    assert objective(now, solution.allocation) <= objective(now, staying)
+
+
+@pytest.mark.parametrize("keep_running", [False, True])
+def test_staying_is_what_the_running_replicas_serve_best_where_they_are(keep_running: bool) -> None:
+    problem = production(20, stock=0.9)
+    runs = with_running(problem, solve_decomposed(problem, []).allocation, keep_running=keep_running)
+    now = changed(runs, 0.2)
+    staying, routed = stay(now), route(now, now.running_replicas())
+    assert staying is not None
+    assert routed is not None
+    assert check(now, staying) == ()
+    assert objective(now, staying) == objective(now, routed)
+    assert sorted(staying.packing.tolist()) == sorted(now.running.tolist())
+
+
+def test_replicas_that_stay_keep_their_nodes() -> None:
+    b = Builder(keep_running=False)
+    pool = b.pool([4.0, 4.0])
+    small, large = b.option(pool), b.option(pool, gpus=4.0)
+    b.running = [(small, 0, 1), (small, 1, 2)]
+    problem = b.build()
+    packing = pack_anew(problem, np.array([1, 1]))
+    assert packing is not None
+    assert packing.tolist() == [[small, 0, 1], [large, 1, 1]]
+
+
+def test_replicas_move_where_new_ones_find_no_place_else() -> None:
+    b = Builder(keep_running=False)
+    pool = b.pool([4.0, 4.0])
+    small, large = b.option(pool), b.option(pool, gpus=4.0)
+    b.running = [(small, 0, 1), (small, 1, 1)]
+    packing = pack_anew(b.build(), np.array([2, 1]))
+    assert packing is not None
+    assert sorted(packing[:, 0].tolist()) == [small, large]

@@ -3,12 +3,14 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from plimsoll.allocation import AllocationProblem, Solution, check, solve_greedy
 from plimsoll.allocation.exact import solve_exact
+from plimsoll.allocation.milp import MilpResult, solve_milp
 from plimsoll.allocation.paper import from_paper_instance
 from tests.unit.allocation.builder import Builder
 
@@ -203,3 +205,30 @@ def test_same_problem_same_answer() -> None:
     first, second = solve_exact(problem).allocation, solve_exact(problem).allocation
     for name in ("replicas", "share", "unserved"):
         assert getattr(first, name).tobytes() == getattr(second, name).tobytes()
+
+
+def test_an_absurd_price_does_not_drown_the_budget() -> None:
+    b = Builder(budget=2.5)
+    pool = b.pool([8.0])
+    fair, absurd = b.option(pool, price=1.0), b.option(pool, price=1e12)
+    b.traffic({fair: 4.0, absurd: 4.0})
+    allocation = solved(b.build()).allocation
+    assert allocation.replicas.tolist() == [2, 0]
+    assert allocation.unserved == pytest.approx([0.5])
+
+
+def test_a_stage_that_the_clock_cut_is_told_even_if_the_last_one_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    b = Builder()
+    option = b.option(b.pool([4.0]))
+    for load in (2.0, 3.0):
+        b.traffic({option: load})
+    called = []
+
+    def cut_at_first(*args: Any, **keywords: Any) -> MilpResult:
+        called.append(1)
+        return replace(solve_milp(*args, **keywords), interrupted=len(called) == 1)
+
+    monkeypatch.setattr("plimsoll.allocation.exact.solve_milp", cut_at_first)
+    solution = solve_exact(b.build())
+    assert len(called) > 1
+    assert solution.interrupted

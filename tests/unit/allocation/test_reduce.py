@@ -15,8 +15,8 @@ def two_options(**second: float) -> Builder:
     """Two equal options of one pair; keywords change the second one."""
     b = Builder()
     pool = b.pool([8.0])
-    b.option(pool, price=2.0, gpus=2, pair=0)
-    b.option(pool, **{"price": 2.0, "gpus": 2, "pair": 0} | second)
+    b.option(pool, price=2.0, gpus=2, pair=0, start=0.2)
+    b.option(pool, **{"price": 2.0, "gpus": 2, "pair": 0, "start": 0.2} | second)
     return b
 
 
@@ -33,7 +33,7 @@ def test_of_two_equal_options_the_first_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    "better", [{"price": 1.9}, {"gpus": 1}, {"capacity": 1.1}, {"start": -0.1}], ids=lambda change: next(iter(change))
+    "better", [{"price": 1.9}, {"gpus": 1}, {"capacity": 1.1}, {"start": 0.1}], ids=lambda change: next(iter(change))
 )
 def test_an_option_that_is_better_in_one_thing_stays(better: dict[str, float]) -> None:
     b = two_options(**better)

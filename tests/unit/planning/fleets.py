@@ -11,6 +11,8 @@ from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.modelprofile import ModelProfile
 from plimsoll.api.parse import InvalidResource, parse
 from plimsoll.api.placementpolicy import PlacementPolicy
+from plimsoll.catalog import load_catalog
+from plimsoll.performance import checkpoint_bytes
 from plimsoll.planning import Evaluator, plan_fleet
 from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Finding, FleetPlan, Placement
 from plimsoll.planning.snapshot import InvalidObject, NodeFacts, ObjectRef, PodFacts, Snapshot, Workload
@@ -194,6 +196,31 @@ def applied(facts: Snapshot, fleet: FleetPlan) -> Snapshot:
         for number in range(len(own), count):
             pods.append(_pod(facts.nodes or (), pods, namespace, placement, number))
     return replace(facts, workloads=tuple(workloads), pods=tuple(pods))
+
+
+def spending(facts: Snapshot) -> float:
+    """Rent and storage per hour of what runs."""
+    prices = {item.name: float(item.spec.price_per_gpu_hour) for item in facts.pools}
+    rent = sum(
+        item.replicas * int(item.option["tensor"]) * int(item.option["pipeline"]) * prices[item.option["pool"]]
+        for item in facts.workloads
+    )
+    price = 0.0 if facts.policy is None else float(facts.policy.spec.storage.price_per_gib_hour)
+    return rent + price * stored_gib(facts)
+
+
+def stored_gib(facts: Snapshot) -> float:
+    """Weights of what runs: once per LLMDeployment, model, precision and pool."""
+    catalog = load_catalog()
+    copies = {
+        (item.namespace, item.deployment, item.option["model"], item.option["precision"], item.option["pool"])
+        for item in facts.workloads
+        if item.replicas
+    }
+    return sum(
+        checkpoint_bytes(catalog.model(model), catalog.precision(precision)) / GIB
+        for _, _, model, precision, _ in copies
+    )
 
 
 def requests(placement: Placement) -> dict[str, float]:

@@ -13,6 +13,7 @@ from tests.unit.planning.fleets import (
     GPU,
     LLAMA_8B,
     LLAMA_70B,
+    QWEN_7B,
     applied,
     decision,
     deployment,
@@ -117,6 +118,25 @@ def big_stock() -> list:
 
 
 POOLS = (pool(), pool("l4", "L4", "0.60"), pool("h100", "H100-SXM-80GB", "2.50"))
+
+
+def test_a_plan_that_leaves_one_of_two_equal_classes_unserved_is_its_own_plan():
+    # Serving a little of a large class or all of a small one is the same: the choice must not change once it runs.
+    other = traffic("other", 2500, match={"headers": [{"name": "x-class", "value": "other"}]}, sloRef={"name": "loose"})
+    facts = snapshot(
+        pool(nodes={"max": 1}),
+        objective("loose", ttft=8000, tpot=150),
+        deployment(
+            models=[{"name": LLAMA_8B}, {"name": QWEN_7B, "precisions": [{"name": "bf16"}, {"name": "fp8"}]}],
+            traffic=[traffic(rate=5, sloRef={"name": "loose"}), other],
+            engine={"maxModelLength": 8192},
+            placement={"replicas": {"min": 0, "max": 3}},
+        ),
+        nodes=nodes(1),
+    )
+    first = plan(facts)
+    assert plan_of(first).state is DeploymentState.SHORT
+    assert decision(plan(applied(facts, first))) == decision(first)
 
 
 def test_an_applied_plan_is_its_own_plan():
@@ -250,16 +270,21 @@ def test_the_budget_finding_names_a_budget_that_would_do():
     assert plan_of(served).state is DeploymentState.PLANNED
 
 
-@pytest.mark.parametrize(("budget", "more"), [("6.60", 0), ("8", 1), ("9.95", 3)])
-def test_a_short_deployment_spends_no_money_on_another_option_beside_the_one_that_it_keeps(budget, more):
+@pytest.mark.parametrize(("budget", "more"), [("6.60", 0), ("8", 1), ("9.95", 2)])
+def test_a_short_deployment_grows_beside_what_it_keeps_by_what_the_money_left_pays(budget, more):
     stock = [*nodes(6), *nodes(3, "H100-SXM-80GB", 8)]
     facts = snapshot(pool(), policy(budget={"perHour": budget}), deployment(rate=900), nodes=stock)
     first = plan(facts)
     assert first.cost_per_hour == pytest.approx(6.60)
     cheaper = pool("h100", "H100-SXM-80GB", "1.20")
-    second = plan(exchanged(applied(facts, first), cheaper, deployment(rate=20_000)))
+    asked = exchanged(applied(facts, first), cheaper, deployment(rate=20_000))
+    second = plan(asked)
     assert plan_of(second).state is DeploymentState.SHORT
-    assert replicas(second) == {name: count + more for name, count in replicas(first).items()}
+    # Nothing that runs is given up, though seven H100s for the same money would serve far more.
+    added = {name: count for name, count in replicas(second).items() if name not in replicas(first)}
+    assert replicas(second) == {**replicas(first), **added}
+    assert (sum(added.values()), all("h100" in name for name in added)) == (more, True)
+    assert decision(plan(applied(asked, second))) == decision(second)
 
 
 def test_what_a_held_deployment_runs_spends_the_budget():

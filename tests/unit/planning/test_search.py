@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from plimsoll.allocation import solve_greedy
+from plimsoll.allocation.milp import LinearProgram, SolverError
 from plimsoll.controller.records import manifest as record
 from plimsoll.planning import Evaluator, plan_fleet
 from plimsoll.planning.plan import DeploymentState, LimitKind, Severity
@@ -18,6 +19,7 @@ from tests.unit.planning.fleets import (
     exchanged,
     finding,
     nodes,
+    objective,
     plan,
     plan_of,
     policy,
@@ -146,8 +148,88 @@ def test_a_search_that_is_stopped_still_plans_and_says_so():
     assert "20000" in said.message
 
 
-def test_the_greedy_search_is_never_stopped():
-    assert not plan_fleet(mixed(algorithm="Greedy"), Evaluator(), Late()).interrupted
+def test_a_greedy_plan_looks_no_further_ahead_once_the_time_is_up(monkeypatch):
+    calls = []
+
+    def spy(problem):
+        calls.append(problem)
+        return solve_greedy(problem)
+
+    monkeypatch.setattr("plimsoll.planning.search.solve_greedy", spy)
+    fleet = plan_fleet(mixed(algorithm="Greedy"), Evaluator(), Late())
+    assert all(item.state is DeploymentState.PLANNED for item in fleet.deployments)
+    assert (len(calls), fleet.interrupted) == (1, True)
+    finding(fleet, "SearchInterrupted")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_nothing_is_proven_once_the_time_is_up(algorithm, monkeypatch):
+    asked = []
+    monkeypatch.setattr("plimsoll.planning.search.lower_bound", lambda *_: asked.append(1) or 0.0)
+    fleet = plan_fleet(mixed(algorithm=algorithm), Evaluator(), Late())
+    assert all(item.state is DeploymentState.PLANNED for item in fleet.deployments)
+    assert (fleet.lower_bound_per_hour if algorithm == "Greedy" else None, asked) == (None, [])
+
+
+def test_the_greedy_plan_of_many_deployments_is_proven_as_closely_as_the_default_one():
+    many = [deployment(f"d{number:02d}", 100 + 60 * number) for number in range(14)]
+    facts = snapshot(pool(), H100, *many, policy(algorithm="Greedy"), nodes=[*nodes(20), *nodes(4, "H100-SXM-80GB", 8)])
+    bounds = [plan(exchanged(facts, policy(algorithm=name))).lower_bound_per_hour for name in ("Greedy", "Adaptive")]
+    assert bounds[0] == pytest.approx(bounds[1], rel=0.02)
+
+
+# --- A solver that breaks down ----------------------------------------------------------------------------------------
+
+
+def absurd():
+    """An objective and a rate that the schema allows and no solver bears."""
+    slo = objective("absurd", latencyPenaltyPerThousandRequestSeconds="999999999999")
+    return slo, deployment("absurd", 100_000_000, slo="absurd", placement={"pools": ["h100"]})
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_an_absurd_penalty_of_one_deployment_does_not_stop_the_planning_of_others(algorithm):
+    told = policy(algorithm=algorithm)
+    running = snapshot(pool(), H100, deployment("fine"), told, nodes=[*nodes(3), *nodes(1, "H100-SXM-80GB", 8)])
+    for facts in (running, applied(running, plan(running))):
+        fleet = plan(exchanged(facts, *absurd()))
+        assert plan_of(fleet, "fine").state is DeploymentState.PLANNED
+        assert plan_of(fleet, "absurd").state is DeploymentState.SHORT
+        finding(fleet, "SolverFailed", "PlacementPolicy default")
+
+
+@pytest.mark.parametrize("number", range(1, 4))
+def test_a_solver_that_breaks_down_costs_quality_and_nothing_else(number, monkeypatch):
+    facts = mixed()
+    running = applied(facts, plan(facts))
+    calls, solve = [], LinearProgram.solve
+
+    def breaks(program):
+        calls.append(program)
+        if len(calls) == number:
+            raise SolverError("injected")
+        return solve(program)
+
+    monkeypatch.setattr(LinearProgram, "solve", breaks)
+    fleet = plan_fleet(exchanged(running, deployment("chat", 4000)), Evaluator())
+    assert len(calls) >= number
+    assert all(item.state is DeploymentState.PLANNED for item in fleet.deployments)
+    said = finding(fleet, "SolverFailed", "PlacementPolicy default")
+    assert said.severity is Severity.WARNING
+    assert "injected" in said.message
+
+
+def test_running_replicas_are_kept_where_the_solver_finds_no_shares_for_them(monkeypatch):
+    def broken(*_):
+        raise SolverError("injected")
+
+    facts = snapshot(pool(), deployment(rate=5000), nodes=nodes(1))
+    running = applied(facts, plan(facts))
+    monkeypatch.setattr("plimsoll.planning.search.route", broken)
+    monkeypatch.setattr("plimsoll.planning.search.lower_bound", broken)
+    fleet = plan(running)
+    assert replicas(fleet) == replicas(plan(facts))
+    finding(fleet, "SolverFailed")
 
 
 # --- Storage ----------------------------------------------------------------------------------------------------------
