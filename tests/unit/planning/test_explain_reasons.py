@@ -31,7 +31,7 @@ def reason(fleet: FleetPlan, option: str) -> str:
     return next(item.reason for item in only.rejected if item.option.endswith(option))
 
 
-@pytest.mark.parametrize("penalty", ["0.055", "0.060", "0.063"])
+@pytest.mark.parametrize("penalty", ["0.070", "0.075", "0.080"])
 def test_the_least_saving_is_a_part_of_the_cost_with_storage_and_penalties(penalty):
     def impatient(value: str):
         return objective("impatient", latencyPenaltyPerThousandRequestSeconds=value)
