@@ -143,7 +143,7 @@ def test_get_shows_useful_columns(cluster: Cluster) -> None:
     ]
     assert row["gpunodepool"][:7] == ["H100-SXM-80GB", "12", "96", "40", "48", "2.50", "True"]
     assert row["inferenceslo"][:4] == ["800", "40", "30000", "100"]
-    assert row["placementplan"][:5] == ["Applied", "31.40", "0.013", "6", "1"]
+    assert row["placementplan"][:4] == ["Applied", "31.40", "0.013", "1"]
     assert "5 of 6 replicas are ready" in cluster.kubectl("get", "llmdep", f"--namespace={NAMESPACE}", "-o", "wide")
     assert "assistant" in cluster.kubectl("get", "plimsoll", "-A")
 
