@@ -81,7 +81,7 @@ def test_more_traffic_adds_replicas_and_moves_nothing(bench: Bench) -> None:
     name = "grown"
     before = look(bench, name)
     assert not bench.own("poddisruptionbudgets")
-    bench.set(name, NAMESPACE, "/spec/traffic/0/requestsPerMinute", 3000)
+    bench.set(name, NAMESPACE, "/spec/traffic/0/requestsPerMinute", 300)
     bench.wait("more pods", lambda: len(look(bench, name).uids) > len(before.uids))
     bench.settle()
     after = look(bench, name)
@@ -253,7 +253,7 @@ def test_an_outage_of_the_api_server_moves_nothing_and_edits_work_afterwards(ben
     assert after.bystanders == before.bystanders
     assert document(after.config_map) == document(before.config_map)
 
-    bench.set(name, NAMESPACE, "/spec/traffic/0/requestsPerMinute", 3000)
+    bench.set(name, NAMESPACE, "/spec/traffic/0/requestsPerMinute", 300)
 
     def reacted() -> bool:
         if process.died and bench.operator.process is process:
