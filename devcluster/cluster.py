@@ -24,6 +24,7 @@ from devcluster.nodes import KUBELET_LABEL
 from devcluster.process import Process
 
 START_SECONDS = 120.0
+_CLIENTS = ("kube-controller-manager", "kube-scheduler", "kwok")
 
 
 class CommandError(RuntimeError):
@@ -72,10 +73,7 @@ class Cluster:
             self._configure()
             self._processes["etcd"].start()
             self.start_apiserver()
-            for name in ("kube-controller-manager", "kube-scheduler", "kwok"):
-                self._processes[name].start()
-            self._wait("the controllers", self._controllers_work)
-            self._wait("kwok", lambda: _answers(http.client.HTTPConnection("127.0.0.1", self._kwok_port), "/healthz"))
+            self._start_clients()
         except BaseException:
             self.stop()
             raise
@@ -98,10 +96,19 @@ class Cluster:
         self._wait("kube-apiserver", self._apiserver_ready)
 
     def restart_apiserver(self, downtime_seconds: float = 0.0) -> None:
-        """An outage of the API server."""
+        """An outage of the API server, after which its own clients begin anew.
+
+        Their watches would come back with pauses that double with each failure, up to a minute; in a real cluster the
+        lost leader lease restarts them, too.
+        """
         self.stop_apiserver()
         time.sleep(downtime_seconds)
         self.start_apiserver()
+        for name in _CLIENTS:
+            self._processes[name].stop(grace_seconds=1)
+        # A new KWOK waits 40 s for leases that the old one held.
+        self.kubectl("delete", "leases", "--namespace=kube-node-lease", "--all")
+        self._start_clients()
 
     @property
     def pids(self) -> dict[str, int]:
@@ -257,6 +264,12 @@ class Cluster:
     def _apiserver_ready(self) -> bool:
         context = ssl.create_default_context(cafile=self.ca_file)
         return _answers(http.client.HTTPSConnection("127.0.0.1", self._port, timeout=5, context=context), "/readyz")
+
+    def _start_clients(self) -> None:
+        for name in _CLIENTS:
+            self._processes[name].start()
+        self._wait("the controllers", self._controllers_work)
+        self._wait("kwok", lambda: _answers(http.client.HTTPConnection("127.0.0.1", self._kwok_port), "/healthz"))
 
     def _controllers_work(self) -> bool:
         """The service account controller made its first object, so pods can be admitted."""
