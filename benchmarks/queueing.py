@@ -64,6 +64,7 @@ class Case:
     tensor: int
     lengths: TokenLengths
     max_num_seqs: int
+    pipeline: int = 1
 
     def shape(self, catalog: Catalog) -> ReplicaShape:
         """The replica."""
@@ -71,8 +72,8 @@ class Case:
             catalog.model(self.model),
             catalog.precision("bf16"),
             catalog.gpu(self.gpu),
-            Parallelism(self.tensor, 1),
-            16384,
+            Parallelism(self.tensor, self.pipeline),
+            32768,
         )
 
 
@@ -84,6 +85,8 @@ CASES = (
     Case("equal lengths, 8B, H100, 64", LLAMA_8B, "H100-SXM-80GB", 1, TokenLengths(512, 256, 512, 256), 64),
     Case("long prompts, 8B, H100, 64", LLAMA_8B, "H100-SXM-80GB", 1, TokenLengths(4000, 150, 6400, 300), 64),
     Case("wide lengths, 70B, 4 x H100, 128", LLAMA_70B, "H100-SXM-80GB", 4, TokenLengths(1024, 256, 2560, 768), 128),
+    Case("mostly prompts, 8B, H100, 64", LLAMA_8B, "H100-SXM-80GB", 1, TokenLengths(3800, 30, 9000, 80), 64),
+    Case("chat, 70B, L40S, TP 2, PP 4, 64", LLAMA_70B, "L40S", 2, CHAT, 64, pipeline=4),
 )
 
 

@@ -68,7 +68,7 @@ class Lines:
         """The line; the context is in it."""
         return self.fixed + self.per_sequence * running, 0.0
 
-    def mixed(self, running: int, context_tokens: float, chunk_tokens: int, chunk_pairs: float) -> float:
+    def mixed(self, running: int, context_tokens: float, chunk_tokens: float, chunk_pairs: float) -> float:
         """The line, and what the model says that the chunks add."""
         times = self.model.times
         with_chunk = times.mixed(running, context_tokens, chunk_tokens, chunk_pairs)

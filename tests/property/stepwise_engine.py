@@ -17,6 +17,7 @@ class Sequence:
     completed: float | None = None
     preemptions: int = 0
     decodes: bool = False
+    late: float = 0.0
 
     @property
     def known(self) -> int:
@@ -30,6 +31,7 @@ class StepwiseEngine:
     waiting: list[Sequence] = field(default_factory=list)
     running: list[Sequence] = field(default_factory=list)
     most_blocks: int = 0
+    late: float = 0.0
 
     @property
     def free(self) -> int:
@@ -61,7 +63,7 @@ class StepwiseEngine:
                 self.waiting.insert(0, victim)
                 preempted = True
         decoding = [sequence for sequence in self.running if sequence.decodes]
-        budget = self.spec.max_num_batched_tokens - len(decoding)
+        room = budget = self.spec.stages * self.spec.max_num_batched_tokens - len(decoding)
         chunks: list[tuple[Sequence, int]] = []
         for sequence in self.running:
             if not sequence.decodes:
@@ -81,7 +83,7 @@ class StepwiseEngine:
         if chunks:
             tokens = sum(chunk for _, chunk in chunks)
             pairs = sum(chunk * (sequence.computed + chunk / 2) for sequence, chunk in chunks)
-            self.now += self.spec.times.mixed(len(decoding), context, tokens, pairs)
+            self.now += self.mixed(len(decoding), context, tokens, pairs, room)
         else:
             fixed, slope = self.spec.times.decode(len(decoding))
             self.now += fixed + slope * context
@@ -90,15 +92,28 @@ class StepwiseEngine:
             self.emit(sequence)
         for sequence, chunk in chunks:
             sequence.computed += chunk
+            sequence.late = self.late
             if sequence.computed == sequence.known:
                 sequence.decodes = True
                 self.emit(sequence)
 
+    def mixed(self, running: int, context: float, tokens: int, pairs: float, room: int) -> float:
+        """A batch of each stage: chunks take as many of them as they need, each adds its time in one stage to the pass.
+
+        What they take in the other stages passes before the answer comes.
+        """
+        stages = self.spec.stages
+        plain = self.spec.times.mixed(running, context, 0, 0.0)
+        batches = max(1.0, tokens / (room / stages))
+        longer = self.spec.times.mixed(running, context, tokens / batches, pairs / batches) - plain
+        self.late = longer - longer / stages + (batches - 1.0) * plain / stages if stages > 1 else 0.0
+        return plain + batches * longer / stages
+
     def emit(self, sequence: Sequence) -> None:
         sequence.emitted += 1
         if sequence.first_token is None:
-            sequence.first_token = self.now
+            sequence.first_token = self.now + sequence.late
         if sequence.emitted == sequence.request.output_tokens:
-            sequence.completed = self.now
+            sequence.completed = self.now + sequence.late
             sequence.blocks = 0
             self.running.remove(sequence)

@@ -55,7 +55,7 @@ def shapes(draw: st.DrawFn) -> ReplicaShape:
         CATALOG.precision(draw(st.sampled_from(["bf16", "fp8", "int8", "int4"]))),
         CATALOG.gpu(draw(st.sampled_from(sorted(CATALOG.gpus)))),
         Parallelism(draw(st.sampled_from([1, 2, 4, 8])), draw(st.sampled_from([1, 1, 2, 4]))),
-        2048,
+        32768,
     )
     assume(parallelism_problem(shape.model, shape.gpu, shape.parallelism) is None)
     assume(memory_fit(shape).fits)

@@ -182,6 +182,7 @@ def engine_spec(config: EndpointConfig, shape: ReplicaShape) -> EngineSpec:
             max_num_seqs=config.max_num_seqs,
             max_num_batched_tokens=config.max_num_batched_tokens,
             max_model_length=shape.max_model_length,
+            stages=shape.parallelism.pipeline,
         )
     except ValueError as error:
         raise EmulatorError(f"endpoint {config.model}: {error}") from error

@@ -11,6 +11,7 @@ from plimsoll.performance.arrivals import POISSON, Arrivals
 from plimsoll.performance.latency import (
     alone_end_to_end,
     alone_first_token,
+    alone_first_token_percentile,
     alone_per_token,
     end_to_end,
     first_token,
@@ -193,7 +194,7 @@ class _Alone:
     def of(cls, engines: Engines, targets: LatencyTargets) -> "_Alone":
         whole = alone_end_to_end(engines)
         return cls(
-            ttft=_statistic(alone_first_token(engines), targets.ttft),
+            ttft=_alone_ttft(engines, targets.ttft),
             tpot=alone_per_token(engines),
             end_to_end=_statistic(whole, targets.end_to_end),
             mean_end_to_end=whole.mean(),
@@ -445,6 +446,12 @@ def _meets(latency: Mixture, target: LatencyTarget) -> NDArray[np.bool_]:
     if target.percentile is None:
         return np.asarray(latency.mean() <= target.seconds)
     return np.asarray(latency.beyond(target.seconds) <= 1.0 - target.percentile / 100.0)
+
+
+def _alone_ttft(engines: Engines, target: LatencyTarget | None) -> FloatArray:
+    if target is None or target.percentile is None:
+        return alone_first_token(engines).mean()
+    return alone_first_token_percentile(engines, target.percentile)
 
 
 def _statistic(latency: Mixture, target: LatencyTarget | None) -> FloatArray:

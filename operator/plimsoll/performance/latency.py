@@ -5,7 +5,7 @@ from math import exp, inf, log
 import numpy as np
 
 from plimsoll.performance.queue import Load
-from plimsoll.performance.replicas import Engines, steps_of
+from plimsoll.performance.replicas import Engines
 from plimsoll.performance.shapes import FloatArray
 from plimsoll.performance.tails import Cumulants, Mixture, cumulants_of
 
@@ -46,10 +46,8 @@ def per_token(load: Load) -> Mixture:
         none = np.zeros_like(load.rate)
         return _single(Cumulants(alone_per_token(engines), none, none))
     later = np.maximum(lengths - 1.0, 1.0)
-    head = load.typical.head_start
-    late = Cumulants(head.mean[:, None], head.variance[:, None], head.third[:, None]).scaled(1.0 / later)
-    pace = _pace(load, later) + late
-    return Mixture(np.broadcast_to(weights, pace.mean.shape), pace)
+    pace = _pace(load, later) + _late(load, later)
+    return Mixture(np.broadcast_to(weights, pace.mean.shape), pace, load.replicas.slowest)
 
 
 def end_to_end(load: Load) -> Mixture:
@@ -75,7 +73,9 @@ def end_to_end(load: Load) -> Mixture:
     memory = np.maximum(load.relaxation[:, None] * later * usual[:, None], 1e-9)
     slower = np.maximum(load.full_pace - usual, 0.0)[:, None] * -np.expm1(-memory) / memory
     late = cumulants_of(later * (usual[:, None] + slower), weights)
-    head = load.typical.head_start
+    usually = np.array([traffic.decode_steps])
+    head = _late(load, usually).scaled(usually)
+    head = Cumulants(head.mean[:, 0], head.variance[:, 0], head.third[:, 0])
     answer, late = prompt + scatter + head, late + scatter + head
     parts = first.parts
     cases = []
@@ -88,10 +88,19 @@ def end_to_end(load: Load) -> Mixture:
 def alone_first_token(engines: Engines) -> Mixture:
     """(J, 1) time to first token at an idle replica."""
     lengths, weights = engines.traffic.inputs.few_nodes
-    none = np.zeros((1, 1))
-    extra = engines.extra_seconds(none, lengths[None, :], 0.5 * np.square(lengths)[None, :])
-    steps = steps_of(lengths, engines.chunk_tokens(none)[0])
-    return _single(cumulants_of(extra + engines.step_seconds(none) * steps, weights))
+    return _single(cumulants_of(_alone_prompts(engines, lengths), weights))
+
+
+def alone_first_token_percentile(engines: Engines, percentile: float) -> FloatArray:
+    """(J,) time to first token at an idle replica: that of a prompt of that percentile, as longer ones take longer."""
+    return _alone_prompts(engines, np.array([engines.traffic.inputs.percentile(percentile)]))[:, 0]
+
+
+def _alone_prompts(engines: Engines, tokens: FloatArray) -> FloatArray:
+    """(J, I) time to first token of prompts (I,) at an idle replica."""
+    none, lengths = np.zeros((1, 1)), tokens[None, :]
+    extra = engines.extra_seconds(none, lengths, 0.5 * np.square(lengths)) * engines.late_factor(none, lengths)
+    return np.asarray(extra + engines.step_seconds(none) * engines.steps_of(none, lengths))
 
 
 def alone_per_token(engines: Engines) -> FloatArray:
@@ -129,7 +138,7 @@ def full_per_token(engines: Engines, batch: FloatArray) -> Mixture:
         rate * seconds * s2 * np.square(stretch) / later,
         rate * seconds * s3 * stretch**3 / np.square(later),
     )
-    return Mixture(np.broadcast_to(weights, pace.mean.shape), pace)
+    return Mixture(np.broadcast_to(weights, pace.mean.shape), pace, engines.slowest_step_seconds(batch))
 
 
 def _pace(load: Load, later: FloatArray) -> Cumulants:
@@ -145,11 +154,29 @@ def _pace(load: Load, later: FloatArray) -> Cumulants:
     stretch = 1.0 + load.typical.echo[:, None]
     clustered = load.replicas.engines.traffic.arrivals.dispersion(rate * tokens * usual) - 1.0
     hits = rate * usual * stretch * stretch / tokens
+    uneven, skewed = hits * (s2 + s1 * s1 * clustered), hits * stretch * s3 / tokens
+    # Most uneven are answers of which each has either steps full of prompts only, or none with any.
+    base, fullest = load.typical.base[:, None], load.typical.fullest[:, None]
+    most = np.maximum((usual - base) * (fullest - usual), 1e-12)
+    share = np.sqrt(most / np.maximum(uneven, most))
     return Cumulants(
         usual + np.zeros_like(tokens),
-        load.pace.variance[:, None] * kept + hits * (s2 + s1 * s1 * clustered),
-        load.pace.third[:, None] * np.square(kept) + hits * stretch * s3 / tokens,
+        load.pace.variance[:, None] * kept + uneven * np.square(share),
+        load.pace.third[:, None] * np.square(kept) + skewed * share**3,
     )
+
+
+def _late(load: Load, later: FloatArray) -> Cumulants:
+    """(J, I) cumulants of what prompts that were there before cost answers with `later` (I,) tokens after the first.
+
+    Per token. No step is more than full of prompts, however many wait.
+    """
+    head = load.typical.head_start
+    tokens = np.maximum(later, 1.0)
+    usual = (head.mean + 2.0 * np.sqrt(np.maximum(head.variance, 0.0)))[:, None] / tokens
+    most = np.maximum(load.typical.fullest - load.pace.mean, 0.0)[:, None]
+    share = most / np.maximum(np.maximum(usual, most), 1e-300) / tokens
+    return Cumulants(head.mean[:, None], head.variance[:, None], head.third[:, None]).scaled(share)
 
 
 def _strata(*bounds: float) -> tuple[list[float], list[tuple[float, float, float]]]:

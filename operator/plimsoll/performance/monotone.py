@@ -16,7 +16,7 @@ from plimsoll.performance.shapes import FloatArray
 
 MAX_UTILIZATION = 0.98
 """Of the saturation rate: where no latency target binds, a queue still needs some room to be stable."""
-_LEVELS = 5
+_LEVELS = 6
 _TOP = 1 << _LEVELS
 _SPACING = log(1.0 / (1.0 - MAX_UTILIZATION)) / _TOP
 """Of the logarithm of the room that is left: waits grow as its inverse."""

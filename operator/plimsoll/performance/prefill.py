@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from plimsoll.performance.replicas import Engines, steps_of
+from plimsoll.performance.replicas import Engines
 from plimsoll.performance.shapes import FloatArray
 from plimsoll.performance.tails import Cumulants, cumulants_of
 
@@ -30,6 +30,10 @@ class Prefill:
     """(J, I) steps that it takes."""
     head_start: Cumulants
     """Extra seconds that its answer suffers from prompts that came since its own arrival, beyond the average."""
+    base: FloatArray
+    """Seconds of a step without prompts."""
+    fullest: FloatArray
+    """Seconds of a step that is full of prompts: no token after the first takes longer."""
     echo: FloatArray
     """busy / (1 - busy): by how much more a delay grows through prompts that come meanwhile."""
     extra: tuple[FloatArray, FloatArray, FloatArray]
@@ -70,8 +74,9 @@ class Prefill:
             seen = _seen_rounds(base, (s1, s2 + s1 * s1 * clustered, s3, s4), rate, busy)
             held = (rate * seen[0] * traffic.inputs.mean)[:, None]
         shared = 1.0 - np.clip((tokens + held) / room - 0.5, 0.0, 1.0) @ weights
-        steps = steps_of(tokens, room)
-        own = cumulants_of(alone + base[:, None] * steps, weights)
+        steps = engines.steps_of(here, tokens)
+        late = alone * engines.late_factor(here, tokens)
+        own = cumulants_of(late + base[:, None] * steps, weights)
         some = np.maximum(s1, 1e-30)
         # A prompt that shares steps with others costs more than one alone, whose first tokens are nearly free.
         joint = np.maximum((engines.extra_seconds(here, 2.0 * tokens, 4.0 * pairs) - alone) @ weights, s1)
@@ -103,13 +108,15 @@ class Prefill:
         return cls(
             delay=delay,
             own=own,
-            alone=alone,
+            alone=late,
             steps=steps,
             head_start=Cumulants(
                 behind * extra * stretch,
                 behind * s2 * stretch**3 + np.square(echo) * spread.variance,
                 behind * s3 * stretch**4 + echo**3 * spread.third,
             ),
+            base=base,
+            fullest=base + engines.fullest_extra_seconds(here)[:, 0],
             echo=echo,
             extra=(extra, np.square(typical) @ weights, typical**3 @ weights),
         )

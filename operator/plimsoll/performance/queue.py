@@ -81,7 +81,12 @@ class Load:
         # Those who wait for a slot are not prefilled meanwhile.
         queued = np.maximum(1.0 + (clustered - 1.0) * share, 0.5)
         # A chain of the same drift and the wider scatter: up at z λ, down at (z - 1) λ + μ(n).
-        stays = traffic.rounds * step / free_at + typical.head_start.mean[:, None]
+        pace = step / free_at
+        late = np.minimum(
+            typical.head_start.mean[:, None],
+            traffic.decode_steps * np.maximum(typical.fullest[:, None] - pace, 0.0),
+        )
+        stays = traffic.rounds * pace + late
         down = np.maximum((peaked - 1.0)[:, None] * here + company / stays, 1e-3 * here)
         weights = replicas.sums(np.log((peaked * rate)[:, None] / down))
         top = np.maximum(weights.max(axis=1), 0.0)
@@ -136,7 +141,7 @@ class Load:
                 ),
             ),
             many_chance=np.clip((middle - few) / np.maximum(many - few, 1e-9), 0.0, 1.0),
-            pace=_moments(seen, step / free_at),
+            pace=_moments(seen, pace),
             relaxation=peaked * rate / variance,
             full_pace=step[:, -1] / free_at[:, -1],
         )

@@ -61,18 +61,38 @@ class Engines:
         return self.terms.seconds(self._decoding(company), self.traffic.context_tokens, _NONE, _NONE)
 
     def chunk_tokens(self, company: FloatArray) -> FloatArray:
-        """Prompt tokens for which a step has room."""
-        return np.maximum(CHUNK_BUDGET_TOKENS - company, LEAST_CHUNK_TOKENS)
+        """Prompt tokens for which a round has room: a step of each stage of the pipeline."""
+        return np.maximum(CHUNK_BUDGET_TOKENS * self.terms.stages - company, LEAST_CHUNK_TOKENS)
 
     def extra_seconds(self, company: FloatArray, tokens: FloatArray, pairs: FloatArray) -> FloatArray:
         """(J, N) by which prompts of `tokens`, with `pairs` of attention, lengthen the steps that they ride in.
 
         Stages of a pipeline work on different sequences at once, so others suffer one stage's share of it.
         """
-        times = np.maximum(1.0, tokens / self.chunk_tokens(company))
+        times = self._steps_with(company, tokens)
         decoding, context = self._decoding(company), self.traffic.context_tokens
         mixed = self.terms.seconds(decoding, context, tokens / times, pairs / times)
         return np.asarray(times * (mixed - self.terms.seconds(decoding, context, _NONE, _NONE)) / self.terms.stages)
+
+    def steps_of(self, company: FloatArray, tokens: FloatArray) -> FloatArray:
+        """(J, N) rounds until the last chunk of a prompt enters the first stage, and one."""
+        stages = self.terms.stages
+        return np.asarray(1.0 + (steps_of(tokens, self.chunk_tokens(company) / stages) - 1.0) / stages)
+
+    def late_factor(self, company: FloatArray, tokens: FloatArray) -> FloatArray:
+        """(J, N) what a prompt costs itself over what it costs others: it passes all stages, chunk behind chunk."""
+        times = self._steps_with(company, tokens)
+        return np.asarray((self.terms.stages + times - 1.0) / times)
+
+    def fullest_extra_seconds(self, company: FloatArray) -> FloatArray:
+        """(J, N) by which as many prompt tokens as there is room for lengthen a step."""
+        room = self.chunk_tokens(company)
+        return self.extra_seconds(company, room, room * self._pairs_per_token)
+
+    def slowest_step_seconds(self, batch: FloatArray) -> FloatArray:
+        """(J,) seconds of a step with `batch` (J,) slots taken that is full of prompts."""
+        company = batch[:, None]
+        return np.asarray((self.step_seconds(company) + self.fullest_extra_seconds(company))[:, 0])
 
     def extra_per_prompt(self, company: FloatArray, prompts: FloatArray) -> FloatArray:
         """(J, N) seconds by which a prompt lengthens rounds in which `prompts` begin on average.
@@ -90,7 +110,7 @@ class Engines:
         below = np.minimum(np.sqrt(variance), 0.9 * mean)
         above = variance / np.maximum(below, 1e-9)
         weight = np.square(below) / np.maximum(np.square(below) + variance, 1e-9)
-        pairs = 0.5 * inputs.moment(2) / inputs.mean
+        pairs = self._pairs_per_token
         low = self.extra_seconds(company, mean - below, (mean - below) * pairs)
         high = self.extra_seconds(company, mean + above, (mean + above) * pairs)
         return np.asarray(((1.0 - weight) * low + weight * high) / together)
@@ -102,6 +122,14 @@ class Engines:
         company = prompts * rounds
         seconds = self.step_seconds(company) + prompts * self.extra_per_prompt(company, prompts)
         return prompts / seconds, seconds
+
+    def _steps_with(self, company: FloatArray, tokens: FloatArray) -> FloatArray:
+        return np.maximum(1.0, tokens * self.terms.stages / self.chunk_tokens(company))
+
+    @property
+    def _pairs_per_token(self) -> float:
+        """Attention of a prompt token, on average over the tokens of all prompts."""
+        return 0.5 * self.traffic.inputs.moment(2) / self.traffic.inputs.mean
 
     def _decoding(self, company: FloatArray) -> FloatArray:
         return company * (self.traffic.decode_steps / self.traffic.rounds)
@@ -126,6 +154,8 @@ class Replicas:
     """(J, N - 1) from one to the next."""
     step: FloatArray
     """(J, N) seconds of a decode step in that company."""
+    slowest: FloatArray
+    """(J,) seconds of a step with all slots taken that is full of prompts."""
 
     @classmethod
     def of(cls, engines: Engines, batch: FloatArray) -> "Replicas":
@@ -142,7 +172,8 @@ class Replicas:
         prompts = rate * seconds
         extra = (seconds - engines.step_seconds(prompts * engines.traffic.rounds)) / prompts
         step = engines.step_seconds(company)
-        return cls(engines, batch, rate[:, 0], np.maximum(extra[:, 0], 0.0), company, counts, gaps, step)
+        slowest = engines.slowest_step_seconds(batch)
+        return cls(engines, batch, rate[:, 0], np.maximum(extra[:, 0], 0.0), company, counts, gaps, step, slowest)
 
     def take(self, rows: Sequence[int]) -> "Replicas":
         """Some of the replicas."""
@@ -156,6 +187,7 @@ class Replicas:
             self.counts[index],
             self.gaps[index],
             self.step[index],
+            self.slowest[index],
         )
 
     def sums(self, values: FloatArray) -> FloatArray:

@@ -85,6 +85,8 @@ class Mixture:
     """(J, K), rows add up to 1."""
     parts: Cumulants
     """(J, K) each."""
+    most: FloatArray | float = np.inf
+    """(J,), or for all: no time is longer."""
 
     def mean(self) -> FloatArray:
         """(J,) mean."""
@@ -93,7 +95,8 @@ class Mixture:
     def take(self, rows: NDArray[np.intp]) -> "Mixture":
         """Some of the rows."""
         parts = self.parts
-        return Mixture(self.weights[rows], Cumulants(parts.mean[rows], parts.variance[rows], parts.third[rows]))
+        some = Cumulants(parts.mean[rows], parts.variance[rows], parts.third[rows])
+        return Mixture(self.weights[rows], some, self.bounds()[rows])
 
     def updated(self, rows: NDArray[np.bool_], other: "Mixture") -> "Mixture":
         """With some rows (J,) from another."""
@@ -105,12 +108,18 @@ class Mixture:
                 np.where(from_other, others.variance, parts.variance),
                 np.where(from_other, others.third, parts.third),
             ),
+            np.where(rows, other.bounds(), self.bounds()),
         )
+
+    def bounds(self) -> FloatArray:
+        """(J,) `most`, by row."""
+        return np.broadcast_to(self.most, self.weights.shape[:1])
 
     def beyond(self, seconds: float | FloatArray) -> FloatArray:
         """(J,) chance of more than `seconds`."""
         at = np.broadcast_to(np.asarray(seconds, dtype=np.float64), self.weights.shape[:1])[:, None]
-        return np.asarray((self.weights * self.parts.beyond(at)).sum(axis=1))
+        chance = (self.weights * self.parts.beyond(at)).sum(axis=1)
+        return np.where(at[:, 0] < self.most, chance, 0.0)
 
     def percentile(self, percentile: float) -> FloatArray:
         """(J,) seconds that are exceeded with a chance of 1 - percentile / 100."""
@@ -118,7 +127,7 @@ class Mixture:
         score = NormalDist().inv_cdf(percentile / 100.0)
         parts = self.parts.mean + scale * np.expm1(sigma * score - 0.5 * np.square(sigma))
         if parts.shape[1] == 1:
-            return np.asarray(parts[:, 0])
+            return np.asarray(np.minimum(parts[:, 0], self.most))
         wanted = _score(np.array(1.0 - percentile / 100.0))
         slope, start, inverse, half = 1.0 / scale, 1.0 - self.parts.mean / scale, 1.0 / sigma, 0.5 * sigma
 
@@ -148,7 +157,7 @@ class Mixture:
             above = excess(middle, rows) > 0.0
             low, high = np.where(above, middle, low), np.where(above, high, middle)
         answer[rows] = high
-        return np.asarray(answer)
+        return np.asarray(np.minimum(answer, self.most))
 
 
 def _score(chance: FloatArray) -> FloatArray:

@@ -23,7 +23,7 @@ class StepTimer:
         part = max(1.0, running / stages) if stages > 1 else float(running)
         return self.terms.mixed_step_seconds(running, 0.0, 0.0, 0.0), self.terms.kv_token * (part / running)
 
-    def mixed(self, running: int, context_tokens: float, chunk_tokens: int, chunk_pairs: float) -> float:
+    def mixed(self, running: int, context_tokens: float, chunk_tokens: float, chunk_pairs: float) -> float:
         """Of a step that beside the `running` sequences prefills `chunk_tokens` prompt tokens.
 
         `context_tokens`: held by the running sequences together. `chunk_pairs`: sum over the chunks of

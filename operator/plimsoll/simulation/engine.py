@@ -19,7 +19,7 @@ class StepTimes(Protocol):
         they hold together."""
         ...
 
-    def mixed(self, running: int, context_tokens: float, chunk_tokens: int, chunk_pairs: float) -> float:
+    def mixed(self, running: int, context_tokens: float, chunk_tokens: float, chunk_pairs: float) -> float:
         """Of a step that beside the `running` sequences prefills `chunk_tokens` prompt tokens; `chunk_pairs` is the
         sum over chunks of tokens * (tokens before + tokens / 2)."""
         ...
@@ -42,6 +42,8 @@ class EngineSpec:
     """Most tokens of one step: one for each decoding sequence, the rest for chunks of prompts."""
     max_model_length: int | None = None
     """Longest prompt and answer together; None: whatever the KV cache holds."""
+    stages: int = 1
+    """Of the pipeline. Each works on a batch of its own, so that many steps are under way at once."""
 
     def __post_init__(self) -> None:
         if self.kv_tokens < KV_BLOCK_TOKENS:
@@ -57,6 +59,11 @@ class EngineSpec:
             )
         if self.max_model_length is not None and self.max_model_length < 1:
             raise ValueError(f"EngineSpec.max_model_length is {self.max_model_length}; at least 1 is accepted")
+
+    @property
+    def tokens_per_pass(self) -> int:
+        """Most tokens until every running sequence has got one: those of as many steps as there are stages."""
+        return self.stages * self.max_num_batched_tokens
 
     @property
     def kv_blocks(self) -> int:
@@ -90,4 +97,5 @@ def engine_of(
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
         max_model_length=shape.max_model_length,
+        stages=shape.parallelism.pipeline,
     )

@@ -6,6 +6,9 @@ left of `max_num_batched_tokens` goes to the prompt in progress and then to wait
 request loses its blocks and goes back to the head of the queue, to compute its prompt and its tokens so far again.
 A prompt's blocks are all taken at its admission, not chunk by chunk. Prefix caching is not simulated.
 
+A step of a pipeline is a pass in which each stage works on a batch of its own. A chunk lengthens the pass by one
+stage's share of its time; its request is late by the other stages' share, from its first token to its last.
+
 Between two events nothing but the context changes, by one token per sequence and step. So a run of steps is one
 *segment*, whose end follows in closed form: k steps of `b` sequences that hold `H` tokens take
 k·fixed + slope·(k·H + b·k·(k+1)/2). Only steps that prefill are simulated one by one. The cost of a request is
@@ -36,6 +39,7 @@ class Generation:
         "emitted_tokens",
         "finish_step",
         "first_token_seconds",
+        "lag_seconds",
         "phase",
         "preemptions",
         "prompt_tokens",
@@ -62,6 +66,8 @@ class Generation:
         self.finish_step = _NEVER
         """The engine's step that completes it, while it decodes."""
         self.phase = 0
+        self.lag_seconds = 0.0
+        """By which its tokens come after the ends of the passes that they belong to."""
 
     @property
     def ttft_seconds(self) -> float:
@@ -142,6 +148,7 @@ class Replica:
         "_growth_seconds",
         "_held",
         "_kv_block_seconds",
+        "_lag_seconds",
         "_number",
         "_partial",
         "_phases",
@@ -179,6 +186,7 @@ class Replica:
         self._steps = 0
         self._first_step_seconds = self._growth_seconds = 0.0
         self._chunks: list[tuple[Generation, int]] = []
+        self._lag_seconds = 0.0
         self._accounted = start_seconds
         self._busy_seconds = self._running_seconds = self._waiting_seconds = self._kv_block_seconds = 0.0
         self._prompt_tokens = self._generated_tokens = self._preempted = 0
@@ -351,7 +359,7 @@ class Replica:
         needed = phases[step % _BLOCK]
         decoding = self._decoding
         chunks = self._chunks = []
-        budget = engine.max_num_batched_tokens - decoding
+        budget = engine.tokens_per_pass - decoding
         tokens, pairs = 0, 0.0
         if self._partial is not None:
             tokens = min(self._partial.prompt_tokens - self._partial.computed_tokens, budget)
@@ -378,8 +386,7 @@ class Replica:
         if chunks:
             self._steps = 1
             self._growth_seconds = 0.0
-            context = float(self._held + decoding)
-            self._first_step_seconds = engine.times.mixed(decoding, context, tokens, pairs)
+            self._first_step_seconds = self._mixed(tokens, pairs, budget)
             self._end = self._begin + self._first_step_seconds
             return
         times = self._decode_times.get(decoding)
@@ -396,6 +403,18 @@ class Replica:
         self._growth_seconds = slope * decoding
         self._first_step_seconds = fixed + slope * (self._held + decoding)
         self._end = self._begin + self._duration(steps)
+
+    def _mixed(self, tokens: int, pairs: float, room: int) -> float:
+        """Seconds of a pass with these chunks of prompts, in steps for which each stage has its part of `room`."""
+        times, stages = self._engine.times, self._engine.stages
+        decoding, context = self._decoding, float(self._held + self._decoding)
+        if stages == 1:
+            return times.mixed(decoding, context, tokens, pairs)
+        steps = max(1.0, tokens * stages / room)
+        without = times.mixed(decoding, context, 0.0, 0.0)
+        part = (times.mixed(decoding, context, tokens / steps, pairs / steps) - without) / stages
+        self._lag_seconds = (stages - 1) * part + without * (steps - 1.0) / stages
+        return without + steps * part
 
     def _end_segment(self, completed: list[Generation]) -> None:
         """Count what its steps did, and leave the engine at the boundary."""
@@ -415,7 +434,7 @@ class Replica:
             finish_step, _, generation = heapq.heappop(finishing)
             if generation.finish_step == finish_step:
                 self._leave(generation)
-                generation.completed_seconds = end
+                generation.completed_seconds = end + generation.lag_seconds
                 completed.append(generation)
         if self._chunks:
             self._end_chunks(completed)
@@ -433,13 +452,14 @@ class Replica:
                 continue
             generation.emitted_tokens += 1
             self._generated_tokens += 1
+            generation.lag_seconds = self._lag_seconds
             if generation.first_token_seconds is None:
-                generation.first_token_seconds = end
+                generation.first_token_seconds = end + self._lag_seconds
             remaining = generation.request.output_tokens - generation.emitted_tokens
             if not remaining:
                 del self._running[generation]
                 self._free += -(-generation.prompt_tokens // _BLOCK)
-                generation.completed_seconds = end
+                generation.completed_seconds = end + generation.lag_seconds
                 completed.append(generation)
                 continue
             phase = generation.phase = (step - generation.prompt_tokens) % _BLOCK

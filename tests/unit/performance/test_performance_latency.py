@@ -1,6 +1,7 @@
 """Latencies as distributions: sums by their cumulants, and a replica against the request-level simulator."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,7 +29,16 @@ H100_8B = ReplicaShape(
     Parallelism(1, 1),
     8192,
 )
+PIPELINE_70B = ReplicaShape(
+    CATALOG.model("meta-llama/Llama-3.1-70B-Instruct"),
+    CATALOG.precision("bf16"),
+    CATALOG.gpu("A100-SXM-80GB"),
+    Parallelism(1, 4),
+    32768,
+)
 CHAT = TokenLengths(512, 128, 1024, 256)
+SUMMARIES = TokenLengths(3000, 150, 6000, 300)
+MOSTLY_PROMPTS = TokenLengths(3800, 30, 9000, 80)
 
 
 def cumulants(mean: float, variance: float, third: float) -> Cumulants:
@@ -66,36 +76,44 @@ def test_the_normal_tail() -> None:
 
 
 @pytest.mark.parametrize(
-    ("slots", "load", "burstiness", "count", "within"),
+    ("shape", "lengths", "slots", "load", "burstiness", "count", "within"),
     [
-        (64, 0.5, 1.0, 6_000, 0.08),
-        (64, 0.75, 1.0, 6_000, 0.1),
-        (8, 0.7, 1.0, 60_000, 0.15),
-        (64, 0.5, 2.0, 6_000, 0.2),
+        (H100_8B, CHAT, 64, 0.5, 1.0, 6_000, 0.08),
+        (H100_8B, CHAT, 64, 0.75, 1.0, 6_000, 0.1),
+        (H100_8B, CHAT, 8, 0.7, 1.0, 60_000, 0.15),
+        (H100_8B, CHAT, 64, 0.5, 2.0, 6_000, 0.2),
+        (PIPELINE_70B, SUMMARIES, 64, 0.6, 1.0, 6_000, 0.1),
+        (replace(H100_8B, max_model_length=32768), MOSTLY_PROMPTS, 64, 0.8, 1.0, 10_000, 0.25),
     ],
 )
 def test_predictions_agree_with_the_simulator(
-    slots: int, load: float, burstiness: float, count: int, within: float
+    shape: ReplicaShape,
+    lengths: TokenLengths,
+    slots: int,
+    load: float,
+    burstiness: float,
+    count: int,
+    within: float,
 ) -> None:
     """benchmarks/queueing.py has the whole grid; here a short run shows that the two speak of the same thing.
 
     Waits for a slot scatter, so the case that has them takes a longer run.
     """
     arrivals = Arrivals(burstiness)
-    rate = load * capacity(H100_8B, CHAT, LatencyTargets(), max_num_seqs=slots, arrivals=arrivals).max_rate_per_second
+    rate = load * capacity(shape, lengths, LatencyTargets(), max_num_seqs=slots, arrivals=arrivals).max_rate_per_second
     requests = synthetic(
         "chat",
         constant_rate(rate, count / rate),
-        LognormalLength.of_p95(CHAT.input_mean, CHAT.input_p95),
-        LognormalLength.of_p95(CHAT.output_mean, CHAT.output_p95),
+        LognormalLength.of_p95(lengths.input_mean, lengths.input_p95),
+        LognormalLength.of_p95(lengths.output_mean, lengths.output_p95),
         burstiness=burstiness,
         seed=5,
     )
-    fleet = Scenario((Placement("one", engine_of(H100_8B, slots), 1, {"chat": 1.0}),))
+    fleet = Scenario((Placement("one", engine_of(shape, slots), 1, {"chat": 1.0}),))
     found = simulate(fleet, requests, warm_up_seconds=300 / rate).classes["chat"]
     for percentile in (None, 50, 95):
         target = LatencyTarget(1.0, percentile)
-        expected = predict(H100_8B, CHAT, LatencyTargets(target, target, target), rate, slots, arrivals=arrivals)
+        expected = predict(shape, lengths, LatencyTargets(target, target, target), rate, slots, arrivals=arrivals)
         for name, seconds in (
             ("ttft", expected.ttft_seconds),
             ("tpot", expected.tpot_seconds),
@@ -143,10 +161,20 @@ def test_wider_lengths_and_bursts_make_late_requests_later() -> None:
     assert bursty.ttft_seconds > 1.3 * wide.ttft_seconds
 
 
-@pytest.mark.parametrize(("slots", "lengths"), [(8, CHAT), (64, CHAT), (64, TokenLengths(2000, 20, 4000, 40))])
-def test_a_saturated_replica_delivers_what_the_planner_counts_on(slots: int, lengths: TokenLengths) -> None:
+@pytest.mark.parametrize(
+    ("shape", "slots", "lengths"),
+    [
+        (H100_8B, 8, CHAT),
+        (H100_8B, 64, CHAT),
+        (H100_8B, 64, TokenLengths(2000, 20, 4000, 40)),
+        (PIPELINE_70B, 64, SUMMARIES),
+    ],
+)
+def test_a_saturated_replica_delivers_what_the_planner_counts_on(
+    shape: ReplicaShape, slots: int, lengths: TokenLengths
+) -> None:
     """Twice as many requests as it can take: the simulator's throughput is the planner's saturation rate."""
-    most = capacity(H100_8B, lengths, LatencyTargets(), max_num_seqs=slots).max_rate_per_second / MAX_UTILIZATION
+    most = capacity(shape, lengths, LatencyTargets(), max_num_seqs=slots).max_rate_per_second / MAX_UTILIZATION
     seconds = 2500 / most
     requests = synthetic(
         "chat",
@@ -155,7 +183,7 @@ def test_a_saturated_replica_delivers_what_the_planner_counts_on(slots: int, len
         LognormalLength.of_p95(lengths.output_mean, lengths.output_p95),
         seed=7,
     )
-    fleet = Scenario((Placement("one", engine_of(H100_8B, slots), 1, {"chat": 1.0}),))
+    fleet = Scenario((Placement("one", engine_of(shape, slots), 1, {"chat": 1.0}),))
     report = simulate(fleet, requests, interval_seconds=seconds / 10)
     full = report.intervals[2:10]
     throughput = sum(each.classes["chat"].completed for each in full) / (len(full) * seconds / 10)
