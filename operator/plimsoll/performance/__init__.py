@@ -25,6 +25,7 @@ from plimsoll.performance.correction import Correction, CorrectionRule, Estimate
 from plimsoll.performance.gaps import Gap
 from plimsoll.performance.loading import load_seconds
 from plimsoll.performance.memory import MemoryFit, memory_fit
+from plimsoll.performance.monotone import settled
 from plimsoll.performance.observations import Latencies, Observation
 from plimsoll.performance.shapes import (
     FloatArray,
@@ -82,5 +83,6 @@ __all__ = [
     "parallelism_problem",
     "predict",
     "prior_for",
+    "settled",
     "step_timer",
 ]

@@ -20,7 +20,7 @@ from plimsoll.performance.latency import (
 )
 from plimsoll.performance.lengths import LengthDistribution
 from plimsoll.performance.memory import MemoryFit, memory_fit
-from plimsoll.performance.monotone import MAX_UTILIZATION, Path, Search, load_of, neighbours
+from plimsoll.performance.monotone import MAX_UTILIZATION, Path, Search, load_of, neighbours, settled
 from plimsoll.performance.queue import Load
 from plimsoll.performance.replicas import Engines, Replicas, Traffic
 from plimsoll.performance.shapes import (
@@ -172,10 +172,10 @@ def predict(
     load = Load.of(replicas, load_of(path.numbers) * saturation)
     whole = end_to_end(load)
     return Prediction(
-        ttft_seconds=path.value(alone.ttft_seconds, _statistic(first_token(load), targets.ttft)),
-        tpot_seconds=path.value(alone.tpot_seconds, _statistic(per_token(load), targets.tpot)),
-        end_to_end_seconds=path.value(alone.end_to_end_seconds, _statistic(whole, targets.end_to_end)),
-        mean_end_to_end_seconds=path.value(alone.mean_end_to_end_seconds, whole.mean()),
+        ttft_seconds=path.value(alone.ttft_seconds, settled(_statistic(first_token(load), targets.ttft))),
+        tpot_seconds=path.value(alone.tpot_seconds, settled(_statistic(per_token(load), targets.tpot))),
+        end_to_end_seconds=path.value(alone.end_to_end_seconds, settled(_statistic(whole, targets.end_to_end))),
+        mean_end_to_end_seconds=path.value(alone.mean_end_to_end_seconds, settled(whole.mean())),
         utilization=utilization,
         concurrency=min(path.value(0.0, load.running), float(batch)),
     )
@@ -194,10 +194,10 @@ class _Alone:
     def of(cls, engines: Engines, targets: LatencyTargets) -> "_Alone":
         whole = alone_end_to_end(engines)
         return cls(
-            ttft=_alone_ttft(engines, targets.ttft),
-            tpot=alone_per_token(engines),
-            end_to_end=_statistic(whole, targets.end_to_end),
-            mean_end_to_end=whole.mean(),
+            ttft=settled(_alone_ttft(engines, targets.ttft)),
+            tpot=settled(alone_per_token(engines)),
+            end_to_end=settled(_statistic(whole, targets.end_to_end)),
+            mean_end_to_end=settled(whole.mean()),
         )
 
     def limited(self, targets: LatencyTargets) -> FloatArray:
@@ -415,7 +415,7 @@ def _highest_rates(replicas: Replicas, targets: LatencyTargets, alone: FloatArra
         rates[rows] = np.where(loads < LEAST_SHARE, 0.0, loads * some.saturation_rate)
         for row, stop in zip(rows.tolist(), stops.tolist(), strict=True):
             limits[row] = asked[stop][0]
-    return [float(rate) for rate in rates], limits
+    return settled(rates).tolist(), limits
 
 
 def _asked(targets: LatencyTargets) -> list[tuple[str, LatencyTarget, Callable[[Load], Mixture]]]:

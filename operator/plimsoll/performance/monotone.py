@@ -20,6 +20,7 @@ _LEVELS = 6
 _TOP = 1 << _LEVELS
 _SPACING = log(1.0 / (1.0 - MAX_UTILIZATION)) / _TOP
 """Of the logarithm of the room that is left: waits grow as its inverse."""
+_BITS = 40
 _LAST = 0.9995
 """Beyond this load waits grow as the inverse of the room that is left."""
 
@@ -33,6 +34,12 @@ def neighbours(load: FloatArray) -> tuple[FloatArray, FloatArray]:
     """The fixed loads before and after each load below `MAX_UTILIZATION`."""
     number = np.minimum(np.floor(-np.log1p(-load) / _SPACING), _TOP - 1.0)
     return load_of(number), load_of(number + 1.0)
+
+
+def settled(values: float | FloatArray) -> FloatArray:
+    """Rounded to 40 bits: the last ones depend on what else is computed in the same arrays."""
+    mantissa, exponent = np.frexp(values)
+    return np.asarray(np.ldexp(np.rint(np.ldexp(mantissa, _BITS)), exponent - _BITS))
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ from plimsoll.performance import (
     memory_fit,
     parallelism_problem,
     predict,
+    settled,
 )
 
 Result = TypeVar("Result")
@@ -106,7 +107,7 @@ class Evaluator:
         percent = math.ceil(utilization * 100 - 1e-9)
         key = (self._keys([replace(question, max_num_seqs=max_num_seqs)])[0], percent)
         if key not in self._predictions:
-            rate = rate_per_second * percent / (utilization * 100) if utilization > 0 else 0.0
+            rate = float(settled(rate_per_second * percent / (utilization * 100))) if utilization > 0 else 0.0
             self._predictions[key] = predict(
                 question.shape, question.lengths, question.targets, rate, max_num_seqs, arrivals=question.arrivals
             )
