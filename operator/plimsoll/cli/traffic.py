@@ -103,8 +103,8 @@ class ArrivalChoice:
         except ValueError:
             pass
         accepted = (
-            "declared, poisson, gamma:CV (coefficient of variation 0 to 100 of the gaps), diurnal[:PEAK] (peak rate 1 to "
-            "2 times the mean, default 1.6) and ramp:FROM-TO (multiples of the declared rate)"
+            "declared, poisson, gamma:CV (coefficient of variation 0 to 100 of the gaps), diurnal[:PEAK] (peak rate 1 "
+            "to 2 times the mean, default 1.6) and ramp:FROM-TO (multiples of the declared rate)"
         )
         raise FileError(f"--arrivals {text}: accepted are {accepted}")
 
