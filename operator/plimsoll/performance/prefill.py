@@ -94,9 +94,15 @@ class Prefill:
             friends * s2 / some + np.square(friends),
             friends * s3 / some + 3.0 * np.square(friends) * s2 / some + 2.0 * friends**3,
         )
+        # Prompts that fit one batch pass all stages of a pipeline together.
+        stages = engines.terms.stages
+        together = 1.0 - np.clip((tokens + held) * stages / room - 0.5, 0.0, 1.0) @ weights
+        others = together * (stages[:, 0] - 1.0)
+        count = rate * seen[0]
+        delay += Cumulants(count * s1 * others, count * s2 * np.square(others), count * s3 * others**3)
         # All prompts ahead are of requests in slots, or came with this one: that bounds the delay near saturation.
         ahead = slots + np.maximum(arrivals.companions(np.full_like(company, np.inf)), 0.0)
-        most = 2.0 * base + ahead * np.maximum(joint, s1)
+        most = 2.0 * base + ahead * np.maximum(joint, s1) * (1.0 + others)
         delay = delay.scaled(np.minimum(1.0, most / delay.mean))
         echo = np.minimum(rate * extra, MOST_BUSY)
         echo = echo / (1.0 - echo)
