@@ -80,11 +80,15 @@ class Prefill:
         some = np.maximum(s1, 1e-30)
         # A prompt that shares steps with others costs more than one alone, whose first tokens are nearly free.
         joint = np.maximum((engines.extra_seconds(here, 2.0 * tokens, 4.0 * pairs) - alone) @ weights, s1)
+        # Prompts that fit one batch pass all stages of a pipeline together.
+        stages = engines.terms.stages
+        together = 1.0 - np.clip((tokens + held) * stages / room - 0.5, 0.0, 1.0) @ weights
+        others = together * (stages[:, 0] - 1.0)
         # Of clustered arrivals, some came in the same round, some before. Regular ones count as if they came at random.
         now = np.maximum(arrivals.companions(0.5 * rate * seen[0]), 0.0)
         before = np.maximum(arrivals.companions(2.0 * rate * seen[0] / (1.0 - busy)) - now, 0.0)
         both = 0.5 * (1.0 + shared)
-        friends = 2.0 * both * now * joint + 0.5 * (1.0 + busy) * before * s1
+        friends = 2.0 * both * now * joint * (1.0 + others) + 0.5 * (1.0 + busy) * before * s1
         wide = arrivals.dispersion(2.0 * rate * seen[0] / (1.0 - busy)) - 1.0
         delay = _ride(seen, busy, shared) + _companions(
             rate * both * seen[0], (s1, s2 + s1 * s1 * wide, s3), joint / some
@@ -94,10 +98,6 @@ class Prefill:
             friends * s2 / some + np.square(friends),
             friends * s3 / some + 3.0 * np.square(friends) * s2 / some + 2.0 * friends**3,
         )
-        # Prompts that fit one batch pass all stages of a pipeline together.
-        stages = engines.terms.stages
-        together = 1.0 - np.clip((tokens + held) * stages / room - 0.5, 0.0, 1.0) @ weights
-        others = together * (stages[:, 0] - 1.0)
         count = rate * seen[0]
         delay += Cumulants(count * s1 * others, count * s2 * np.square(others), count * s3 * others**3)
         # All prompts ahead are of requests in slots, or came with this one: that bounds the delay near saturation.
