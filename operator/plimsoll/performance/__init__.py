@@ -15,10 +15,12 @@ from plimsoll.performance.calibration import (
 from plimsoll.performance.capacity import (
     Capacity,
     Prediction,
+    Question,
     candidate_batches,
     capacities,
     capacity,
     predict,
+    rated,
 )
 from plimsoll.performance.coefficients import Coefficients, CoefficientSet, coefficient_set
 from plimsoll.performance.correction import Correction, CorrectionRule, Estimate, Evidence, corrected
@@ -65,6 +67,7 @@ __all__ = [
     "Parallelism",
     "Prediction",
     "Prior",
+    "Question",
     "ReplicaShape",
     "RooflineSteps",
     "StepModel",
@@ -83,6 +86,7 @@ __all__ = [
     "parallelism_problem",
     "predict",
     "prior_for",
+    "rated",
     "settled",
     "step_timer",
 ]

@@ -78,7 +78,7 @@ class Search:
     def found(self, targets: FloatArray, at_low: FloatArray, at_high: FloatArray) -> tuple[FloatArray, FloatArray]:
         """(J,) loads, after as many turns as there are levels; and numbers of the targets that stop a higher one.
 
-        From the latencies (J, T) at both ends: in between they are interpolated.
+        From the targets and the latencies at both ends, all (J, T): in between latencies are interpolated.
         """
         rise, room = at_high - at_low, np.maximum(targets - at_low, 0.0)
         shares = np.where(self.met_above, np.inf, np.where(rise > room, room / np.where(rise > 0.0, rise, 1.0), 1.0))

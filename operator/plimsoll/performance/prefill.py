@@ -49,10 +49,10 @@ class Prefill:
         """
         traffic = engines.traffic
         arrivals = traffic.arrivals
-        lengths, weights = traffic.inputs.few_nodes
+        tokens, weights = traffic.input_nodes, traffic.input_weights
         here = company[:, None]
         base = engines.step_seconds(here)[:, 0]
-        tokens, pairs = lengths[None, :], 0.5 * np.square(lengths)[None, :]
+        pairs = 0.5 * np.square(tokens)
         alone = engines.extra_seconds(here, tokens, pairs)
         typical = alone * (extra / np.maximum(alone @ weights, 1e-300))[:, None]
         room = engines.chunk_tokens(here)
@@ -72,7 +72,7 @@ class Prefill:
             busy = np.minimum(rate * s1, MOST_BUSY)
             clustered = arrivals.dispersion(2.0 * rate * (base + s1) / np.square(1.0 - busy)) - 1.0
             seen = _seen_rounds(base, (s1, s2 + s1 * s1 * clustered, s3, s4), rate, busy)
-            held = (rate * seen[0] * traffic.inputs.mean)[:, None]
+            held = (rate * seen[0])[:, None] * traffic.input_mean
         shared = 1.0 - np.clip((tokens + held) / room - 0.5, 0.0, 1.0) @ weights
         steps = engines.steps_of(here, tokens)
         late = alone * engines.late_factor(here, tokens)
@@ -109,7 +109,7 @@ class Prefill:
         stretch = 1.0 + echo
         since = delay.mean - 0.5 * shared * seen[0] + own.mean - base * stretch
         behind = np.maximum(rate * since, 0.0)
-        behind += arrivals.companions(rate * traffic.rounds * base * stretch) - shared * now
+        behind += arrivals.companions(rate * traffic.rounds[:, 0] * base * stretch) - shared * now
         spread = own + delay
         return cls(
             delay=delay,

@@ -74,10 +74,10 @@ class Load:
             one[:, 0] for one in (likely, likely_step, extra, slope, free, dearest)
         )
         typical = Prefill.of(engines, rate, likely, extra, replicas.batch)
-        stay = traffic.rounds * likely_step / free
+        stay = traffic.rounds[:, 0] * likely_step / free
         clustered = arrivals.dispersion(rate * stay)
         first, second, _ = typical.extra
-        share = traffic.outputs.mean_of_lesser / traffic.outputs.mean
+        share = traffic.output_lesser[:, 0]
         # An arrival adds itself and, while its prompt is prefilled, those who would have left: 1 / (1 - busy) in all.
         scatter = (clustered + np.square(rate) * (second - np.square(first))) / np.square(free)
         peaked = np.maximum(1.0 + (scatter - 1.0) * share, 0.5)
@@ -157,10 +157,10 @@ def _variation(replicas: Replicas, load: FloatArray) -> FloatArray:
     Allen and Cunneen's.
     """
     traffic, servers = replicas.engines.traffic, replicas.batch
-    varied = traffic.outputs.squared_variation
+    varied = traffic.output_varied[:, 0]
     crowd = (1.0 - load) * (servers - 1.0) * (np.sqrt(4.0 + 5.0 * servers) - 2.0) / (16.0 * load * servers)
     fixed = np.minimum(0.5 * (1.0 + crowd), 1.0)
-    lengths = varied + (1.0 - varied) * fixed if varied <= 1.0 else 0.5 * (1.0 + varied)
+    lengths = np.where(varied <= 1.0, varied + (1.0 - varied) * fixed, 0.5 * (1.0 + varied))
     return np.asarray(lengths + 0.5 * (traffic.arrivals.squared - 1.0))
 
 

@@ -11,10 +11,10 @@ from plimsoll.allocation.evaluate import stored_gigabytes
 from plimsoll.allocation.explain import Alternative, alternatives, full_pools
 from plimsoll.allocation.problem import Bools, Floats
 from plimsoll.api.placementpolicy import POLICY_NAME, PlacementPolicySpec
-from plimsoll.performance import LatencyTarget, Prediction
+from plimsoll.performance import LatencyTarget, Prediction, Question
 from plimsoll.planning.beside import short_classes
 from plimsoll.planning.decide import Decision, stored_by_deployment, without_limits
-from plimsoll.planning.evaluate import Evaluator, Question
+from plimsoll.planning.evaluate import Evaluator
 from plimsoll.planning.fleet import Fleet, Kept
 from plimsoll.planning.objectives import ResolvedClass
 from plimsoll.planning.options import rejections

@@ -10,20 +10,20 @@ from typing import TypeVar
 
 from plimsoll.allocation.decomposition import Memory
 from plimsoll.performance import (
-    POISSON,
     Arrivals,
     Capacity,
     Coefficients,
     Correction,
     LatencyTargets,
     Prediction,
+    Question,
     ReplicaShape,
     TokenLengths,
-    capacities,
     load_seconds,
     memory_fit,
     parallelism_problem,
     predict,
+    rated,
     settled,
 )
 
@@ -31,17 +31,6 @@ Result = TypeVar("Result")
 _ShapeKey = tuple[str, int, str, str, int, int, int, int, Coefficients | None, Correction]
 _Key = tuple[int, int, int | None]
 """Numbers of shape and objective, and the operating point."""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One class on one replica shape; `max_num_seqs` None lets the model choose the operating point."""
-
-    shape: ReplicaShape
-    lengths: TokenLengths
-    targets: LatencyTargets
-    max_num_seqs: int | None = None
-    arrivals: Arrivals = POISSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +62,8 @@ class Evaluator:
         """Capacities in the order of the questions."""
         asked = list(questions)
         keys = self._keys(asked)
-        groups: dict[tuple[int, int | None], dict[_Key, Question]] = {}
-        for key, question in zip(keys, asked, strict=True):
-            if key not in self._answers:
-                groups.setdefault(key[1:], {})[key] = question
-        for (_, batch), members in groups.items():
-            one = next(iter(members.values()))
-            shapes = [question.shape for question in members.values()]
-            found = capacities(shapes, one.lengths, one.targets, max_num_seqs=batch, arrivals=one.arrivals)
-            self._answers.update(zip(members, found, strict=True))
+        new = {key: question for key, question in zip(keys, asked, strict=True) if key not in self._answers}
+        self._answers.update(zip(new, rated(list(new.values())), strict=True))
         return [self._answers[key] for key in keys]
 
     def recall(self, name: Hashable, inputs: object, kind: type[Result]) -> Result | None:

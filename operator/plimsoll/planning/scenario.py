@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from plimsoll.performance import LatencyTarget, LatencyTargets
-from plimsoll.planning.evaluate import Evaluator, Question
+from plimsoll.performance import LatencyTarget, LatencyTargets, Question
+from plimsoll.planning.evaluate import Evaluator
 from plimsoll.planning.objectives import ResolvedClass
 from plimsoll.planning.options import Candidate
 from plimsoll.planning.plan import ClassPlan, DeploymentPlan, FleetPlan, Placement
