@@ -1,4 +1,7 @@
-"""Latencies on replicas under load, as distributions over the requests."""
+"""Latencies on replicas under load, as distributions over the requests.
+
+Those of all that come, or of one class of them: `own`, the lengths of its requests.
+"""
 
 from math import exp, inf, log
 
@@ -13,36 +16,43 @@ MOST_FULL = 0.95
 """Largest share of the time that goes to prefills, with all slots taken."""
 
 
-def first_token(load: Load) -> Mixture:
+def first_token(load: Load, own: StackedTraffic | None = None) -> Mixture:
     """(J, 5) time to first token: among few and among many, and after a short, middling or long wait for a slot."""
     engines = load.replicas.engines
-    weights = engines.traffic.input_weights
+    prompts = own or engines.traffic
     busy, idle = 1.0 - load.idle, load.idle
     cases = []
     for case in load.cases:
         # At an idle replica there is no round to wait for.
-        ride = case.delay
+        ride, queue = case.delay, load.typical.queue
+        delay = Cumulants(
+            busy * ride.mean,
+            busy * (ride.variance + idle * np.square(ride.mean)),
+            busy * (ride.third + 3.0 * idle * ride.mean * ride.variance + idle * (1.0 - 2.0 * busy) * ride.mean**3),
+        )
+        longer = queue.mean > delay.mean
         cases.append(
             Cumulants(
-                busy * ride.mean,
-                busy * (ride.variance + idle * np.square(ride.mean)),
-                busy * (ride.third + 3.0 * idle * ride.mean * ride.variance + idle * (1.0 - 2.0 * busy) * ride.mean**3),
+                np.where(longer, queue.mean, delay.mean),
+                np.where(longer, queue.variance, delay.variance),
+                np.where(longer, queue.third, delay.third),
             )
-            + case.own
+            + (case.own if own is None else _prompts(engines, case.company[:, None], own))
         )
-    own = cumulants_of(load.typical.alone + load.replicas.step[:, -1:] * load.typical.steps, weights)
     # Who gets a slot at last has the prompts ahead that others among as many have, but no round to wait for.
     among = load.cases[-1].delay
     queued = among.scaled(np.maximum(1.0 - 0.5 * load.full_pace / among.mean, 0.0))
-    cases += [Cumulants.fixed(*wait).scaled(load.full_wait) + queued + own for wait in _WAITS]
+    last = _prompts(engines, load.replicas.batch[:, None], prompts)
+    cases += [Cumulants.fixed(*wait).scaled(load.full_wait) + queued + last for wait in _WAITS]
     return _mixed(load, cases)
 
 
-def per_token(load: Load) -> Mixture:
+def per_token(load: Load, own: StackedTraffic | None = None) -> Mixture:
     """(J, I) mean time per output token of a request: I lengths of answers."""
     engines = load.replicas.engines
-    lengths, weights = engines.traffic.output_nodes, engines.traffic.output_weights
-    if not engines.traffic.decodes:
+    traffic = own or engines.traffic
+    lengths, weights = traffic.output_nodes, traffic.output_weights
+    if not traffic.decodes:
         none = np.zeros_like(load.rate)
         return _single(Cumulants(alone_per_token(engines), none, none))
     later = np.maximum(lengths - 1.0, 1.0)
@@ -50,9 +60,9 @@ def per_token(load: Load) -> Mixture:
     return Mixture(np.broadcast_to(weights, pace.mean.shape), pace, load.replicas.slowest)
 
 
-def end_to_end(load: Load) -> Mixture:
+def end_to_end(load: Load, own: StackedTraffic | None = None) -> Mixture:
     """(J, 5) end-to-end time, with the cases of the time to first token."""
-    first, traffic = first_token(load), load.replicas.engines.traffic
+    first, traffic = first_token(load, own), own or load.replicas.engines.traffic
     if not traffic.decodes:
         return first
     lengths, weights = traffic.output_nodes, traffic.output_weights
@@ -86,19 +96,17 @@ def end_to_end(load: Load) -> Mixture:
 def alone_first_token(engines: Engines) -> Mixture:
     """(J, 1) time to first token at an idle replica."""
     traffic = engines.traffic
-    return _single(cumulants_of(_alone_prompts(engines, traffic.input_nodes), traffic.input_weights))
+    return _single(_prompts(engines, np.zeros((1, 1)), traffic))
 
 
 def alone_first_token_percentile(engines: Engines, percentile: float) -> FloatArray:
     """(J,) time to first token at an idle replica: that of a prompt of that percentile, as longer ones take longer."""
-    return _alone_prompts(engines, engines.traffic.input_percentile(percentile))[:, 0]
+    return engines.own_prompt_seconds(np.zeros((1, 1)), engines.traffic.input_percentile(percentile))[:, 0]
 
 
-def _alone_prompts(engines: Engines, tokens: FloatArray) -> FloatArray:
-    """(J, I) time to first token of prompts (J, I) at an idle replica."""
-    none = np.zeros((1, 1))
-    extra = engines.extra_seconds(none, tokens, 0.5 * np.square(tokens)) * engines.late_factor(none, tokens)
-    return np.asarray(extra + engines.step_seconds(none) * engines.steps_of(none, tokens))
+def _prompts(engines: Engines, company: FloatArray, traffic: StackedTraffic) -> Cumulants:
+    """(J,) cumulants of the prefill of a prompt in `company` (J, 1)."""
+    return cumulants_of(engines.own_prompt_seconds(company, traffic.input_nodes), traffic.input_weights)
 
 
 def _answers(traffic: StackedTraffic) -> Cumulants:

@@ -22,12 +22,12 @@ class Prefill:
 
     delay: Cumulants
     """Before its own prompt: the round under way, prompts ahead; and prompts that share its steps."""
+    queue: Cumulants
+    """The same over all arrivals, at least: prompts ahead that cost what they must, in a queue of one server."""
     own: Cumulants
     """The steps of its own prompt."""
-    alone: FloatArray
-    """(J, I) extra seconds of its own prompt, at the nodes of the prompt's length."""
-    steps: FloatArray
-    """(J, I) steps that it takes."""
+    company: FloatArray
+    """That company."""
     head_start: Cumulants
     """Extra seconds that its answer suffers from prompts that came since its own arrival, beyond the average."""
     base: FloatArray
@@ -74,9 +74,9 @@ class Prefill:
             seen = _seen_rounds(base, (s1, s2 + s1 * s1 * clustered, s3, s4), rate, busy)
             held = (rate * seen[0])[:, None] * traffic.input_mean
         shared = 1.0 - np.clip((tokens + held) / room - 0.5, 0.0, 1.0) @ weights
-        steps = engines.steps_of(here, tokens)
-        late = alone * engines.late_factor(here, tokens)
-        own = cumulants_of(late + base[:, None] * steps, weights)
+        # Of the steps that it rides in: two that share one save a step, but the first waits for the second.
+        whole = np.maximum(tokens / room, np.minimum(2.0 * tokens / room, 1.0))
+        own = cumulants_of(engines.own_prompt_seconds(here, tokens), weights)
         some = np.maximum(s1, 1e-30)
         # A prompt that shares steps with others costs more than one alone, whose first tokens are nearly free.
         joint = np.maximum((engines.extra_seconds(here, 2.0 * tokens, 4.0 * pairs) - alone) @ weights, s1)
@@ -113,9 +113,9 @@ class Prefill:
         spread = own + delay
         return cls(
             delay=delay,
+            queue=_queue(alone + base[:, None] * whole, weights, rate, clustered),
             own=own,
-            alone=late,
-            steps=steps,
+            company=company,
             head_start=Cumulants(
                 behind * extra * stretch,
                 behind * s2 * stretch**3 + np.square(echo) * spread.variance,
@@ -126,6 +126,17 @@ class Prefill:
             echo=echo,
             extra=(extra, np.square(typical) @ weights, typical**3 @ weights),
         )
+
+
+def _queue(service: FloatArray, weights: FloatArray, rate: FloatArray, clustered: FloatArray) -> Cumulants:
+    """The wait at one server, first come first served (Pollaczek and Khinchine), as a Gamma distribution."""
+    square = np.square(service)
+    s1, s2, s3 = service @ weights, square @ weights, (square * service) @ weights
+    s2 = s2 + s1 * s1 * np.maximum(clustered, 0.0)
+    free = 1.0 - np.minimum(rate * s1, MOST_BUSY)
+    mean = rate * s2 / (2.0 * free)
+    variance = mean * mean + rate * s3 / (3.0 * free)
+    return Cumulants(mean, variance, 2.0 * variance * variance / np.maximum(mean, 1e-300))
 
 
 def _ride(seen: tuple[FloatArray, FloatArray, FloatArray], busy: FloatArray, shared: FloatArray) -> Cumulants:

@@ -177,6 +177,11 @@ class Engines:
         times = self._steps_with(company, tokens)
         return np.asarray((self.terms.stages + times - 1.0) / times)
 
+    def own_prompt_seconds(self, company: FloatArray, tokens: FloatArray) -> FloatArray:
+        """(J, N) from the step in which a prompt's prefill begins to its first token."""
+        extra = self.extra_seconds(company, tokens, 0.5 * np.square(tokens)) * self.late_factor(company, tokens)
+        return np.asarray(extra + self.step_seconds(company) * self.steps_of(company, tokens))
+
     def fullest_extra_seconds(self, company: FloatArray) -> FloatArray:
         """(J, N) by which as many prompt tokens as there is room for lengthen a step."""
         room = self.chunk_tokens(company)
