@@ -80,6 +80,16 @@ class Capacity:
 
 
 @dataclass(frozen=True, slots=True)
+class Stream:
+    """Requests of another class at the same replica."""
+
+    lengths: TokenLengths
+    per_request: float
+    """How many come for each one of the class that is asked about."""
+    arrivals: Arrivals = POISSON
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """One class on one replica shape; `max_num_seqs` None lets the model choose the operating point."""
 
@@ -212,17 +222,27 @@ def predict(
     max_num_seqs: int,
     steps: StepModel = ANALYTIC_STEPS,
     arrivals: Arrivals = POISSON,
+    beside: Sequence[Stream] = (),
 ) -> Prediction:
-    """Latencies of one class at a rate of its own on one replica; infinite when the queue would grow without end."""
+    """Latencies of one class at a rate of its own on one replica; infinite when the queue would grow without end.
+
+    With other classes `beside` it, lengths of all together stand for what its requests meet: lognormal with the first
+    two moments of the mixture. Utilization and concurrency are those of all.
+    """
     fit = memory_fit(shape)
     if _cannot_run(shape, fit, max_num_seqs) is not None:
         return _IMPOSSIBLE
-    traffic = _traffic(lengths, arrivals)
-    batch = min(max_num_seqs, _held(fit, traffic))
-    engines = Engines.alike(traffic, StackedTerms.of([steps.terms(shape)]))
+    traffic, terms = _traffic(lengths, arrivals), StackedTerms.of([steps.terms(shape)])
+    engines = Engines.alike(traffic, terms)
     alone = _Alone.of(engines, targets).prediction(0)
     if rate_per_second <= 0:
         return alone
+    own = engines.traffic if beside else None
+    if beside:
+        traffic = _mixture(traffic, beside)
+        engines = Engines.alike(traffic, terms)
+        rate_per_second *= 1.0 + sum(stream.per_request for stream in beside)
+    batch = min(max_num_seqs, _held(fit, traffic))
     saturation = float(Replicas.of(engines, np.array([float(batch)])).saturation_rate[0])
     utilization = rate_per_second / saturation
     if utilization >= 1:
@@ -231,10 +251,11 @@ def predict(
     several = engines.take([0] * len(path.numbers))
     replicas = Replicas.of(several, np.full(len(path.numbers), float(batch)))
     load = Load.of(replicas, load_of(path.numbers) * saturation)
-    whole = end_to_end(load)
+    own = own and own.take([0] * len(path.numbers))
+    whole = end_to_end(load, own)
     return Prediction(
-        ttft_seconds=path.value(alone.ttft_seconds, settled(_statistic(first_token(load), targets.ttft))),
-        tpot_seconds=path.value(alone.tpot_seconds, settled(_statistic(per_token(load), targets.tpot))),
+        ttft_seconds=path.value(alone.ttft_seconds, settled(_statistic(first_token(load, own), targets.ttft))),
+        tpot_seconds=path.value(alone.tpot_seconds, settled(_statistic(per_token(load, own), targets.tpot))),
         end_to_end_seconds=path.value(alone.end_to_end_seconds, settled(_statistic(whole, targets.end_to_end))),
         mean_end_to_end_seconds=path.value(alone.mean_end_to_end_seconds, settled(whole.mean())),
         utilization=utilization,
@@ -555,6 +576,18 @@ def _traffic(lengths: TokenLengths, arrivals: Arrivals) -> Traffic:
         LengthDistribution.of(lengths.input_mean, lengths.input_p95),
         LengthDistribution.of(lengths.output_mean, lengths.output_p95),
         arrivals,
+    )
+
+
+def _mixture(own: Traffic, beside: Sequence[Stream]) -> Traffic:
+    """All requests as one class, with the burstiness that the classes have on average."""
+    parts = [(1.0, own), *((stream.per_request, _traffic(stream.lengths, stream.arrivals)) for stream in beside)]
+    whole = sum(weight for weight, _ in parts)
+    squared = sum(weight / whole * part.arrivals.burstiness**2 for weight, part in parts)
+    return Traffic(
+        LengthDistribution.mixture([(weight, part.inputs) for weight, part in parts]),
+        LengthDistribution.mixture([(weight, part.outputs) for weight, part in parts]),
+        Arrivals(sqrt(squared)),
     )
 
 

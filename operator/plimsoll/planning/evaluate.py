@@ -18,6 +18,7 @@ from plimsoll.performance import (
     Prediction,
     Question,
     ReplicaShape,
+    Stream,
     TokenLengths,
     load_seconds,
     memory_fit,
@@ -51,7 +52,7 @@ class Evaluator:
     memory: Memory = field(default_factory=Memory)
     """Of the search for placements."""
     _answers: dict[_Key, Capacity] = field(default_factory=dict)
-    _predictions: dict[tuple[_Key, int], Prediction] = field(default_factory=dict)
+    _predictions: dict[tuple[_Key, int, tuple[Stream, ...]], Prediction] = field(default_factory=dict)
     _shapes: dict[_ShapeKey, int] = field(default_factory=dict)
     _objectives: dict[tuple[TokenLengths, LatencyTargets, Arrivals], int] = field(default_factory=dict)
     _startups: dict[_ShapeKey, Startup] = field(default_factory=dict)
@@ -84,14 +85,27 @@ class Evaluator:
             self._startups[key] = _startup(shape)
         return self._startups[key]
 
-    def predict(self, question: Question, max_num_seqs: int, rate_per_second: float, utilization: float) -> Prediction:
+    def predict(
+        self,
+        question: Question,
+        max_num_seqs: int,
+        rate_per_second: float,
+        utilization: float,
+        beside: tuple[Stream, ...] = (),
+    ) -> Prediction:
         """Latencies at a rate. Remembered by utilization in percent, rounded up: a small drift costs nothing."""
         percent = math.ceil(utilization * 100 - 1e-9)
-        key = (self._keys([replace(question, max_num_seqs=max_num_seqs)])[0], percent)
+        key = (self._keys([replace(question, max_num_seqs=max_num_seqs)])[0], percent, beside)
         if key not in self._predictions:
             rate = float(settled(rate_per_second * percent / (utilization * 100))) if utilization > 0 else 0.0
             self._predictions[key] = predict(
-                question.shape, question.lengths, question.targets, rate, max_num_seqs, arrivals=question.arrivals
+                question.shape,
+                question.lengths,
+                question.targets,
+                rate,
+                max_num_seqs,
+                arrivals=question.arrivals,
+                beside=beside,
             )
         return self._predictions[key]
 
