@@ -243,7 +243,7 @@ class Assembly:
             item = classes[self._fleet.class_keys[index][1]]
             name = item.declared.name
             question = Question(candidate.shape, item.lengths, item.targets, arrivals=item.arrivals)
-            rate = rates[name] / load * expected
+            rate = rates[name] / load * expected if load > 0 else 0.0
             batch = candidate.capacities[name].max_num_seqs
             others = companions(name, rates, by_name)
             predictions[index].append(self._evaluator.predict(question, batch, rate, expected, others))

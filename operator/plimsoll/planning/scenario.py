@@ -182,7 +182,8 @@ def _predicted(
                 for share in placement.shares
             }
             loads = {one: rate / candidate.capacities[one].max_rate_per_second for one, rate in rates.items()}
-            rate = rates[name] / sum(loads.values()) * expected
+            load = sum(loads.values())
+            rate = rates[name] / load * expected if load > 0 else 0.0
             others = companions(name, rates, classes)
             found.append(evaluator.predict(question, placement.option.max_num_seqs, rate, expected, others))
         columns.append(
