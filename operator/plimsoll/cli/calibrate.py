@@ -12,10 +12,10 @@ from rich.console import Console
 
 from plimsoll.api.common import API_VERSION
 from plimsoll.api.parse import InvalidResource, parse
-from plimsoll.catalog import Catalog, load_catalog
+from plimsoll.catalog import Catalog, UnknownName, load_catalog
 from plimsoll.cli.benchmark_files import Buckets, read_measurements
 from plimsoll.cli.manifests import FileError, read_inputs
-from plimsoll.cli.measurements import Defaults, Measurement, observations
+from plimsoll.cli.measurements import Defaults, Measurement, known_gpu, observations
 from plimsoll.cli.prometheus import PREFIX, Query, read_metrics, read_prometheus
 from plimsoll.cli.table import new_table
 from plimsoll.performance import AnalysisMissing, Calibration, CalibrationError, Observation, calibrate
@@ -24,6 +24,14 @@ from plimsoll.planning.facts import profiled_model
 
 _METRICS = {".prom", ".txt", ".metrics"}
 _SHOWN = 8
+_MOST_ERROR = 0.5
+"""Median error in the sample beyond which a fit describes something else than what was measured."""
+_MOST_P90_ERROR = 1.0
+"""Likewise of the 90th percentile; also the most that a ModelProfile can state."""
+_LIKELY = (
+    "is a time in another unit than its column's name says (seconds under a name that ends in _ms), or are the model, "
+    "the GPU, the precision or the degrees others than those measured?"
+)
 _MILLISECONDS = {"step_seconds": "stepMilliseconds", "sequence_seconds": "sequenceMilliseconds"}
 _WORDS = {"ttft": "TTFT", "tpot": "TPOT", "endToEnd": "end to end"}
 
@@ -45,12 +53,19 @@ class Request:
 
 
 def run_calibrate(request: Request) -> int:
-    """Fit and print; returns the exit status: 0, or 1 when there is nothing to write."""
+    """Fit and print; returns the exit status: 0, or 1 when there is nothing to write.
+
+    Raises:
+        FileError: no row can be used, an option names an unknown GPU, or a fit misses its own rows.
+    """
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         console.width = 140
     rows, origin = _measurements(request)
     catalog = _catalog(request.manifests)
+    _check_gpu(request.defaults.gpu, catalog)
+    for option, given in (("--model", request.defaults.model), ("--gpu", request.defaults.gpu)):
+        _print_overruled(console, option, given, rows)
     found, left_out = observations(rows, request.defaults, catalog)
     groups: dict[tuple[str, str], list[Observation]] = {}
     for row in found:
@@ -69,6 +84,8 @@ def run_calibrate(request: Request) -> int:
     for fit in fits:
         _print_fit(console, fit)
     _print_left_out(console, left_out)
+    if wrong := [fit for fit in fits if _misses(fit)]:
+        raise FileError(f"{origin}: {'; '.join(map(_miss, wrong))}. Nothing is written: {_LIKELY}")
     if request.check:
         return 0 if fits else 1
     documents = profiles(fits, request.source or origin)
@@ -123,6 +140,40 @@ def profiles(fits: Sequence[Calibration], source: str) -> list[dict[str, Any]]:
     return documents
 
 
+def _misses(fit: Calibration) -> bool:
+    return fit.errors.median > _MOST_ERROR or fit.errors.p90 > _MOST_P90_ERROR
+
+
+def _miss(fit: Calibration) -> str:
+    return (
+        f"the fit of {fit.model} on {fit.gpu} misses its own rows by {fit.errors.median:,.0%} (median) and "
+        f"{fit.errors.p90:,.0%} (90th percentile); at most {_MOST_ERROR:.0%} and {_MOST_P90_ERROR:.0%} are accepted"
+    )
+
+
+def _check_gpu(given: str | None, catalog: Catalog) -> None:
+    try:
+        if given is not None:
+            known_gpu(given, catalog)
+    except UnknownName as error:
+        known = "" if error.nearest else f"; known: {', '.join(sorted(catalog.gpus))}"
+        raise FileError(f"--gpu: {error}{known}") from error
+
+
+def _print_overruled(console: Console, option: str, given: str | None, rows: Sequence[Measurement]) -> None:
+    """An option speaks for the rows that say nothing themselves; where others do, that is told."""
+    said = [name for row in rows if (name := row.gpu if option == "--gpu" else row.model) is not None]
+    others = sorted({name for name in said if name != given})
+    if given is None or not others:
+        return
+    shown = ", ".join(others[:_SHOWN]) + (", ..." if len(others) > _SHOWN else "")
+    console.print(
+        f"[yellow]{option} {given}[/yellow] is not used for {len(said)} of {len(rows)} rows, which name their own "
+        f"({shown}); --name GIVEN=CATALOG says what a name means",
+        soft_wrap=True,
+    )
+
+
 def _measurements(request: Request) -> tuple[list[Measurement], str]:
     """Rows of all files and of Prometheus, and where they come from."""
     rows: list[Measurement] = []
@@ -164,7 +215,7 @@ def _digits(value: float) -> str:
 
 
 def _share(value: float) -> str:
-    return _digits(min(1.0, round(value, 4)))
+    return _digits(round(value, 4))
 
 
 def _object_name(model: str) -> str:

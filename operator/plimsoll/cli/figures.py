@@ -107,7 +107,7 @@ def _replayed(plan: DeploymentPlan, declared: PlannedFleet, traffic: Traffic, fo
         "gpus": rounded(sum(item.gpu_hours for item in own) / hours),
         "costPerHour": money(cost / hours),
         **tokens_document(cost, [report for _, report in classes if report is not None]),
-        "traffic": [class_document(item, report, traffic) for item, report in classes],
+        "traffic": [_observed(item, report, traffic) for item, report in classes],
     }
 
 
@@ -172,12 +172,16 @@ def tokens_document(cost: float, classes: Iterable[ClassReport]) -> dict[str, An
 
 def class_document(item: PlannedClass, report: ClassReport | None, traffic: Traffic) -> dict[str, Any]:
     """A class: what was planned for it and what it got."""
-    head: dict[str, Any] = {
-        "name": item.plan.name,
-        "arrivals": traffic.source_of(item.key),
+    return {
+        **_observed(item, report, traffic),
         "plannedRequestsPerMinute": item.plan.requests_per_minute,
         "plannedUnserved": rounded(item.plan.unserved),
     }
+
+
+def _observed(item: PlannedClass, report: ClassReport | None, traffic: Traffic) -> dict[str, Any]:
+    """A class: what it got, beside what was predicted if anything was."""
+    head: dict[str, Any] = {"name": item.plan.name, "arrivals": traffic.source_of(item.key)}
     if report is None:
         return {**head, "requestsPerMinute": 0.0, "requests": {"arrived": 0}}
     return {

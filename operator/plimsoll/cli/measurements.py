@@ -77,7 +77,7 @@ def observations(
 
 def _shape(row: Measurement, defaults: Defaults, catalog: Catalog) -> ReplicaShape:
     model = catalog.model(_named("model", row.model, defaults.model, defaults.names))
-    gpu = _gpu(_named("gpu", row.gpu, defaults.gpu, defaults.names), catalog)
+    gpu = known_gpu(_named("gpu", row.gpu, defaults.gpu, defaults.names), catalog)
     precision = catalog.precision(row.precision or defaults.precision)
     parallelism = Parallelism(row.tensor or defaults.tensor, row.pipeline or defaults.pipeline)
     problem = parallelism_problem(model, gpu, parallelism)
@@ -96,8 +96,12 @@ def _named(what: str, given: str | None, default: str | None, names: Mapping[str
     return name
 
 
-def _gpu(name: str, catalog: Catalog) -> GPU:
-    """By name, or by the value of the node label."""
+def known_gpu(name: str, catalog: Catalog) -> GPU:
+    """A GPU product by name, or by the value of the node label.
+
+    Raises:
+        UnknownName: the catalog has none of that name.
+    """
     try:
         return catalog.gpu(name)
     except UnknownName:

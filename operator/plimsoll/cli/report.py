@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from plimsoll.cli.manifests import FileError
-from plimsoll.cli.tables import TWO_FIGURES, beside, duration, span
+from plimsoll.cli.tables import TWO_FIGURES, beside, duration, rates, span
 from plimsoll.cli.text import share
 
 _LABELS = {"ttft": "TTFT", "tpot": "TPOT", "endToEnd": "end to end"}
@@ -71,9 +71,8 @@ def report_html(document: Mapping[str, Any], plots: Sequence[tuple[str, str, str
     """The page; `plots` are (title, caption, inline SVG)."""
     replayed = "rounds" in document
     title = "Plimsoll replay" if replayed else "Plimsoll simulation"
-    body = [f"<h1>{title}</h1>", _setting(document), _tiles(document), f"<p class=dim>{TWO_FIGURES}</p>"]
-    if replayed:
-        body.append(_comparison(document))
+    body = [f"<h1>{title}</h1>", _setting(document), _tiles(document)]
+    body.append(_comparison(document) if replayed else f"<p class=dim>{TWO_FIGURES}</p>")
     body.extend(_deployment(item) for item in document["deployments"])
     body.extend(f"<h2>{_text(name)}</h2><p class=dim>{_text(caption)}</p>{svg}" for name, caption, svg in plots)
     if replayed:
@@ -125,7 +124,7 @@ def _deployment(item: Mapping[str, Any]) -> str:
         head: tuple[str, ...] = (
             traffic["name"],
             f"{traffic['requests']['arrived']:,}",
-            f"{traffic['requestsPerMinute']:,.0f} / {traffic['plannedRequestsPerMinute']:,.0f}",
+            rates(traffic),
             share(traffic["unserved"]),
             f"{traffic['preemptions']:,}",
         )

@@ -18,7 +18,7 @@ TWO_FIGURES = (
 
 
 def print_deployments(console: Console, document: Mapping[str, Any]) -> None:
-    """Per deployment: classes with their latencies beside what was planned, then placements."""
+    """Per deployment: classes with their latencies, beside what was planned for a single plan, then placements."""
     for deployment in document["deployments"]:
         per_million = deployment["costPerMillionTokens"]
         tokens = f", {per_million} per million tokens" if per_million is not None else ""
@@ -43,11 +43,8 @@ def print_run(console: Console, document: Mapping[str, Any]) -> None:
         f"and {tokens / 1e6:,.1f} million tokens: {per_million or '-'} per million, "
         f"{document['costPerMillionOutputTokens'] or '-'} per million answered"
     )
-    console.print(
-        TWO_FIGURES,
-        style="dim",
-        soft_wrap=True,
-    )
+    if "rounds" not in document:
+        console.print(TWO_FIGURES, style="dim", soft_wrap=True)
 
 
 def print_replay(console: Console, document: Mapping[str, Any]) -> None:
@@ -94,8 +91,7 @@ def _print_classes(console: Console, classes: list[Mapping[str, Any]]) -> None:
     )  # fmt: skip
     for item in classes:
         arrived = item["requests"]["arrived"]
-        rates = f"{item['requestsPerMinute']:,.0f} / {item['plannedRequestsPerMinute']:,.0f}"
-        first = [item["name"], f"{arrived:,}", rates]
+        first = [item["name"], f"{arrived:,}", rates(item)]
         if not arrived:
             table.add_row(*first)
             continue
@@ -139,8 +135,14 @@ def _target(latency: Mapping[str, Any]) -> tuple[str, str]:
     return target, met if latency["met"] else f"[red]{met}, missed[/red]"
 
 
+def rates(item: Mapping[str, Any]) -> str:
+    """Requests of a class per minute, simulated / planned; a replay has many plans, so only simulated."""
+    planned = item.get("plannedRequestsPerMinute")
+    return f"{item['requestsPerMinute']:,.0f}" + ("" if planned is None else f" / {planned:,.0f}")
+
+
 def beside(latency: Mapping[str, Any]) -> list[str]:
-    """Percentiles, simulated / planned."""
+    """Percentiles, simulated / planned where the plan that ran predicted any."""
     seen, predicted = latency["simulatedMilliseconds"], latency.get("predictedMilliseconds")
     if predicted is None:
         return [duration(seen[name]) for name in _PERCENTILES]

@@ -23,6 +23,7 @@ DEFAULT_MAX_NUM_SEQS = 256
 """vLLM's own on GPUs below 70 GiB (1,024 above)."""
 DEFAULT_MAX_MODEL_LENGTH = 32_768
 """The planner's; models with a shorter context get that."""
+_ALL_ADDRESSES = {"0.0.0.0", "::"}  # noqa: S104  (to compare with)
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -116,7 +117,12 @@ def endpoint_config(**fields: Any) -> EndpointConfig:  # noqa: ANN401  (checked 
 
 
 def _problems(error: ValidationError) -> Iterator[str]:
-    for problem in error.errors():
+    problems = error.errors()
+    places = [problem["loc"] for problem in problems]
+    for problem in problems:
+        # A faulty entry makes its list too short as well, which says nothing.
+        if any(len(place) > len(problem["loc"]) and place[: len(problem["loc"])] == problem["loc"] for place in places):
+            continue
         where = ".".join(str(part) for part in problem["loc"]) or "the document"
         value = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
         yield f"{where}: {problem['msg']}{value}"
@@ -208,13 +214,25 @@ def answer_lengths(config: EndpointConfig, shape: ReplicaShape) -> LognormalLeng
 
 
 def expanded(configs: tuple[EndpointConfig, ...]) -> Iterator[EndpointConfig]:
-    """Each endpoint by itself, with its port and seed."""
+    """Each endpoint by itself, with its port and seed.
+
+    Raises:
+        EmulatorError: a port is above 65,535, or two endpoints have the same.
+    """
     port = DEFAULT_PORT
-    for config in configs:
+    taken: dict[int, list[tuple[str, str]]] = {}
+    for index, config in enumerate(configs):
         port = port if config.port is None else config.port
+        name = f"endpoints.{index} ({config.model})"
         for number in range(config.count):
             if port > 65535:
                 raise EmulatorError(f"endpoint {config.model}: port {port}; the last is 65535")
+            for other, host in taken.get(port, ()) if port else ():
+                if host == config.host or {host, config.host} & _ALL_ADDRESSES:
+                    raise EmulatorError(
+                        f"{other} and {name} both have port {port} at {config.host}; each endpoint needs its own"
+                    )
+            taken.setdefault(port, []).append((name, config.host))
             yield config.model_copy(update={"port": port, "count": 1, "seed": config.seed + number})
             port += 1 if port else 0  # 0 stays: any free port
 
@@ -225,5 +243,6 @@ def _gpu(config: EndpointConfig, catalog: Catalog) -> GPU:
     except UnknownName as error:
         found = catalog.gpu_by_product_label(config.gpu)
         if found is None:
-            raise EmulatorError(f"endpoint {config.model}: {error}") from error
+            known = "" if error.nearest else f"; known: {', '.join(sorted(catalog.gpus))}"
+            raise EmulatorError(f"endpoint {config.model}: {error}{known}") from error
         return found

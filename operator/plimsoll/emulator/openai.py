@@ -15,6 +15,9 @@ DEFAULT_COMPLETION_TOKENS = 16
 DEFAULT_CHAT_TOKENS = 256
 """Where a chat ends when neither the client nor a distribution says. vLLM's limit is then the context, which only a
 model that ends its answers makes bearable."""
+MAX_ANSWERS = 4096
+"""Answers to one request: prompts times `n`. vLLM's limit is 16,384 for `n` alone (`VLLM_MAX_N_SEQUENCES`); here all
+endpoints share one process, which 4,096 hold up for a tenth of a second."""
 
 _WORDS = (
     "the",
@@ -118,11 +121,20 @@ def parse_query(kind: Kind, body: bytes, served: Sequence[str]) -> Query:
     limit = _field(content, "max_tokens", int, None)
     if kind == "chat":
         limit = _field(content, "max_completion_tokens", int, limit)
+    choices = _at_least(1, "n", _field(content, "n", int, 1))
+    prompt_tokens = _chat_tokens(content) if kind == "chat" else _prompt_tokens(content)
+    if choices > MAX_ANSWERS:
+        raise RequestError(f"n must be at most {MAX_ANSWERS}, got {choices}.", parameter="n")
+    if choices * len(prompt_tokens) > MAX_ANSWERS:
+        raise RequestError(
+            f"prompts times n must be at most {MAX_ANSWERS}, got {len(prompt_tokens)} prompts with n = {choices}.",
+            parameter="n" if choices > 1 else "prompt",
+        )
     return Query(
         kind=kind,
         model=model,
-        prompt_tokens=_chat_tokens(content) if kind == "chat" else _prompt_tokens(content),
-        choices=_at_least(1, "n", _field(content, "n", int, 1)),
+        prompt_tokens=prompt_tokens,
+        choices=choices,
         max_tokens=None if limit is None else _at_least(1, "max_tokens", limit),
         min_tokens=_at_least(0, "min_tokens", _field(content, "min_tokens", int, 0)),
         ignore_eos=_field(content, "ignore_eos", bool, default=False),

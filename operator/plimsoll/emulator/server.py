@@ -232,5 +232,11 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except RequestError as error:
         return _json(error.document(), status=error.status)
+    except web.HTTPNotFound as error:  # as FastAPI answers, which vLLM is built on
+        return _json({"detail": "Not Found"}, status=error.status)
+    except web.HTTPMethodNotAllowed as error:
+        response = _json({"detail": "Method Not Allowed"}, status=error.status)
+        response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
+        return response
     except ConnectionResetError:  # the client went away while its stream was written
         return web.Response(status=499)

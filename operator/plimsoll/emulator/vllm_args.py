@@ -28,6 +28,23 @@ _PRECISIONS = {
     # What a checkpoint is quantised to is known from its name; the flag only says by which method.
     "quantization": {"fp8": "fp8", "awq": None, "awq_marlin": None, "gptq": None, "gptq_marlin": None, "mxfp4": None},
 }
+_SWITCHES = """
+aggregate-engine-logging allow-credentials allow-deprecated-quantization async-scheduling calculate-kv-scales
+cudagraph-metrics data-parallel-external-lb data-parallel-hybrid-lb disable-cascade-attn disable-chunked-mm-input
+disable-custom-all-reduce disable-fastapi-docs disable-frontend-multiprocessing disable-hybrid-kv-cache-manager
+disable-log-requests disable-log-stats disable-nccl-for-dp-synchronization disable-sliding-window
+disable-uvicorn-access-log enable-auto-tool-choice enable-chunked-prefill enable-dbo enable-eplb
+enable-expert-parallel enable-force-include-usage enable-layerwise-nvtx-tracing enable-log-deltas
+enable-log-outputs enable-log-requests enable-lora enable-lora-bias enable-mfu-metrics
+enable-multimodal-encoder-data-parallel enable-prefix-caching enable-prompt-embeds enable-prompt-tokens-details
+enable-reasoning enable-request-id-headers enable-return-routed-experts enable-server-load-tracking
+enable-sleep-mode enable-ssl-refresh enable-tokenizer-info-endpoint enforce-eager
+exclude-tools-when-tool-choice-none fully-sharded-loras headless interleave-mm-strings kv-cache-metrics
+kv-sharing-fast-prefill language-model-only multi-step-stream-outputs ray-workers-use-nsight
+return-tokens-as-token-ids skip-mm-profiling skip-tokenizer-init trust-remote-code use-tqdm-on-load
+use-v2-block-manager
+"""
+"""Flags of vLLM without a value, as is every `--no-...`: the word after one is no part of it."""
 _MULTIPLES = {"k": 10**3, "m": 10**6, "K": 2**10, "M": 2**20}
 """As vLLM reads them: small letters are decimal, capital ones binary."""
 
@@ -80,7 +97,9 @@ def parse_vllm(arguments: Sequence[str], gpu: str, **defaults: Any) -> VllmComma
         else:
             ignored.append(" ".join((f"--{flag}", *values)))
     if len(models) != 1:
-        raise EmulatorError(f"`vllm serve` names {len(models)} models ({', '.join(models)}); one is accepted")
+        hint = "" if models else ": write it right after `serve`, since a flag takes the words that follow it"
+        named = f" ({', '.join(models)})" if models else ""
+        raise EmulatorError(f"`vllm serve` names {len(models)} models{named}; one is accepted{hint}")
     config = endpoint_config(**{**defaults, **fields, "model": models[0], "gpu": gpu})
     if config.max_model_length is None:
         config = config.model_copy(update={"max_model_length": _context_length(config.model)})
@@ -88,13 +107,18 @@ def parse_vllm(arguments: Sequence[str], gpu: str, **defaults: Any) -> VllmComma
 
 
 def _flags(words: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Each flag with the words up to the next one; the words before the first under an empty name."""
+    """Each flag with the words up to the next one; words that belong to none come under an empty name."""
     flag, values = "", list[str]()
     for word in words:
         name = _SHORT.get(word)
         if name is None and word.startswith("--"):
             name = word[2:]
         if name is None:
+            switch = flag in _SWITCHES.split() or flag.startswith("no-")
+            # Older versions took `--enable-chunked-prefill False`.
+            if switch and (values or word.lower() not in ("true", "false")):
+                yield flag, values
+                flag, values = "", []
             values.append(word)
             continue
         if flag or values:

@@ -8,6 +8,7 @@ from plimsoll.api.inferenceslo import LatencyTarget as DeclaredTarget
 from plimsoll.api.llmdeployment import LLMDeployment, TrafficClass
 from plimsoll.api.placementpolicy import PlacementPolicySpec
 from plimsoll.performance import POISSON, Arrivals, LatencyTarget, LatencyTargets, TokenLengths
+from plimsoll.performance.lengths import MAX_SPREAD
 from plimsoll.planning.plan import Finding, Severity
 from plimsoll.planning.snapshot import ObjectRef
 
@@ -33,7 +34,10 @@ class ResolvedClass:
 def resolve_classes(
     deployment: LLMDeployment, slos: Mapping[tuple[str, str], InferenceSLOSpec | None], policy: PlacementPolicySpec
 ) -> tuple[tuple[ResolvedClass, ...], tuple[Finding, ...]]:
-    """Attach objectives. An SLO that is missing or does not parse (None) is a finding, never a default."""
+    """Attach objectives. An SLO that is missing or does not parse (None) is a finding, never a default.
+
+    A 95th percentile of tokens beyond what a lognormal length can have is a warning.
+    """
     resolved: list[ResolvedClass] = []
     findings: list[Finding] = []
     for index, traffic in enumerate(deployment.spec.traffic):
@@ -55,6 +59,19 @@ def resolve_classes(
                 continue
             slo, source = found, f"InferenceSLO {traffic.slo_ref.name}"
         tokens = traffic.tokens
+        for name, mean, p95 in (
+            ("input", tokens.input, tokens.input_p95),
+            ("output", tokens.output, tokens.output_p95),
+        ):
+            if p95 is not None and p95 > MAX_SPREAD * mean:
+                field = f"spec.traffic[{index}].tokens.{name}P95"
+                message = (
+                    f"{field}: {p95} is more than {MAX_SPREAD:.2f} times the mean of {mean}, which is the most that a "
+                    f"lognormal length can have; latencies are planned with {MAX_SPREAD:.2f} times the mean "
+                    f"({int(MAX_SPREAD * mean)} tokens): split the class into short and long requests, or raise "
+                    f"spec.traffic[{index}].tokens.{name}"
+                )
+                findings.append(deployment_finding(deployment, "SpreadTooWide", message, field, Severity.WARNING))
         targets = LatencyTargets(ttft=_target(slo.ttft), tpot=_target(slo.tpot), end_to_end=_target(slo.end_to_end))
         kept = 1.0 - float(policy.headroom.latency)
         resolved.append(

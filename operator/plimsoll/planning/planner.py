@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from plimsoll.api.inferenceslo import InferenceSLOSpec
@@ -211,7 +211,7 @@ def _all_choices(
         ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
         classes, findings = resolve_classes(deployment, slos, policy)
         findings = (*findings, *_policy_findings(deployment, snapshot), *_stranded(deployment, snapshot, pools))
-        if findings:
+        if any(finding.severity is Severity.ERROR for finding in findings):
             found[ref] = Choices(classes, (), (), findings)
             continue
         inputs[ref] = (deployment.spec, classes, offers, pools.rejected, profiles, snapshot.corrections)
@@ -220,6 +220,7 @@ def _all_choices(
             found[ref] = known
         else:
             variants = enumerate_variants(deployment, classes, pools, catalog, known_speeds, evaluator)
+            variants = replace(variants, findings=(*findings, *variants.findings))
             fresh.append((deployment, ref, classes, variants))
     # All at once, since the model computes many shapes in the time of one.
     evaluator.answer(question for _, _, classes, variants in fresh for question in questions(classes, variants))

@@ -151,6 +151,40 @@ def test_a_row_that_says_nothing_is_left_out_visibly(runs: Path, line: str, said
     assert "none of 1 rows can be used" in alone.stderr
 
 
+@pytest.mark.parametrize("arguments", [(), ("--check",)])
+def test_a_fit_that_misses_its_own_rows_is_refused_with_its_error(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    lines = ["input_tokens,output_tokens,batch,e2e_ms"]
+    for point in POINTS:
+        measured = row(*point).measured
+        seconds = (measured.ttft or 0.0) + (point[1] - 1) * (measured.tpot or 0.0)
+        lines.append(f"{point[1]},{point[1]},{point[0]},{seconds:.4f}")
+    path, target = tmp_path / "seconds.csv", tmp_path / "profile.yaml"
+    path.write_text("\n".join(lines))
+    result = run(path, *NAMED, *arguments, "-o", target)
+    assert (result.exit_code, result.stdout, target.exists()) == (1, "", False)
+    (said,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    for words in ("seconds.csv", f"{LLAMA_8B} on H100-SXM-80GB", "Nothing is written", "another unit", "the GPU"):
+        assert words in said
+    percent = int(said.split(" by ")[1].split("%")[0].replace(",", ""))
+    assert percent > 1000
+
+
+def test_an_unknown_gpu_option_is_refused_with_the_nearest_or_all(runs: Path) -> None:
+    near, far = run(runs, "--gpu", "H100-SXM-80G"), run(runs, "--gpu", "FOO")
+    assert (near.exit_code, far.exit_code) == (1, 1)
+    assert 'Error: --gpu: unknown accelerator "H100-SXM-80G"; nearest: "H100-SXM-80GB"' in near.stderr
+    assert 'unknown accelerator "FOO"; known: ' in far.stderr
+    assert "L40S" in far.stderr
+
+
+def test_an_option_that_the_rows_overrule_is_told(runs: Path) -> None:
+    result = run(runs, "--gpu", "L40S", "--model", LLAMA_8B)
+    assert result.exit_code == 0
+    assert f"--gpu L40S is not used for {len(POINTS)} of {len(POINTS)} rows" in result.stderr
+    assert "(H100-SXM-80GB)" in result.stderr
+    assert "--model" not in result.stderr
+
+
 # --- vLLM -------------------------------------------------------------------------------------------------------------
 
 VLLM = {

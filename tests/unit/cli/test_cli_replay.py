@@ -42,7 +42,10 @@ def test_plans_follow_the_demand_and_static_fleets_stand_beside_them(day: Path) 
     assert peak["saved"] == pytest.approx(1 - float(found["cost"]) / float(peak["cost"]), abs=0.01)
     assert peak["worstAttainment"] >= found["worstAttainment"]
     assert found["gpuHours"] < peak["gpuHours"]
-    served = found["deployments"][0]["traffic"][0]["requests"]
+    observed = found["deployments"][0]["traffic"][0]
+    assert not {"plannedRequestsPerMinute", "plannedUnserved"} & set(observed)  # of a plan that never ran
+    assert "predictedMilliseconds" not in observed["latency"]["ttft"]
+    served = observed["requests"]
     assert served["arrived"] == served["completed"]
     assert sum(served.values()) == 2 * served["arrived"]
 
@@ -54,6 +57,9 @@ def test_the_table_and_the_report_tell_the_moves_and_what_was_saved(day: Path, t
     for words in ("6 plans, one every 10 min", "static, for the peak", "static, for the mean", "saved"):
         assert words in result.stdout
     page = path.read_text()
+    for text in (result.stdout, page):
+        assert "simulated / planned" not in text
+        assert " / " not in text
     assert "What planning saves" in page
     assert page.count("<svg") == 6
     assert "static" in json.loads(path.with_suffix(".json").read_text())

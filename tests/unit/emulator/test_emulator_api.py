@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from plimsoll.emulator.openai import token_count
+from plimsoll.emulator.openai import MAX_ANSWERS, token_count
 from tests.unit.emulator.running import MODEL, config, running, until_running
 
 
@@ -145,6 +145,9 @@ async def test_an_unknown_model_is_not_found() -> None:
         ({"prompt": "a", "max_tokens": "5"}, "max_tokens"),
         ({"prompt": "a", "max_tokens": True}, "max_tokens"),
         ({"prompt": "a", "n": 0}, "n"),
+        ({"prompt": "a", "n": 1_000_000}, "n"),
+        ({"prompt": ["a", "b"], "n": MAX_ANSWERS}, "n"),
+        ({"prompt": ["a"] * (MAX_ANSWERS + 1)}, "prompt"),
         ({"prompt": "a", "max_tokens": 4, "min_tokens": 5}, "min_tokens"),
         ({"prompt": "a", "stream_options": {"include_usage": True}}, "stream_options"),
     ],
@@ -153,6 +156,20 @@ async def test_malformed_requests_name_the_field(body: dict, parameter: str) -> 
     async with running() as [client]:
         status, answer = await client.post("/v1/completions", **body)
     assert (status, answer["error"]["param"]) == (400, parameter)
+
+
+async def test_as_many_answers_as_are_allowed_are_given() -> None:
+    async with running() as [client]:
+        answer = await client.complete("a", n=MAX_ANSWERS, max_tokens=1)
+    assert len(answer["choices"]) == MAX_ANSWERS
+
+
+async def test_unknown_paths_and_methods_are_refused_in_json() -> None:
+    async with running() as [client]:
+        assert await client.post("/v1/embeddings", input="a") == (404, {"detail": "Not Found"})
+        async with client.session.get(client.endpoint.url + "/v1/completions") as response:
+            assert (response.status, response.headers["Allow"]) == (405, "POST")
+            assert await response.json() == {"detail": "Method Not Allowed"}
 
 
 async def test_a_body_that_is_no_json_is_refused() -> None:

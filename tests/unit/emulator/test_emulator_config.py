@@ -64,11 +64,41 @@ def test_a_wrong_file_is_refused_with_file_and_field(tmp_path: Path, text: str, 
         assert word in str(error.value)
 
 
+def test_a_misspelt_field_is_the_only_thing_said(tmp_path: Path) -> None:
+    file = tmp_path / "fleet.yaml"
+    file.write_text(f"endpoints: [{{model: {MODEL}, gpu: {GPU}, tensr: 2}}]")
+    with pytest.raises(EmulatorError) as error:
+        read_fleet(file)
+    (line,) = str(error.value).splitlines()
+    assert line.startswith(f"{file}: endpoints.0.tensr: ")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"port": 9001}, {"port": 9001}),
+        ({"port": 9000, "count": 2}, {"port": 9001}),
+        ({"port": 9001, "host": "0.0.0.0"}, {"port": 9001}),
+    ],
+)
+def test_two_endpoints_on_one_port_are_refused_with_both_names(first: dict, second: dict) -> None:
+    with pytest.raises(EmulatorError) as error:
+        Emulator([config(**first), config(**second)])
+    for words in (f"endpoints.0 ({MODEL})", f"endpoints.1 ({MODEL})", "port 9001 at 127.0.0.1"):
+        assert words in str(error.value)
+
+
+def test_ports_may_be_shared_between_addresses_and_free_ones_are_chosen() -> None:
+    Emulator([config(port=9001), config(port=9001, host="127.0.0.2"), config(port=0), config(port=0)])
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"model": "meta-llama/Lama-3.1-8B"}, ["unknown model", "Llama-3.1-8B"]),
         ({"gpu": "H1000"}, ["unknown accelerator"]),
+        ({"gpu": "H100-SXM-80G"}, ["unknown accelerator", f'nearest: "{GPU}"']),
+        ({"gpu": "FOO"}, ["unknown accelerator", "known: ", GPU, "L40S"]),
         ({"precision": "fp3"}, ["unknown precision"]),
         ({"precision": "fp8", "gpu": "A100-SXM-80GB"}, ["fp8"]),
         ({"tensor": 3}, ["attention heads"]),
@@ -147,8 +177,25 @@ def test_vllms_command_line_is_honoured_or_reported() -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "ignored"),
+    [
+        (f"serve --enable-prefix-caching {MODEL}", ("--enable-prefix-caching",)),
+        (f"serve --no-enable-prefix-caching {MODEL} -tp 2", ("--no-enable-prefix-caching",)),
+        (f"serve --enforce_eager --trust-remote-code {MODEL}", ("--enforce-eager", "--trust-remote-code")),
+        (f"serve --enable-chunked-prefill False {MODEL}", ("--enable-chunked-prefill False",)),
+        (f"serve {MODEL} --enable-lora", ("--enable-lora",)),
+    ],
+)
+def test_a_flag_without_a_value_does_not_take_the_model(line: str, ignored: tuple[str, ...]) -> None:
+    command = parse_vllm(line.split(), gpu=GPU)
+    assert (command.config.model, command.ignored) == (MODEL, ignored)
+
+
+@pytest.mark.parametrize(
     ("line", "word"),
     [
+        (f"serve --api-key {MODEL}", "right after `serve`"),
+        (f"serve --enforce-eager {MODEL} other/model", "2 models"),
         ("bench serve", "serve MODEL"),
         ("serve", "0 models"),
         (f"serve {MODEL} other/model", "2 models"),
