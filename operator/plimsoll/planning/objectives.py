@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from plimsoll.api.inferenceslo import InferenceSLOSpec
 from plimsoll.api.inferenceslo import LatencyTarget as DeclaredTarget
 from plimsoll.api.llmdeployment import LLMDeployment, TrafficClass
+from plimsoll.api.llmdeployment import TokenLengths as DeclaredLengths
 from plimsoll.api.placementpolicy import PlacementPolicySpec
 from plimsoll.performance import POISSON, Arrivals, LatencyTarget, LatencyTargets, TokenLengths
 from plimsoll.planning.plan import Finding, Severity
@@ -54,7 +55,6 @@ def resolve_classes(
                 findings.append(deployment_finding(deployment, "SLOInvalid", message, field))
                 continue
             slo, source = found, f"InferenceSLO {traffic.slo_ref.name}"
-        tokens = traffic.tokens
         targets = LatencyTargets(ttft=_target(slo.ttft), tpot=_target(slo.tpot), end_to_end=_target(slo.end_to_end))
         kept = 1.0 - float(policy.headroom.latency)
         resolved.append(
@@ -62,12 +62,7 @@ def resolve_classes(
                 declared=traffic,
                 slo=slo,
                 slo_field=source,
-                lengths=TokenLengths(
-                    input_mean=tokens.input,
-                    output_mean=tokens.output,
-                    input_p95=tokens.input_p95 or 2 * tokens.input,
-                    output_p95=tokens.output_p95 or 2 * tokens.output,
-                ),
+                lengths=token_lengths(traffic.tokens),
                 targets=targets,
                 planned_targets=LatencyTargets(
                     ttft=_tightened(targets.ttft, kept),
@@ -79,6 +74,16 @@ def resolve_classes(
             )
         )
     return tuple(resolved), tuple(findings)
+
+
+def token_lengths(tokens: DeclaredLengths) -> TokenLengths:
+    """Lengths as declared; a 95th percentile that is not is twice the mean."""
+    return TokenLengths(
+        input_mean=tokens.input,
+        output_mean=tokens.output,
+        input_p95=tokens.input_p95 or 2 * tokens.input,
+        output_p95=tokens.output_p95 or 2 * tokens.output,
+    )
 
 
 def deployment_finding(
