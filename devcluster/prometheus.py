@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from devcluster.binaries import binary
+from devcluster.cluster import free_ports
 from devcluster.process import Process
 
 SCRAPE_SECONDS = 1
@@ -20,8 +21,9 @@ _START_SECONDS = 30.0
 class Prometheus:
     """One server on a loopback port. Use as a context manager, or `start`, `stop`; its data outlive a stop."""
 
-    def __init__(self, directory: Path, port: int) -> None:
+    def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
+        (port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
         self._targets = directory / "targets.json"
         configuration = {

@@ -1,18 +1,11 @@
-"""Observed latencies correct predictions: read Prometheus each interval, learn, keep what was learnt, and tell.
-
-What was learnt lies in one ConfigMap beside the operator: estimates are finer than the factors in force, and belong to
-kinds of replicas that several LLMDeployments may share, so no status is the place for them.
-"""
+"""Observed latencies correct predictions: read Prometheus each interval, learn, keep what was learnt, and tell."""
 
 import asyncio
-import json
 import logging
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import isfinite
 from typing import Any, Protocol
 
 from plimsoll.api.llmdeployment import ObservedLatency
@@ -24,16 +17,13 @@ from plimsoll.controller.settings import Settings
 from plimsoll.controller.status import observed_latency, renewed
 from plimsoll.controller.store import Store
 from plimsoll.performance import Estimate
-from plimsoll.performance.correction import CAUTIOUS
 from plimsoll.planning.observed import Learnt, Lesson, ObservedPlacement, ReplicaKind, in_force, learn
 from plimsoll.planning.plan import FleetPlan
+from plimsoll.rendering.corrections import NAME, corrections_config_map, learnt_from_config_map
 from plimsoll.telemetry.prometheus import Prometheus, PrometheusError
 from plimsoll.telemetry.replicas import read_figures
 
 MANAGER = "plimsoll-corrections"
-NAME = "plimsoll-corrections"
-"""Of the ConfigMap."""
-_KEY = "corrections.json"
 _RARELY_SECONDS = 600.0
 """Between two writes that change no plan: of estimates, and of the observed latencies of a placement."""
 _RETRY_SECONDS = 5.0
@@ -82,7 +72,10 @@ class Corrections:
                 continue
             break
         if found is not None:
-            self._learnt = self._kept = from_document(str((found.get("data") or {}).get(_KEY, "")))
+            self._learnt, problems = learnt_from_config_map(found)
+            self._kept = self._learnt
+            for problem in problems:
+                _log.warning("ConfigMap %s: left out: %s", NAME, problem)
             self._kept_at = self._clock()
         self._store.learn(in_force(self._learnt), {})
         self._measure()
@@ -179,22 +172,12 @@ class Corrections:
 
     async def _keep(self) -> None:
         now = self._clock()
+        manifest = corrections_config_map(self._learnt, self._settings.namespace)
         moved = in_force(self._learnt) != in_force(self._kept)
-        if to_document(self._learnt) == to_document(self._kept) or (
+        if manifest == corrections_config_map(self._kept, self._settings.namespace) or (
             not moved and now - self._kept_at < _RARELY_SECONDS
         ):
             return
-        manifest = {
-            "apiVersion": CONFIG_MAP.api_version,
-            "kind": CONFIG_MAP.name,
-            # Without the label by which the feed finds what Plimsoll renders: this one must not wake the planner.
-            "metadata": {
-                "name": NAME,
-                "namespace": self._settings.namespace,
-                "labels": {"app.kubernetes.io/part-of": "plimsoll"},
-            },
-            "data": {_KEY: to_document(self._learnt)},
-        }
         try:
             await self._keeper.apply(manifest, MANAGER)
         except ApiError as error:
@@ -214,69 +197,3 @@ def _moved(item: ObservedPlacement, before: Mapping[ReplicaKind, Learnt], after:
         if new.in_force != old:
             parts.append(f"{phase} ×{old:.2f} to ×{new.in_force:.2f} after {new.requests:.0f} requests")
     return f"observed latencies move predictions for {item.kind}: {', '.join(parts)}" if parts else ""
-
-
-# --- The document in the ConfigMap -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    kind: ReplicaKind
-    learnt: Learnt
-
-
-def to_document(learnt: Mapping[ReplicaKind, Learnt]) -> str:
-    """JSON of all that rests on requests."""
-    entries = [
-        {
-            "model": kind.model,
-            "precision": kind.precision,
-            "accelerator": kind.accelerator,
-            "tensor": kind.tensor,
-            "pipeline": kind.pipeline,
-            **{
-                phase: {
-                    "value": getattr(item, phase).value,
-                    "inForce": getattr(item, phase).in_force,
-                    "requests": round(getattr(item, phase).requests),
-                }
-                for phase in _PHASES
-            },
-        }
-        for kind, item in sorted(learnt.items(), key=lambda pair: pair[0])
-        if item.rests_on_requests
-    ]
-    return json.dumps({"version": 1, "kinds": entries}, indent=1)
-
-
-def from_document(text: str) -> dict[ReplicaKind, Learnt]:
-    """The other way. What cannot be read, or is out of bounds, is left out with a warning."""
-    try:
-        document = json.loads(text)
-        entries = list(document["kinds"]) if document["version"] == 1 else []
-    except (KeyError, TypeError, ValueError) as error:
-        _log.warning("ConfigMap %s cannot be read, corrections begin anew: %s", NAME, error)
-        return {}
-    found: dict[ReplicaKind, Learnt] = {}
-    for entry in entries:
-        try:
-            one = _entry(entry)
-        except (KeyError, TypeError, ValueError) as error:
-            _log.warning("ConfigMap %s: an entry is left out: %s", NAME, error)
-            continue
-        found[one.kind] = one.learnt
-    return found
-
-
-def _entry(entry: Mapping[str, Any]) -> _Entry:
-    model, precision, accelerator = (str(entry[name]) for name in ("model", "precision", "accelerator"))
-    kind = ReplicaKind(model, precision, accelerator, int(entry["tensor"]), int(entry["pipeline"]))
-    return _Entry(kind, Learnt(*(_estimate(entry[phase]) for phase in _PHASES)))
-
-
-def _estimate(part: Mapping[str, Any]) -> Estimate:
-    value, used, requests = (float(part[name]) for name in ("value", "inForce", "requests"))
-    for factor in (value, used):
-        if not (isfinite(factor) and CAUTIOUS.lowest <= factor <= CAUTIOUS.highest):
-            raise ValueError(f"a factor of {factor}: {CAUTIOUS.lowest} to {CAUTIOUS.highest} are possible")
-    return Estimate(value, used, max(0.0, requests))

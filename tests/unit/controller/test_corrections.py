@@ -1,6 +1,5 @@
 """Corrections in the operator: kept over restarts, told once, and untouched by a Prometheus that is away."""
 
-import json
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ import pytest
 
 from plimsoll.api.llmdeployment import ObservedLatency
 from plimsoll.controller import corrections as module
-from plimsoll.controller.corrections import NAME, Corrections, from_document, to_document
+from plimsoll.controller.corrections import NAME, Corrections
 from plimsoll.controller.events import Recorder
 from plimsoll.controller.kinds import POD, RESOURCES
 from plimsoll.controller.metrics import Metrics
@@ -213,27 +212,6 @@ async def test_loading_waits_for_the_api_server(world, monkeypatch):
     assert len(world.store.snapshot().corrections) == 1
 
 
-def test_documents_come_back_as_they_were():
-    known = {KIND: Learnt(Estimate(1.0312345678901234, 1.0, 812.0), Estimate(0.7, 0.72, 9e9))}
-    assert from_document(to_document(known)) == known
-
-
-def test_a_document_that_somebody_edited_costs_only_what_is_wrong(caplog):
-    good = json.loads(to_document(learnt(1.0, 1.2)))["kinds"][0]
-    part = good["decode"]
-    bad = [
-        {**good, "decode": {**part, "inForce": 40}},
-        {**good, "decode": {**part, "value": float("nan")}},
-        {**good, "tensor": "many"},
-        {"model": "x"},
-        7,
-    ]
-    assert from_document(json.dumps({"version": 1, "kinds": [*bad, good]})) == learnt(1.0, 1.2)
-    assert caplog.text.count("an entry is left out") == len(bad)
-    for text in ("", "[]", "{", '{"version": 1}', '{"version": 2, "kinds": []}', '{"version": 1, "kinds": 3}'):
-        assert from_document(text) == {}
-
-
 # --- Observed latencies in status -------------------------------------------------------------------------------------
 
 
@@ -270,3 +248,13 @@ async def test_status_is_rewritten_every_ten_minutes_at_most(world):
         await world.turn(learnt(), ttft=ttft)
         seen.append(world.store.observed["chat", "a"].ttft_milliseconds)
     assert seen == [500, 500, 900, 900]
+
+
+async def test_a_config_map_that_somebody_broke_costs_a_warning(world, caplog):
+    await world.turn(learnt(1.0, 1.2))
+    (kept,) = (item for item in world.cluster.objects.values() if item["kind"] == "ConfigMap")
+    kept["data"] = {}
+    world.restart()
+    await world.corrections.load()
+    assert world.store.snapshot().corrections == ()
+    assert "ConfigMap plimsoll-corrections: left out" in caplog.text
