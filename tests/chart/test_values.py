@@ -36,7 +36,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "interval": ({"serviceMonitor": {"interval": "often"}}, "interval"),
     "address of another scheme": ({"prometheus": {"url": "ftp://prometheus"}}, "url"),
     "credentials in the address": ({"prometheus": {"url": "https://user:secret@prometheus"}}, "url"),
-    "interval of corrections": ({"settings": {"correctionIntervalSeconds": 0}}, "correctionIntervalSeconds"),
+    "interval of corrections": ({"settings": {"correctionIntervalSeconds": 5}}, "correctionIntervalSeconds"),
     "no API server port": ({"networkPolicy": {"apiServerPorts": []}}, "apiServerPorts"),
 }
 

@@ -30,7 +30,7 @@ from plimsoll.planning.facts import catalog_of, pool_gpu
 from plimsoll.planning.objectives import token_lengths
 from plimsoll.planning.plan import DeploymentPlan, FleetPlan, Placement
 from plimsoll.planning.snapshot import ObjectRef, Snapshot, SpeedCorrection
-from plimsoll.planning.speeds import Speeds, speeds
+from plimsoll.planning.speeds import Speeds, basis_of, speeds
 
 MOST_CACHED = 0.05
 """Of the prompts' tokens; with more, prefill is faster than its length says."""
@@ -90,14 +90,14 @@ class Learnt:
 
     prefill: Estimate
     decode: Estimate
+    basis: str
+    """Of the predictions (`basis_of`): what was learnt of some coefficients says nothing of others."""
 
     @classmethod
-    def beginning_at(cls, correction: Correction) -> "Learnt":
+    def beginning(cls, shape: ReplicaShape) -> "Learnt":
         """Nothing yet: predictions go on as they are."""
-        return cls(
-            Estimate(correction.prefill, correction.prefill),
-            Estimate(correction.decode, correction.decode),
-        )
+        now = shape.correction
+        return cls(Estimate(now.prefill, now.prefill), Estimate(now.decode, now.decode), basis_of(shape))
 
     @property
     def in_force(self) -> Correction:
@@ -144,6 +144,7 @@ def in_force(learnt: Mapping[ReplicaKind, Learnt]) -> tuple[SpeedCorrection, ...
             kind.pipeline,
             item.prefill.in_force,
             item.decode.in_force,
+            item.basis,
         )
         for kind, item in sorted(known.items(), key=itemgetter(0))
     )
@@ -178,8 +179,9 @@ def learn(
             if not mine or shape is None:
                 continue
             kind = kind_of(shape)
-            if kind not in after or not after[kind].rests_on_requests:
-                after[kind] = Learnt.beginning_at(shape.correction)
+            before = after.get(kind)
+            if before is None or not before.rests_on_requests or before.basis != basis_of(shape):
+                after[kind] = Learnt.beginning(shape)
             found = [item for item in mine if item is not None]
             if not found:
                 missing = (
@@ -192,10 +194,11 @@ def learn(
             if seen.requests >= rule.least_requests:
                 observed.append(ObservedPlacement(plan.ref, placement.name, kind, seen.mean("ttft"), seen.mean("tpot")))
     for kind, trials in evidence.items():
-        before = after[kind]
-        after[kind] = Learnt(
-            _corrected(before.prefill, [trial.prefill for trial in trials], rule),
-            _corrected(before.decode, [trial.decode for trial in trials], rule),
+        now = after[kind]
+        after[kind] = replace(
+            now,
+            prefill=_corrected(now.prefill, [trial.prefill for trial in trials], rule),
+            decode=_corrected(now.decode, [trial.decode for trial in trials], rule),
         )
     return Lesson(after, tuple(observed))
 

@@ -26,7 +26,7 @@ def corrections_config_map(learnt: Mapping[ReplicaKind, Learnt], namespace: str)
     Without the label by which the operator finds what it renders: this object must not wake the planner.
     """
     kinds = [
-        {**asdict(kind), "prefill": _part(item.prefill), "decode": _part(item.decode)}
+        {**asdict(kind), "basis": item.basis, "prefill": _part(item.prefill), "decode": _part(item.decode)}
         for kind, item in sorted(learnt.items(), key=lambda pair: pair[0])
         if item.rests_on_requests
     ]
@@ -53,7 +53,7 @@ def learnt_from_config_map(manifest: Mapping[str, Any]) -> tuple[dict[ReplicaKin
         try:
             model, precision, accelerator = (str(entry[name]) for name in ("model", "precision", "accelerator"))
             kind = ReplicaKind(model, precision, accelerator, int(entry["tensor"]), int(entry["pipeline"]))
-            found[kind] = Learnt(_estimate(entry["prefill"]), _estimate(entry["decode"]))
+            found[kind] = Learnt(_estimate(entry["prefill"]), _estimate(entry["decode"]), str(entry["basis"]))
         except (KeyError, TypeError, ValueError) as error:
             problems.append(f"{KEY}: kinds[{number}]: {error!r}")
     return found, tuple(problems)

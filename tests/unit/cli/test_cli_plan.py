@@ -180,7 +180,7 @@ def test_what_runs_already_is_planned_again(tmp_path):
 
 def test_what_the_operator_has_observed_counts_when_its_config_map_is_among_the_files(tmp_path):
     kind = ReplicaKind("meta-llama/Llama-3.1-8B-Instruct", "bf16", "L40S", 1, 1)
-    learnt = {kind: Learnt(Estimate(1.5, 1.5, 900.0), Estimate(1.9, 1.9, 900.0))}
+    learnt = {kind: Learnt(Estimate(1.5, 1.5, 900.0), Estimate(1.9, 1.9, 900.0), "")}
     folder = written(tmp_path, pool=POOL, deployment=DEPLOYMENT)
     plain = json.loads(run("plan", "-f", folder, "-o", "json").stdout)
     written(folder, corrections=items(corrections_config_map(learnt, "plimsoll-system")))

@@ -33,7 +33,7 @@ PLAN = FleetPlan("", (), (), (), 0.0)
 
 
 def learnt(prefill=1.0, decode=1.0, requests=900.0, ignored=None):
-    return {KIND: Learnt(*(Estimate(value, value, requests, ignored) for value in (prefill, decode)))}
+    return {KIND: Learnt(*(Estimate(value, value, requests, ignored) for value in (prefill, decode)), "")}
 
 
 class World:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from plimsoll.api.parse import parse
 from plimsoll.catalog import load_catalog
 from plimsoll.performance import Correction, LatencyTargets, Parallelism, ReplicaShape, TokenLengths, predict
 from plimsoll.performance.correction import UNCORRECTED
@@ -14,9 +15,20 @@ from plimsoll.planning.evaluate import Evaluator
 from plimsoll.planning.observed import Figures, Learnt, Lesson, PodFigures, ReplicaKind, Total, in_force, learn
 from plimsoll.planning.plan import FleetPlan
 from plimsoll.planning.snapshot import Snapshot
-from tests.unit.planning.fleets import LLAMA_8B, applied, deployment, exchanged, nodes, objective, pool, snapshot
+from tests.unit.planning.fleets import (
+    LLAMA_8B,
+    applied,
+    deployment,
+    exchanged,
+    manifest,
+    nodes,
+    objective,
+    pool,
+    snapshot,
+)
 
 EVALUATOR = Evaluator()
+FIGURES = {"accelerator": "L40S", "weightsEfficiency": "0.7", "prefillEfficiency": "0.4"}
 KIND = ReplicaKind(LLAMA_8B, "bf16", "L40S", 1, 1)
 WINDOW = 300.0
 INPUT, OUTPUT = 1000.0, 200.0
@@ -190,6 +202,18 @@ def test_a_kind_that_is_new_begins_where_it_is_predicted() -> None:
     before, after = in_force({other: known}), in_force(lesson.learnt)
     assert {item.tensor for item in after} == {1, 2}
     assert before[0] in after
+
+
+def test_what_was_learnt_of_other_coefficients_does_not_count() -> None:
+    """A ModelProfile, or another release, already knows what the factors made up for."""
+    known = lessons(40, Correction(1.3, 1.3)).learnt
+    measured = manifest("ModelProfile", "m", {"model": LLAMA_8B, "coefficients": [FIGURES]})
+    profiled = exchanged(replace(FACTS, corrections=in_force(known)), parse(measured))
+    (placement,) = plan_fleet(profiled, EVALUATOR).deployments[0].placements
+    assert placement.correction == Correction()
+    found = learn(FLEET, profiled, figures(), known).learnt[KIND]
+    assert found.in_force == Correction()
+    assert found.decode.requests < known[KIND].decode.requests
 
 
 def test_kinds_that_run_no_more_are_remembered() -> None:

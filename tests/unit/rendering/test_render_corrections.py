@@ -11,7 +11,7 @@ from plimsoll.rendering import labels
 from plimsoll.rendering.corrections import KEY, corrections_config_map, learnt_from_config_map
 
 KIND = ReplicaKind("meta-llama/Llama-3.1-8B-Instruct", "bf16", "L40S", 1, 1)
-LEARNT = {KIND: Learnt(Estimate(1.0312345678901234, 1.0, 812.0), Estimate(0.7, 0.72, 9e9))}
+LEARNT = {KIND: Learnt(Estimate(1.0312345678901234, 1.0, 812.0), Estimate(0.7, 0.72, 9e9), "abc")}
 
 
 def config_map(document: object) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def config_map(document: object) -> dict[str, Any]:
 
 
 def test_what_was_learnt_comes_back_as_it_was() -> None:
-    nothing = {ReplicaKind("x/y", "bf16", "L4", 1, 1): Learnt(Estimate(ignored="no requests"), Estimate())}
+    nothing = {ReplicaKind("x/y", "bf16", "L4", 1, 1): Learnt(Estimate(ignored="no requests"), Estimate(), "")}
     manifest = corrections_config_map(LEARNT | nothing, "plimsoll-system")
     assert learnt_from_config_map(manifest) == (LEARNT, ())
 
