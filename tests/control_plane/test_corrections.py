@@ -110,10 +110,10 @@ def test_predictions_follow_what_prometheus_shows(observing: tuple[Bench, Promet
         assert (placement["name"], placement["replicas"]["desired"]) == (before["name"], REPLICAS)
         assert conditions(assistant(bench))["Ready"]["status"] == "True"
         bench.wait("slower predictions", lambda: all(now > predicted[name] for name, now in predictions(bench).items()))
-        assert metric(bench, "plimsoll_telemetry_up") == 1
+        assert telemetry_up(bench) == 1
 
         prometheus.stop()
-        bench.wait("Prometheus missed", lambda: metric(bench, "plimsoll_telemetry_up") == 0)
+        bench.wait("Prometheus missed", lambda: telemetry_up(bench) == 0)
         kept = gauges(bench)
         mark = bench.cluster.mark()
         time.sleep(2.5 * INTERVAL_SECONDS)
@@ -161,8 +161,10 @@ def gauges(bench: Bench) -> dict[str, float]:
     }
 
 
-def metric(bench: Bench, name: str) -> float | None:
-    found = re.search(rf"^{name} (\S+)$", bench.operator.get("/metrics")[1], re.MULTILINE)
+def telemetry_up(bench: Bench) -> float | None:
+    found = re.search(
+        r'^plimsoll_telemetry_up{source="prometheus"} (\S+)$', bench.operator.get("/metrics")[1], re.MULTILINE
+    )
     return float(found[1]) if found else None
 
 

@@ -117,7 +117,7 @@ class Corrections:
 
     def _heard(self, trouble: str) -> None:
         """Note whether Prometheus answered; the log says it when that changes."""
-        self._metrics.telemetry_up.set(0 if trouble else 1)
+        self._metrics.telemetry_up.labels("prometheus").set(0 if trouble else 1)
         if trouble and not self._trouble:
             _log.warning("Prometheus does not answer, corrections stay as they are: %s", trouble)
         elif self._trouble and not trouble:

@@ -58,7 +58,12 @@ class Metrics:
         self.rounds = Counter("plimsoll_rounds", "Turns of the control loop by outcome.", ["result"], registry=r)
         self.loop_lag_seconds = Gauge("plimsoll_loop_lag_seconds", "How late the event loop runs.", registry=r)
         self.synced = Gauge("plimsoll_synced", "1 when every kind is known completely.", registry=r)
-        self.telemetry_up = Gauge("plimsoll_telemetry_up", "1 when Prometheus answered last time.", registry=r)
+        self.telemetry_up = Gauge(
+            "plimsoll_telemetry_up",
+            "1 when it answered last time; absent where it is not asked.",
+            ["source"],
+            registry=r,
+        )
         replicas = ["model", "precision", "accelerator", "parallelism", "phase"]
         self.correction_factor = Gauge(
             "plimsoll_correction_factor", "What predicted step times are multiplied by.", replicas, registry=r

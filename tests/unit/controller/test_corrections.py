@@ -156,11 +156,11 @@ async def test_an_event_tells_which_factor_moved(world):
 async def test_without_prometheus_nothing_moves_and_it_is_said_once(world, caplog):
     caplog.set_level(logging.INFO)
     await world.turn(learnt(1.0, 1.2))
-    assert world.metric("plimsoll_telemetry_up") == 1
+    assert world.metric("plimsoll_telemetry_up", source="prometheus") == 1
     before, world.trouble = world.store.snapshot().corrections, "http://prometheus: refused"
     for _ in range(3):
         assert await world.turn(learnt(1.0, 1.9)) == []
-    assert world.metric("plimsoll_telemetry_up") == 0
+    assert world.metric("plimsoll_telemetry_up", source="prometheus") == 0
     assert world.store.snapshot().corrections == before
     world.trouble = ""
     await world.turn()
@@ -182,6 +182,7 @@ async def test_a_reason_for_ignoring_is_said_once_whatever_its_figures(world, ca
 
 
 async def test_factors_are_metrics(world):
+    assert world.metric("plimsoll_telemetry_up", source="prometheus") is None
     await world.turn(learnt(1.1, 1.4))
     labels = {"model": KIND.model, "precision": "bf16", "accelerator": "L40S", "parallelism": "t1p1", "phase": "decode"}
     assert world.metric("plimsoll_correction_factor", **labels) == 1.4
