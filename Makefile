@@ -20,7 +20,7 @@ demo: $(READY) ## a fleet planned by the operator on a local control plane; KEEP
 test: check test-fast test-chart test-control-plane test-image ## everything
 
 test-fast: $(READY) ## unit, property and oracle tests
-	$(PYTEST) -n 2 tests/unit tests/property tests/oracles
+	$(PYTEST) -n 2 --dist worksteal tests/unit tests/property tests/oracles
 
 test-chart: $(READY) ## the Helm chart, rendered and installed
 	$(PYTEST) tests/chart

@@ -45,6 +45,7 @@ from plimsoll.simulation import (
 )
 
 LLAMA_8B, LLAMA_70B = "meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Llama-3.1-70B-Instruct"
+QWEN_30B_A3B = "Qwen/Qwen3-30B-A3B"
 PERCENTILES = (50, 95, 99)
 OPTIONS = 10_000
 SMOOTH, BURSTY = 1.0, 2.0
@@ -86,6 +87,8 @@ CASES = (
     Case("long prompts, 8B, H100, 64", LLAMA_8B, "H100-SXM-80GB", 1, TokenLengths(4000, 150, 6400, 300), 64),
     Case("wide lengths, 70B, 4 x H100, 128", LLAMA_70B, "H100-SXM-80GB", 4, TokenLengths(1024, 256, 2560, 768), 128),
     Case("mostly prompts, 8B, H100, 64", LLAMA_8B, "H100-SXM-80GB", 1, TokenLengths(3800, 30, 9000, 80), 64),
+    Case("labels, 8B, H100, 64", LLAMA_8B, "H100-SXM-80GB", 1, TokenLengths(3000, 5, 9000, 10), 64),
+    Case("chat, 30B with experts, 2 x H100, 64", QWEN_30B_A3B, "H100-SXM-80GB", 2, CHAT, 64),
     Case("chat, 70B, L40S, TP 2, PP 4, 64", LLAMA_70B, "L40S", 2, CHAT, 64, pipeline=4),
 )
 

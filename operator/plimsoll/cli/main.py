@@ -117,12 +117,12 @@ def _traffic(command: Command) -> Command:
         ),
         click.option(
             "--arrivals",
-            default="poisson",
+            default="declared",
             show_default=True,
-            metavar="poisson|gamma:CV|diurnal[:PEAK]|ramp:FROM-TO",
-            help="Of classes that no trace reaches, at the declared rates and token lengths. gamma:2 comes in bursts "
-            "(it also holds within ServeGen's windows), diurnal:1.6 has a peak of 1.6 times the mean, ramp:0.5-2 goes "
-            "from half to twice the declared rate.",
+            metavar="declared|poisson|gamma:CV|diurnal[:PEAK]|ramp:FROM-TO",
+            help="Of classes that no trace reaches, at the declared rates and token lengths, and with the declared "
+            "burstiness unless poisson or gamma:CV says otherwise (within ServeGen's windows, too). diurnal:1.6 has a "
+            "peak of 1.6 times the mean, ramp:0.5-2 goes from half to twice the declared rate.",
         ),
         click.option(
             "--trace-format",

@@ -35,7 +35,7 @@ class TrafficOptions:
 
     traces: Sequence[str] = ()
     trace_format: str | None = None
-    arrivals: str = "poisson"
+    arrivals: str = "declared"
     duration: str | None = None
     rate_scale: str = "1"
     seed: int = 0

@@ -78,7 +78,7 @@ class TraceChoice:
 class ArrivalChoice:
     """`--arrivals`: of classes that no trace reaches. The rate is a multiple of the declared one."""
 
-    kind: Literal["poisson", "gamma", "diurnal", "ramp"]
+    kind: Literal["declared", "poisson", "gamma", "diurnal", "ramp"]
     first: float = 1.0
     """gamma: coefficient of variation; diurnal: peak by mean; ramp: the rate that it begins with."""
     last: float = 1.0
@@ -86,9 +86,11 @@ class ArrivalChoice:
 
     @classmethod
     def parse(cls, text: str) -> "ArrivalChoice":
-        """From `poisson`, `gamma:CV`, `diurnal[:PEAK]` or `ramp:FROM-TO`."""
+        """From `declared`, `poisson`, `gamma:CV`, `diurnal[:PEAK]` or `ramp:FROM-TO`."""
         kind, _, rest = text.partition(":")
         try:
+            if kind == "declared" and not rest:
+                return cls("declared")
             if kind == "poisson" and not rest:
                 return cls("poisson")
             if kind == "gamma":
@@ -101,15 +103,16 @@ class ArrivalChoice:
         except ValueError:
             pass
         accepted = (
-            "poisson, gamma:CV (coefficient of variation 0 to 100 of the gaps), diurnal[:PEAK] (peak rate 1 to 2 times "
-            "the mean, default 1.6) and ramp:FROM-TO (multiples of the declared rate)"
+            "declared, poisson, gamma:CV (coefficient of variation 0 to 100 of the gaps), diurnal[:PEAK] (peak rate 1 "
+            "to 2 times the mean, default 1.6) and ramp:FROM-TO (multiples of the declared rate)"
         )
         raise FileError(f"--arrivals {text}: accepted are {accepted}")
 
-    @property
-    def burstiness(self) -> float:
-        """Coefficient of variation of the gaps."""
-        return self.first if self.kind == "gamma" else 1.0
+    def burstiness(self, item: PlannedClass) -> float:
+        """Coefficient of variation of a class's gaps; the declared one unless this says otherwise."""
+        if self.kind == "gamma":
+            return self.first
+        return 1.0 if self.kind == "poisson" else item.resolved.arrivals.burstiness
 
     def curve(self, rate_per_second: float, seconds: float) -> RateCurve:
         """Rates over time."""
@@ -125,7 +128,7 @@ class Source:
     """What drives some classes."""
 
     name: str
-    """For people: `poisson` or a trace's file name."""
+    """For people: the kind of arrivals or a trace's file name."""
     classes: tuple[str, ...]
     expected_requests: float
     stream: Callable[[], Iterator[Request]]
@@ -271,7 +274,7 @@ class _Trace:
                         key,
                         curve.scaled(rate=factor * float(share)),
                         *_lengths(item),
-                        burstiness=arrivals.burstiness,
+                        burstiness=arrivals.burstiness(item),
                         seed=_seed(seed, number),
                     )
                     for number, ((key, item), share) in enumerate(zip(classes.items(), shares, strict=True))
@@ -382,12 +385,15 @@ def _dealt(requests: Iterable[Request], keys: Sequence[str], shares: Sequence[fl
 
 
 def _synthetic(item: PlannedClass, arrivals: ArrivalChoice, rate: float, duration: float, seed: int) -> Source:
-    curve = arrivals.curve(rate, duration)
+    curve, burstiness = arrivals.curve(rate, duration), arrivals.burstiness(item)
+    name: str = arrivals.kind
+    if name == "declared":
+        name = "poisson" if burstiness == 1.0 else f"gamma:{burstiness:g}"
 
     def drawn() -> Iterator[Request]:
-        return synthetic(item.key, curve, *_lengths(item), burstiness=arrivals.burstiness, seed=seed)
+        return synthetic(item.key, curve, *_lengths(item), burstiness=burstiness, seed=seed)
 
-    return Source(arrivals.kind, (item.key,), curve.arrivals, drawn)
+    return Source(name, (item.key,), curve.arrivals, drawn)
 
 
 def _lengths(item: PlannedClass) -> tuple[LognormalLength, LognormalLength]:

@@ -15,16 +15,20 @@ from plimsoll.performance.calibration import (
 from plimsoll.performance.capacity import (
     Capacity,
     Prediction,
+    Question,
+    Stream,
     candidate_batches,
     capacities,
     capacity,
     predict,
+    rated,
 )
 from plimsoll.performance.coefficients import Coefficients, CoefficientSet, coefficient_set
 from plimsoll.performance.correction import Correction, CorrectionRule, Estimate, Evidence, corrected
 from plimsoll.performance.gaps import Gap
 from plimsoll.performance.loading import load_seconds
 from plimsoll.performance.memory import MemoryFit, memory_fit
+from plimsoll.performance.monotone import settled
 from plimsoll.performance.observations import Latencies, Observation
 from plimsoll.performance.shapes import (
     FloatArray,
@@ -64,11 +68,13 @@ __all__ = [
     "Parallelism",
     "Prediction",
     "Prior",
+    "Question",
     "ReplicaShape",
     "RooflineSteps",
     "StepModel",
     "StepTerms",
     "StepTimer",
+    "Stream",
     "TokenLengths",
     "calibrate",
     "candidate_batches",
@@ -82,5 +88,7 @@ __all__ = [
     "parallelism_problem",
     "predict",
     "prior_for",
+    "rated",
+    "settled",
     "step_timer",
 ]

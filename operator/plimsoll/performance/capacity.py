@@ -20,9 +20,9 @@ from plimsoll.performance.latency import (
 )
 from plimsoll.performance.lengths import LengthDistribution
 from plimsoll.performance.memory import MemoryFit, memory_fit
-from plimsoll.performance.monotone import MAX_UTILIZATION, Path, Search, load_of, neighbours
+from plimsoll.performance.monotone import MAX_UTILIZATION, Path, Search, load_of, neighbours, settled
 from plimsoll.performance.queue import Load
-from plimsoll.performance.replicas import Engines, Replicas, Traffic
+from plimsoll.performance.replicas import Engines, Replicas, StackedTraffic, Traffic
 from plimsoll.performance.shapes import (
     FloatArray,
     LatencyTarget,
@@ -34,6 +34,7 @@ from plimsoll.performance.shapes import (
 from plimsoll.performance.stacked import StackedTerms
 from plimsoll.performance.steps import ANALYTIC_STEPS, StepModel
 from plimsoll.performance.tails import Mixture
+from plimsoll.performance.terms import StepTerms
 
 OPERATING_POINTS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 """Batch limits to choose from: powers of two, from 16 on those half-way, too; vLLM captures CUDA graphs of all."""
@@ -78,6 +79,27 @@ class Capacity:
     """Why the rate is 0: a sentence with figures."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Requests of another class at the same replica."""
+
+    lengths: TokenLengths
+    per_request: float
+    """How many come for each one of the class that is asked about."""
+    arrivals: Arrivals = POISSON
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One class on one replica shape; `max_num_seqs` None lets the model choose the operating point."""
+
+    shape: ReplicaShape
+    lengths: TokenLengths
+    targets: LatencyTargets
+    max_num_seqs: int | None = None
+    arrivals: Arrivals = POISSON
+
+
 _IMPOSSIBLE = Prediction(np.inf, np.inf, np.inf, np.inf, np.inf, 0.0)
 
 
@@ -117,30 +139,79 @@ def capacities(
     max_num_seqs: int | None = None,
     arrivals: Arrivals = POISSON,
 ) -> list[Capacity]:
-    """What one replica of each shape can take of one class, all in one pass.
+    """What one replica of each shape can take of one class; see `rated`."""
+    return rated([Question(shape, lengths, targets, max_num_seqs, arrivals) for shape in shapes], steps)
+
+
+def rated(questions: Sequence[Question], steps: StepModel = ANALYTIC_STEPS) -> list[Capacity]:
+    """What each replica can take of its class, all in as few passes as possible.
 
     With `max_num_seqs` None the operating point is the largest at which memory suffices and the time per output token
     meets its target with all slots taken, so that it holds however full the replica is and in company of other classes.
     Where an end-to-end target then limits the rate, it is the one of the highest rate among the smaller ones, too.
     A given `max_num_seqs` is kept; its time per output token is that of as many requests as the KV cache holds of it.
     """
-    traffic = _traffic(lengths, arrivals)
     answers: list[Capacity | None] = []
-    rows: list[int] = []
-    held: list[int] = []
-    for row, shape in enumerate(shapes):
-        fit = memory_fit(shape)
-        answers.append(_cannot_run(shape, fit, max_num_seqs))
-        if answers[-1] is None:
-            rows.append(row)
-            held.append(_held(fit, traffic))
-    for start in range(0, len(rows), _BLOCK):
-        part = rows[start : start + _BLOCK]
-        engines = Engines(traffic, StackedTerms.of([steps.terms(shapes[row]) for row in part]))
-        found = _Block(engines, held[start : start + _BLOCK], targets, max_num_seqs).capacities()
-        for row, answer in zip(part, found, strict=True):
-            answers[row] = answer
+    fits: dict[int, MemoryFit] = {}
+    traffics: dict[tuple[TokenLengths, Arrivals], Traffic] = {}
+    groups: dict[object, list[_Row]] = {}
+    for number, question in enumerate(questions):
+        shape, targets = question.shape, question.targets
+        fit = fits.get(id(shape))
+        if fit is None:
+            fit = fits[id(shape)] = memory_fit(shape)
+        answers.append(_cannot_run(shape, fit, question.max_num_seqs))
+        if answers[-1] is not None:
+            continue
+        kind = (question.lengths, question.arrivals)
+        traffic = traffics.get(kind)
+        if traffic is None:
+            traffic = traffics[kind] = _traffic(*kind)
+        alike = (
+            question.arrivals,
+            traffic.decodes,
+            *map(_statistic_of, (targets.ttft, targets.tpot, targets.end_to_end)),
+        )
+        groups.setdefault(alike, []).append(_Row(number, question, traffic, _held(fit, traffic)))
+    terms: dict[int, StepTerms] = {}
+    for rows in groups.values():
+        for start in range(0, len(rows), _BLOCK):
+            part = rows[start : start + _BLOCK]
+            found = _Block(_engines(part, terms, steps), part).capacities()
+            for row, answer in zip(part, found, strict=True):
+                answers[row.number] = answer
     return [answer for answer in answers if answer is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A question about a replica that can run."""
+
+    number: int
+    question: Question
+    traffic: Traffic
+    held: int
+    """Requests that its KV cache holds."""
+
+    @property
+    def points(self) -> list[int]:
+        """Operating points to choose from."""
+        asked = self.question.max_num_seqs
+        return [min(asked, self.held)] if asked is not None else [at for at in OPERATING_POINTS if at <= self.held]
+
+
+def _engines(rows: Sequence[_Row], terms: dict[int, StepTerms], steps: StepModel) -> Engines:
+    """Of the rows, whose traffic has the same arrivals. `terms` remembers what is known of shapes."""
+    kinds = {id(row.traffic): row.traffic for row in rows}
+    number = {kind: index for index, kind in enumerate(kinds)}
+    for row in rows:
+        shape = row.question.shape
+        if id(shape) not in terms:
+            terms[id(shape)] = steps.terms(shape)
+    return Engines(
+        StackedTraffic.of(list(kinds.values()), [number[id(row.traffic)] for row in rows]),
+        StackedTerms.of([terms[id(row.question.shape)] for row in rows]),
+    )
 
 
 def predict(
@@ -151,17 +222,27 @@ def predict(
     max_num_seqs: int,
     steps: StepModel = ANALYTIC_STEPS,
     arrivals: Arrivals = POISSON,
+    beside: Sequence[Stream] = (),
 ) -> Prediction:
-    """Latencies of one class at a rate of its own on one replica; infinite when the queue would grow without end."""
+    """Latencies of one class at a rate of its own on one replica; infinite when the queue would grow without end.
+
+    With other classes `beside` it, lengths of all together stand for what its requests meet: lognormal with the first
+    two moments of the mixture. Utilization and concurrency are those of all.
+    """
     fit = memory_fit(shape)
     if _cannot_run(shape, fit, max_num_seqs) is not None:
         return _IMPOSSIBLE
-    traffic = _traffic(lengths, arrivals)
-    batch = min(max_num_seqs, _held(fit, traffic))
-    engines = Engines(traffic, StackedTerms.of([steps.terms(shape)]))
+    traffic, terms = _traffic(lengths, arrivals), StackedTerms.of([steps.terms(shape)])
+    engines = Engines.alike(traffic, terms)
     alone = _Alone.of(engines, targets).prediction(0)
     if rate_per_second <= 0:
         return alone
+    own = engines.traffic if beside else None
+    if beside:
+        traffic = _mixture(traffic, beside)
+        engines = Engines.alike(traffic, terms)
+        rate_per_second *= 1.0 + sum(stream.per_request for stream in beside)
+    batch = min(max_num_seqs, _held(fit, traffic))
     saturation = float(Replicas.of(engines, np.array([float(batch)])).saturation_rate[0])
     utilization = rate_per_second / saturation
     if utilization >= 1:
@@ -170,12 +251,13 @@ def predict(
     several = engines.take([0] * len(path.numbers))
     replicas = Replicas.of(several, np.full(len(path.numbers), float(batch)))
     load = Load.of(replicas, load_of(path.numbers) * saturation)
-    whole = end_to_end(load)
+    own = own and own.take([0] * len(path.numbers))
+    whole = end_to_end(load, own)
     return Prediction(
-        ttft_seconds=path.value(alone.ttft_seconds, _statistic(first_token(load), targets.ttft)),
-        tpot_seconds=path.value(alone.tpot_seconds, _statistic(per_token(load), targets.tpot)),
-        end_to_end_seconds=path.value(alone.end_to_end_seconds, _statistic(whole, targets.end_to_end)),
-        mean_end_to_end_seconds=path.value(alone.mean_end_to_end_seconds, whole.mean()),
+        ttft_seconds=path.value(alone.ttft_seconds, settled(_statistic(first_token(load, own), targets.ttft))),
+        tpot_seconds=path.value(alone.tpot_seconds, settled(_statistic(per_token(load, own), targets.tpot))),
+        end_to_end_seconds=path.value(alone.end_to_end_seconds, settled(_statistic(whole, targets.end_to_end))),
+        mean_end_to_end_seconds=path.value(alone.mean_end_to_end_seconds, settled(whole.mean())),
         utilization=utilization,
         concurrency=min(path.value(0.0, load.running), float(batch)),
     )
@@ -194,10 +276,10 @@ class _Alone:
     def of(cls, engines: Engines, targets: LatencyTargets) -> "_Alone":
         whole = alone_end_to_end(engines)
         return cls(
-            ttft=_alone_ttft(engines, targets.ttft),
-            tpot=alone_per_token(engines),
-            end_to_end=_statistic(whole, targets.end_to_end),
-            mean_end_to_end=whole.mean(),
+            ttft=settled(_alone_ttft(engines, targets.ttft)),
+            tpot=settled(alone_per_token(engines)),
+            end_to_end=settled(_statistic(whole, targets.end_to_end)),
+            mean_end_to_end=settled(whole.mean()),
         )
 
     def limited(self, targets: LatencyTargets) -> FloatArray:
@@ -242,65 +324,69 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Some replicas, each with the requests that its KV cache holds, and what is asked about them."""
+    """Some replicas and what is asked about them: the same statistics of the same latencies, each its own targets."""
 
     engines: Engines
-    held: Sequence[int]
-    targets: LatencyTargets
-    max_num_seqs: int | None
+    rows: Sequence[_Row]
+
+    @property
+    def statistics(self) -> LatencyTargets:
+        """Targets of any row: their statistics are those of all."""
+        return self.rows[0].question.targets
 
     def capacities(self) -> list[Capacity]:
-        targets, asked = self.targets, self.max_num_seqs
-        alone = _Alone.of(self.engines, targets)
-        points = [self._points(held) for held in self.held]
+        alone = _Alone.of(self.engines, self.statistics)
+        points = [row.points for row in self.rows]
         good = self._keep_pace(points)
-        missed = [alone.missed(row, targets) for row in range(len(points))]
+        missed = [alone.missed(number, row.question.targets) for number, row in enumerate(self.rows)]
         best = self._best_points(
             {row: points[row][: good[row]] for row in range(len(points)) if missed[row] is None and good[row]}, alone
         )
-        first = [some[0] if asked is not None else 1 for some in points]
+        first = [
+            some[0] if row.question.max_num_seqs is not None else 1 for row, some in zip(self.rows, points, strict=True)
+        ]
         pace = self._full_pace([row for row in range(len(points)) if row not in best], first)
         answers: list[Capacity] = []
-        for row, held in enumerate(self.held):
-            found = best.get(row)
+        for number, row in enumerate(self.rows):
+            found, asked = best.get(number), row.question.max_num_seqs
             if found is None:
-                answers.append(self._none(row, alone, missed[row], first[row], pace[row]))
+                answers.append(self._none(number, alone, missed[number], first[number], pace[number]))
                 continue
             limit = found.limit
             if limit == "throughput" and asked is None:
-                limit = self._what_keeps_the_batch_small(found.batch, held, points[row], good[row])
-            elif limit == "throughput" and held < (asked or 0):
+                limit = self._what_keeps_the_batch_small(found.batch, row.held, points[number], good[number])
+            elif limit == "throughput" and row.held < (asked or 0):
                 limit = "memory"
             reason = None
             if found.rate <= 0:
-                late = _reason(limit, alone, row, float(alone.tpot[row]), 1, targets)
+                late = _reason(limit, alone, number, float(alone.tpot[number]), 1, row.question.targets)
                 reason = f"{late}, which leaves no room for load"
             answers.append(
                 Capacity(
                     max_rate_per_second=found.rate,
                     max_num_seqs=asked or found.batch,
                     limit=limit,
-                    unloaded=alone.prediction(row),
+                    unloaded=alone.prediction(number),
                     reason=reason,
                 )
             )
         return answers
 
-    def _points(self, held: int) -> list[int]:
-        if self.max_num_seqs is not None:
-            return [min(self.max_num_seqs, held)]
-        return [batch for batch in OPERATING_POINTS if batch <= held]
+    def _goals(self, rows: Sequence[int]) -> "_Goals":
+        return _Goals.of([self.rows[row].question.targets for row in rows])
 
     def _keep_pace(self, points: Sequence[Sequence[int]]) -> list[int]:
         """How many of each replica's operating points meet the target of time per output token with all slots taken."""
-        target = self.targets.tpot
+        target = self.statistics.tpot
         if target is None:
             return [len(some) for some in points]
+        paces = (row.question.targets.tpot for row in self.rows)
+        seconds = np.array([np.inf if pace is None else pace.seconds for pace in paces])
         low, high = np.zeros(len(points), dtype=np.intp), np.array([len(some) for some in points])
         while (low < high).any():
             middle = (low + high) // 2
             batch = np.array([float(some[min(at, len(some) - 1)]) for some, at in zip(points, middle, strict=True)])
-            meets = _meets(full_per_token(self.engines, batch), target)
+            meets = _meets(full_per_token(self.engines, batch), target, seconds)
             searching = low < high
             low = np.where(searching & meets, middle + 1, low)
             high = np.where(searching & ~meets, middle, high)
@@ -311,17 +397,18 @@ class _Block:
         if not rows:
             return {}
         full = full_per_token(self.engines.take(rows), np.array([float(batch[row]) for row in rows]))
-        return dict(zip(rows, _statistic(full, self.targets.tpot).tolist(), strict=True))
+        return dict(zip(rows, _statistic(full, self.statistics.tpot).tolist(), strict=True))
 
     def _none(self, row: int, alone: _Alone, missed: str | None, batch: int, pace: float) -> Capacity:
         """No rate meets the targets: one is missed alone, or the pace at the smallest operating point."""
+        question = self.rows[row].question
         tpot, batch = (float(alone.tpot[row]), 1) if missed == "tpot" else (pace, batch)
         return Capacity(
             max_rate_per_second=0.0,
-            max_num_seqs=self.max_num_seqs or 1,
+            max_num_seqs=question.max_num_seqs or 1,
             limit=missed or "tpot",
             unloaded=alone.prediction(row),
-            reason=_reason(missed or "tpot", alone, row, tpot, batch, self.targets),
+            reason=_reason(missed or "tpot", alone, row, tpot, batch, question.targets),
         )
 
     def _best_points(self, points: Mapping[int, Sequence[int]], alone: _Alone) -> dict[int, _Found]:
@@ -348,19 +435,20 @@ class _Block:
         if not able.size:
             return []
         before, _ = neighbours(rate[able] / replicas.saturation_rate[able])
-        latencies, met = _latencies(replicas.take(able.tolist()), before * replicas.saturation_rate[able], self.targets)
+        goals = self._goals([tried[index][0] for index in able.tolist()])
+        latencies, met = _latencies(replicas.take(able.tolist()), before * replicas.saturation_rate[able], goals)
         good = np.flatnonzero(met.all(axis=1))
         able = able[good]
         if not able.size:
             return []
-        some, asked = replicas.take(able.tolist()), _asked(self.targets)
+        some, goals = replicas.take(able.tolist()), goals.take(good)
         load = rate[able] / some.saturation_rate
         before, after = neighbours(load)
-        later, _ = _latencies(some, after * some.saturation_rate, self.targets)
+        later, _ = _latencies(some, after * some.saturation_rate, goals)
         share, better = (load - before) / (after - before), np.ones(len(able), dtype=np.bool_)
-        for (_, target, _), low, high in zip(asked, latencies, later, strict=True):
+        for (_, target, _), seconds, low, high in zip(goals.asked, goals.seconds.T, latencies, later, strict=True):
             under, over = _statistic(low.take(good), target), _statistic(high, target)
-            better &= under + share * (over - under) <= target.seconds
+            better &= under + share * (over - under) <= seconds
         return [tried[index] for index in able[better].tolist()]
 
     def _highest(self, tried: Sequence[tuple[int, int]], alone: _Alone) -> list[_Found]:
@@ -368,8 +456,9 @@ class _Block:
         found: list[_Found] = []
         for start in range(0, len(tried), _BLOCK):
             part = tried[start : start + _BLOCK]
-            without_load = alone.limited(self.targets)[[row for row, _ in part]]
-            rates, limits = _highest_rates(self._replicas(part), self.targets, without_load)
+            numbers = [row for row, _ in part]
+            without_load = alone.limited(self.statistics)[numbers]
+            rates, limits = _highest_rates(self._replicas(part), self._goals(numbers), without_load)
             found += [_Found(batch, rate, limit) for (_, batch), rate, limit in zip(part, rates, limits, strict=True)]
         return found
 
@@ -387,35 +476,55 @@ class _Block:
         return "throughput" if larger in points[:good] else "tpot"
 
 
-def _highest_rates(replicas: Replicas, targets: LatencyTargets, alone: FloatArray) -> tuple[list[float], list[str]]:
+@dataclass(frozen=True, slots=True)
+class _Goals:
+    """What is limited, and to how many seconds."""
+
+    asked: tuple[tuple[str, LatencyTarget, Callable[[Load], Mixture]], ...]
+    """T names, targets and latencies; of the targets the statistics count."""
+    seconds: FloatArray
+    """(J, T)"""
+
+    @classmethod
+    def of(cls, targets: Sequence[LatencyTargets]) -> "_Goals":
+        """Of J rows with targets for the same statistics."""
+        asked = tuple(_asked(targets[0]))
+        seconds = np.array([[target.seconds for _, target, _ in _asked(one)] for one in targets])
+        return cls(asked, seconds.reshape(len(targets), len(asked)))
+
+    def take(self, rows: NDArray[np.intp]) -> "_Goals":
+        """Some of the rows."""
+        return _Goals(self.asked, self.seconds[rows])
+
+
+def _highest_rates(replicas: Replicas, goals: _Goals, alone: FloatArray) -> tuple[list[float], list[str]]:
     """Highest rate of each row within its targets, and what is missed just above it.
 
     `alone` (J, T): latencies of requests that are alone, which meet the targets.
     """
-    asked = _asked(targets)
     rates, limits = MAX_UTILIZATION * replicas.saturation_rate, ["throughput"] * len(replicas.batch)
-    latencies, met = _latencies(replicas, rates, targets)
+    latencies, met = _latencies(replicas, rates, goals)
     rows = np.flatnonzero(~met.all(axis=1))
     if rows.size:
-        some = replicas.take(rows.tolist())
+        some, aims = replicas.take(rows.tolist()), goals.take(rows)
         search = Search.of(met[rows])
         at_high = [latency.take(rows) for latency in latencies]
         at_low = at_high
         for _ in range(search.levels):
-            latencies, met = _latencies(some, load_of(search.next) * some.saturation_rate, targets)
+            latencies, met = _latencies(some, load_of(search.next) * some.saturation_rate, aims)
             good = search.turn(met)
             at_low = [known.updated(good, latency) for known, latency in zip(at_low, latencies, strict=True)]
             at_high = [known.updated(~good, latency) for known, latency in zip(at_high, latencies, strict=True)]
         low, high = (
-            np.stack([_statistic(one, target) for one, (_, target, _) in zip(end, asked, strict=True)], axis=1)
+            np.stack([_statistic(one, target) for one, (_, target, _) in zip(end, goals.asked, strict=True)], axis=1)
             for end in (at_low, at_high)
         )
         low = np.where(search.low[:, None] > 0.0, low, alone[rows])
-        loads, stops = search.found(np.array([target.seconds for _, target, _ in asked]), low, high)
+        loads, stops = search.found(aims.seconds, low, high)
         rates[rows] = np.where(loads < LEAST_SHARE, 0.0, loads * some.saturation_rate)
         for row, stop in zip(rows.tolist(), stops.tolist(), strict=True):
-            limits[row] = asked[stop][0]
-    return [float(rate) for rate in rates], limits
+            limits[row] = goals.asked[stop][0]
+    return settled(rates).tolist(), limits
 
 
 def _asked(targets: LatencyTargets) -> list[tuple[str, LatencyTarget, Callable[[Load], Mixture]]]:
@@ -428,24 +537,25 @@ def _asked(targets: LatencyTargets) -> list[tuple[str, LatencyTarget, Callable[[
     return [(name, target, latency) for name, target, latency in kinds if target is not None]
 
 
-def _latencies(
-    replicas: Replicas, rate: FloatArray, targets: LatencyTargets
-) -> tuple[list[Mixture], NDArray[np.bool_]]:
+def _latencies(replicas: Replicas, rate: FloatArray, goals: _Goals) -> tuple[list[Mixture], NDArray[np.bool_]]:
     """Those that are limited, and (J, T) whether their targets are met."""
-    asked = _asked(targets)
-    if not asked:
+    if not goals.asked:
         return [], np.ones((len(rate), 0), dtype=np.bool_)
     load = Load.of(replicas, rate)
-    found = [latency(load) for _, _, latency in asked]
-    met = [_meets(latency, target) for latency, (_, target, _) in zip(found, asked, strict=True)]
-    return found, np.stack(met, axis=1)
+    found = [latency(load) for _, _, latency in goals.asked]
+    each = zip(found, goals.asked, goals.seconds.T, strict=True)
+    return found, np.stack([_meets(latency, target, seconds) for latency, (_, target, _), seconds in each], axis=1)
 
 
-def _meets(latency: Mixture, target: LatencyTarget) -> NDArray[np.bool_]:
-    """(J,) whether a target is met."""
+def _meets(latency: Mixture, target: LatencyTarget, seconds: FloatArray) -> NDArray[np.bool_]:
+    """(J,) whether a target's statistic is at most `seconds` (J,)."""
     if target.percentile is None:
-        return np.asarray(latency.mean() <= target.seconds)
-    return np.asarray(latency.beyond(target.seconds) <= 1.0 - target.percentile / 100.0)
+        return np.asarray(latency.mean() <= seconds)
+    return np.asarray(latency.beyond(seconds) <= 1.0 - target.percentile / 100.0)
+
+
+def _statistic_of(target: LatencyTarget | None) -> tuple[int | None] | None:
+    return None if target is None else (target.percentile,)
 
 
 def _alone_ttft(engines: Engines, target: LatencyTarget | None) -> FloatArray:
@@ -466,6 +576,18 @@ def _traffic(lengths: TokenLengths, arrivals: Arrivals) -> Traffic:
         LengthDistribution.of(lengths.input_mean, lengths.input_p95),
         LengthDistribution.of(lengths.output_mean, lengths.output_p95),
         arrivals,
+    )
+
+
+def _mixture(own: Traffic, beside: Sequence[Stream]) -> Traffic:
+    """All requests as one class, with the burstiness that the classes have on average."""
+    parts = [(1.0, own), *((stream.per_request, _traffic(stream.lengths, stream.arrivals)) for stream in beside)]
+    whole = sum(weight for weight, _ in parts)
+    squared = sum(weight / whole * part.arrivals.burstiness**2 for weight, part in parts)
+    return Traffic(
+        LengthDistribution.mixture([(weight, part.inputs) for weight, part in parts]),
+        LengthDistribution.mixture([(weight, part.outputs) for weight, part in parts]),
+        Arrivals(sqrt(squared)),
     )
 
 

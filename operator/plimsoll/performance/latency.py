@@ -1,11 +1,14 @@
-"""Latencies of one traffic class on replicas under load, as distributions over its requests."""
+"""Latencies on replicas under load, as distributions over the requests.
+
+Those of all that come, or of one class of them: `own`, the lengths of its requests.
+"""
 
 from math import exp, inf, log
 
 import numpy as np
 
 from plimsoll.performance.queue import Load
-from plimsoll.performance.replicas import Engines
+from plimsoll.performance.replicas import Engines, StackedTraffic
 from plimsoll.performance.shapes import FloatArray
 from plimsoll.performance.tails import Cumulants, Mixture, cumulants_of
 
@@ -13,36 +16,43 @@ MOST_FULL = 0.95
 """Largest share of the time that goes to prefills, with all slots taken."""
 
 
-def first_token(load: Load) -> Mixture:
+def first_token(load: Load, own: StackedTraffic | None = None) -> Mixture:
     """(J, 5) time to first token: among few and among many, and after a short, middling or long wait for a slot."""
     engines = load.replicas.engines
-    _, weights = engines.traffic.inputs.few_nodes
+    prompts = own or engines.traffic
     busy, idle = 1.0 - load.idle, load.idle
     cases = []
     for case in load.cases:
         # At an idle replica there is no round to wait for.
-        ride = case.delay
+        ride, queue = case.delay, load.typical.queue
+        delay = Cumulants(
+            busy * ride.mean,
+            busy * (ride.variance + idle * np.square(ride.mean)),
+            busy * (ride.third + 3.0 * idle * ride.mean * ride.variance + idle * (1.0 - 2.0 * busy) * ride.mean**3),
+        )
+        longer = queue.mean > delay.mean
         cases.append(
             Cumulants(
-                busy * ride.mean,
-                busy * (ride.variance + idle * np.square(ride.mean)),
-                busy * (ride.third + 3.0 * idle * ride.mean * ride.variance + idle * (1.0 - 2.0 * busy) * ride.mean**3),
+                np.where(longer, queue.mean, delay.mean),
+                np.where(longer, queue.variance, delay.variance),
+                np.where(longer, queue.third, delay.third),
             )
-            + case.own
+            + (case.own if own is None else _prompts(engines, case.company[:, None], own))
         )
-    own = cumulants_of(load.typical.alone + load.replicas.step[:, -1:] * load.typical.steps, weights)
     # Who gets a slot at last has the prompts ahead that others among as many have, but no round to wait for.
     among = load.cases[-1].delay
     queued = among.scaled(np.maximum(1.0 - 0.5 * load.full_pace / among.mean, 0.0))
-    cases += [Cumulants.fixed(*wait).scaled(load.full_wait) + queued + own for wait in _WAITS]
+    last = _prompts(engines, load.replicas.batch[:, None], prompts)
+    cases += [Cumulants.fixed(*wait).scaled(load.full_wait) + queued + last for wait in _WAITS]
     return _mixed(load, cases)
 
 
-def per_token(load: Load) -> Mixture:
+def per_token(load: Load, own: StackedTraffic | None = None) -> Mixture:
     """(J, I) mean time per output token of a request: I lengths of answers."""
     engines = load.replicas.engines
-    lengths, weights = engines.traffic.outputs.nodes
-    if engines.traffic.decode_steps == 0.0:
+    traffic = own or engines.traffic
+    lengths, weights = traffic.output_nodes, traffic.output_weights
+    if not traffic.decodes:
         none = np.zeros_like(load.rate)
         return _single(Cumulants(alone_per_token(engines), none, none))
     later = np.maximum(lengths - 1.0, 1.0)
@@ -50,12 +60,12 @@ def per_token(load: Load) -> Mixture:
     return Mixture(np.broadcast_to(weights, pace.mean.shape), pace, load.replicas.slowest)
 
 
-def end_to_end(load: Load) -> Mixture:
+def end_to_end(load: Load, own: StackedTraffic | None = None) -> Mixture:
     """(J, 5) end-to-end time, with the cases of the time to first token."""
-    first, traffic = first_token(load), load.replicas.engines.traffic
-    if traffic.decode_steps == 0.0:
+    first, traffic = first_token(load, own), own or load.replicas.engines.traffic
+    if not traffic.decodes:
         return first
-    lengths, weights = traffic.outputs.nodes
+    lengths, weights = traffic.output_nodes, traffic.output_weights
     later = np.maximum(lengths - 1.0, 0.0)
     pace = _pace(load, later)
     usual = load.pace.mean
@@ -64,17 +74,15 @@ def end_to_end(load: Load) -> Mixture:
     scatter = Cumulants(
         np.zeros_like(usual),
         uneven @ weights,
-        (squares * later * pace.third) @ weights + 3.0 * usual * (uneven @ (weights * (later - later @ weights))),
+        (squares * later * pace.third) @ weights
+        + 3.0 * usual * _rows(uneven, weights * (later - (later @ weights)[:, None])),
     )
-    prompt = Cumulants.fixed(traffic.decode_steps, traffic.outputs.variance, traffic.outputs.third_cumulant).scaled(
-        usual
-    )
+    prompt = _answers(traffic).scaled(usual)
     # Who waited for a slot starts among as many as can be.
     memory = np.maximum(load.relaxation[:, None] * later * usual[:, None], 1e-9)
     slower = np.maximum(load.full_pace - usual, 0.0)[:, None] * -np.expm1(-memory) / memory
     late = cumulants_of(later * (usual[:, None] + slower), weights)
-    usually = np.array([traffic.decode_steps])
-    head = _late(load, usually).scaled(usually)
+    head = _late(load, traffic.decode_steps).scaled(traffic.decode_steps)
     head = Cumulants(head.mean[:, 0], head.variance[:, 0], head.third[:, 0])
     answer, late = prompt + scatter + head, late + scatter + head
     parts = first.parts
@@ -87,20 +95,27 @@ def end_to_end(load: Load) -> Mixture:
 
 def alone_first_token(engines: Engines) -> Mixture:
     """(J, 1) time to first token at an idle replica."""
-    lengths, weights = engines.traffic.inputs.few_nodes
-    return _single(cumulants_of(_alone_prompts(engines, lengths), weights))
+    traffic = engines.traffic
+    return _single(_prompts(engines, np.zeros((1, 1)), traffic))
 
 
 def alone_first_token_percentile(engines: Engines, percentile: float) -> FloatArray:
     """(J,) time to first token at an idle replica: that of a prompt of that percentile, as longer ones take longer."""
-    return _alone_prompts(engines, np.array([engines.traffic.inputs.percentile(percentile)]))[:, 0]
+    return engines.own_prompt_seconds(np.zeros((1, 1)), engines.traffic.input_percentile(percentile))[:, 0]
 
 
-def _alone_prompts(engines: Engines, tokens: FloatArray) -> FloatArray:
-    """(J, I) time to first token of prompts (I,) at an idle replica."""
-    none, lengths = np.zeros((1, 1)), tokens[None, :]
-    extra = engines.extra_seconds(none, lengths, 0.5 * np.square(lengths)) * engines.late_factor(none, lengths)
-    return np.asarray(extra + engines.step_seconds(none) * engines.steps_of(none, lengths))
+def _prompts(engines: Engines, company: FloatArray, traffic: StackedTraffic) -> Cumulants:
+    """(J,) cumulants of the prefill of a prompt in `company` (J, 1)."""
+    return cumulants_of(engines.own_prompt_seconds(company, traffic.input_nodes), traffic.input_weights)
+
+
+def _answers(traffic: StackedTraffic) -> Cumulants:
+    """(J,) cumulants of the tokens after the first."""
+    return Cumulants(traffic.decode_steps[:, 0], traffic.output_variance[:, 0], traffic.output_third[:, 0])
+
+
+def _rows(first: FloatArray, second: FloatArray) -> FloatArray:
+    return np.asarray(np.einsum("ij,ij->i", first, second))
 
 
 def alone_per_token(engines: Engines) -> FloatArray:
@@ -111,24 +126,21 @@ def alone_per_token(engines: Engines) -> FloatArray:
 def alone_end_to_end(engines: Engines) -> Mixture:
     """(J, 1) end-to-end time of a request that is alone."""
     traffic, first = engines.traffic, alone_first_token(engines).parts
-    if traffic.decode_steps == 0.0:
+    if not traffic.decodes:
         return alone_first_token(engines)
-    outputs = traffic.outputs
-    answer = Cumulants.fixed(traffic.decode_steps, outputs.variance, outputs.third_cumulant).scaled(
-        alone_per_token(engines)
-    )
+    answer = _answers(traffic).scaled(alone_per_token(engines))
     return _single(Cumulants(first.mean[:, 0], first.variance[:, 0], first.third[:, 0]) + answer)
 
 
 def full_per_token(engines: Engines, batch: FloatArray) -> Mixture:
     """(J, I) time per output token with all of `batch` (J,) slots taken, as prompts come where answers end."""
     traffic = engines.traffic
-    lengths, weights = traffic.outputs.nodes
+    lengths, weights = traffic.output_nodes, traffic.output_weights
     later = np.maximum(lengths - 1.0, 1.0)
     rate, seconds = engines.saturated(batch[:, None])
     company = rate * seconds * traffic.rounds
-    prompts, shares = traffic.inputs.few_nodes
-    extra = engines.extra_seconds(company, prompts[None, :], 0.5 * np.square(prompts)[None, :])
+    prompts, shares = traffic.input_nodes, traffic.input_weights
+    extra = engines.extra_seconds(company, prompts, 0.5 * np.square(prompts))
     average = engines.extra_per_prompt(company, rate * seconds)
     extra = extra * (average / np.maximum((extra @ shares)[:, None], 1e-300))
     stretch = 1.0 / (1.0 - np.minimum(rate * average, MOST_FULL))
@@ -142,7 +154,7 @@ def full_per_token(engines: Engines, batch: FloatArray) -> Mixture:
 
 
 def _pace(load: Load, later: FloatArray) -> Cumulants:
-    """(J, I) cumulants of the time per token of answers with `later` (I,) tokens after the first.
+    """(J, I) cumulants of the time per token of answers with `later` (J, I) tokens after the first.
 
     The company changes while an answer lasts, as a process that forgets exponentially; prefills hit it at random.
     """
@@ -167,7 +179,7 @@ def _pace(load: Load, later: FloatArray) -> Cumulants:
 
 
 def _late(load: Load, later: FloatArray) -> Cumulants:
-    """(J, I) cumulants of what prompts that were there before cost answers with `later` (I,) tokens after the first.
+    """(J, I) cumulants of what prompts that were there before cost answers with `later` (J, I) tokens after the first.
 
     Per token. No step is more than full of prompts, however many wait.
     """

@@ -1,5 +1,6 @@
 """Token lengths as distributions: lognormal, from the mean and the 95th percentile that people state."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import exp, log, sqrt
@@ -31,6 +32,13 @@ class LengthDistribution:
         """
         spread = min(max(p95 / mean, 1.0), MAX_SPREAD)
         return cls(mean, _Z95 - sqrt(max(0.0, _Z95**2 - 2.0 * log(spread))))
+
+    @classmethod
+    def mixture(cls, parts: Sequence[tuple[float, "LengthDistribution"]]) -> "LengthDistribution":
+        """With the first two moments of a mixture: weights and distributions."""
+        whole = sum(weight for weight, _ in parts)
+        mean, second = (sum(weight * part.moment(order) for weight, part in parts) / whole for order in (1, 2))
+        return cls(mean, sqrt(max(0.0, log(second / mean**2))))
 
     def moment(self, order: int) -> float:
         """Mean of the length to a power."""

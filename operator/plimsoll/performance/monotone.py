@@ -20,6 +20,7 @@ _LEVELS = 6
 _TOP = 1 << _LEVELS
 _SPACING = log(1.0 / (1.0 - MAX_UTILIZATION)) / _TOP
 """Of the logarithm of the room that is left: waits grow as its inverse."""
+_BITS = 40
 _LAST = 0.9995
 """Beyond this load waits grow as the inverse of the room that is left."""
 
@@ -33,6 +34,12 @@ def neighbours(load: FloatArray) -> tuple[FloatArray, FloatArray]:
     """The fixed loads before and after each load below `MAX_UTILIZATION`."""
     number = np.minimum(np.floor(-np.log1p(-load) / _SPACING), _TOP - 1.0)
     return load_of(number), load_of(number + 1.0)
+
+
+def settled(values: float | FloatArray) -> FloatArray:
+    """Rounded to 40 bits: the last ones depend on what else is computed in the same arrays."""
+    mantissa, exponent = np.frexp(values)
+    return np.asarray(np.ldexp(np.rint(np.ldexp(mantissa, _BITS)), exponent - _BITS))
 
 
 @dataclass(slots=True)
@@ -71,7 +78,7 @@ class Search:
     def found(self, targets: FloatArray, at_low: FloatArray, at_high: FloatArray) -> tuple[FloatArray, FloatArray]:
         """(J,) loads, after as many turns as there are levels; and numbers of the targets that stop a higher one.
 
-        From the latencies (J, T) at both ends: in between they are interpolated.
+        From the targets and the latencies at both ends, all (J, T): in between latencies are interpolated.
         """
         rise, room = at_high - at_low, np.maximum(targets - at_low, 0.0)
         shares = np.where(self.met_above, np.inf, np.where(rise > room, room / np.where(rise > 0.0, rise, 1.0), 1.0))

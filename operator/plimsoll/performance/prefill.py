@@ -22,12 +22,12 @@ class Prefill:
 
     delay: Cumulants
     """Before its own prompt: the round under way, prompts ahead; and prompts that share its steps."""
+    queue: Cumulants
+    """The same over all arrivals, at least: prompts ahead that cost what they must, in a queue of one server."""
     own: Cumulants
     """The steps of its own prompt."""
-    alone: FloatArray
-    """(J, I) extra seconds of its own prompt, at the nodes of the prompt's length."""
-    steps: FloatArray
-    """(J, I) steps that it takes."""
+    company: FloatArray
+    """That company."""
     head_start: Cumulants
     """Extra seconds that its answer suffers from prompts that came since its own arrival, beyond the average."""
     base: FloatArray
@@ -49,10 +49,10 @@ class Prefill:
         """
         traffic = engines.traffic
         arrivals = traffic.arrivals
-        lengths, weights = traffic.inputs.few_nodes
+        tokens, weights = traffic.input_nodes, traffic.input_weights
         here = company[:, None]
         base = engines.step_seconds(here)[:, 0]
-        tokens, pairs = lengths[None, :], 0.5 * np.square(lengths)[None, :]
+        pairs = 0.5 * np.square(tokens)
         alone = engines.extra_seconds(here, tokens, pairs)
         typical = alone * (extra / np.maximum(alone @ weights, 1e-300))[:, None]
         room = engines.chunk_tokens(here)
@@ -72,19 +72,23 @@ class Prefill:
             busy = np.minimum(rate * s1, MOST_BUSY)
             clustered = arrivals.dispersion(2.0 * rate * (base + s1) / np.square(1.0 - busy)) - 1.0
             seen = _seen_rounds(base, (s1, s2 + s1 * s1 * clustered, s3, s4), rate, busy)
-            held = (rate * seen[0] * traffic.inputs.mean)[:, None]
+            held = (rate * seen[0])[:, None] * traffic.input_mean
         shared = 1.0 - np.clip((tokens + held) / room - 0.5, 0.0, 1.0) @ weights
-        steps = engines.steps_of(here, tokens)
-        late = alone * engines.late_factor(here, tokens)
-        own = cumulants_of(late + base[:, None] * steps, weights)
+        # Of the steps that it rides in: two that share one save a step, but the first waits for the second.
+        whole = np.maximum(tokens / room, np.minimum(2.0 * tokens / room, 1.0))
+        own = cumulants_of(engines.own_prompt_seconds(here, tokens), weights)
         some = np.maximum(s1, 1e-30)
         # A prompt that shares steps with others costs more than one alone, whose first tokens are nearly free.
         joint = np.maximum((engines.extra_seconds(here, 2.0 * tokens, 4.0 * pairs) - alone) @ weights, s1)
+        # Prompts that fit one batch pass all stages of a pipeline together.
+        stages = engines.terms.stages
+        together = 1.0 - np.clip((tokens + held) * stages / room - 0.5, 0.0, 1.0) @ weights
+        others = together * (stages[:, 0] - 1.0)
         # Of clustered arrivals, some came in the same round, some before. Regular ones count as if they came at random.
         now = np.maximum(arrivals.companions(0.5 * rate * seen[0]), 0.0)
         before = np.maximum(arrivals.companions(2.0 * rate * seen[0] / (1.0 - busy)) - now, 0.0)
         both = 0.5 * (1.0 + shared)
-        friends = 2.0 * both * now * joint + 0.5 * (1.0 + busy) * before * s1
+        friends = 2.0 * both * now * joint * (1.0 + others) + 0.5 * (1.0 + busy) * before * s1
         wide = arrivals.dispersion(2.0 * rate * seen[0] / (1.0 - busy)) - 1.0
         delay = _ride(seen, busy, shared) + _companions(
             rate * both * seen[0], (s1, s2 + s1 * s1 * wide, s3), joint / some
@@ -94,22 +98,24 @@ class Prefill:
             friends * s2 / some + np.square(friends),
             friends * s3 / some + 3.0 * np.square(friends) * s2 / some + 2.0 * friends**3,
         )
+        count = rate * seen[0]
+        delay += Cumulants(count * s1 * others, count * s2 * np.square(others), count * s3 * others**3)
         # All prompts ahead are of requests in slots, or came with this one: that bounds the delay near saturation.
         ahead = slots + np.maximum(arrivals.companions(np.full_like(company, np.inf)), 0.0)
-        most = 2.0 * base + ahead * np.maximum(joint, s1)
+        most = 2.0 * base + ahead * np.maximum(joint, s1) * (1.0 + others)
         delay = delay.scaled(np.minimum(1.0, most / delay.mean))
         echo = np.minimum(rate * extra, MOST_BUSY)
         echo = echo / (1.0 - echo)
         stretch = 1.0 + echo
         since = delay.mean - 0.5 * shared * seen[0] + own.mean - base * stretch
         behind = np.maximum(rate * since, 0.0)
-        behind += arrivals.companions(rate * traffic.rounds * base * stretch) - shared * now
+        behind += arrivals.companions(rate * traffic.rounds[:, 0] * base * stretch) - shared * now
         spread = own + delay
         return cls(
             delay=delay,
+            queue=_queue(alone + base[:, None] * whole, weights, rate, clustered),
             own=own,
-            alone=late,
-            steps=steps,
+            company=company,
             head_start=Cumulants(
                 behind * extra * stretch,
                 behind * s2 * stretch**3 + np.square(echo) * spread.variance,
@@ -120,6 +126,17 @@ class Prefill:
             echo=echo,
             extra=(extra, np.square(typical) @ weights, typical**3 @ weights),
         )
+
+
+def _queue(service: FloatArray, weights: FloatArray, rate: FloatArray, clustered: FloatArray) -> Cumulants:
+    """The wait at one server, first come first served (Pollaczek and Khinchine), as a Gamma distribution."""
+    square = np.square(service)
+    s1, s2, s3 = service @ weights, square @ weights, (square * service) @ weights
+    s2 = s2 + s1 * s1 * np.maximum(clustered, 0.0)
+    free = 1.0 - np.minimum(rate * s1, MOST_BUSY)
+    mean = rate * s2 / (2.0 * free)
+    variance = mean * mean + rate * s3 / (3.0 * free)
+    return Cumulants(mean, variance, 2.0 * variance * variance / np.maximum(mean, 1e-300))
 
 
 def _ride(seen: tuple[FloatArray, FloatArray, FloatArray], busy: FloatArray, shared: FloatArray) -> Cumulants:

@@ -58,23 +58,26 @@ class Load:
         # Where as many leave as arrive.
         leaving = company / step
         extra = busy = np.zeros_like(here)
-        dearest = replicas.saturated_extra[:, None]
         for _ in range(2):
             likely, likely_step = _crossing(leaving, here * traffic.rounds / (1.0 - busy), company, step)
-            extra = np.minimum(engines.extra_per_prompt(likely, here * likely_step / (1.0 - busy)), dearest)
+            extra = engines.extra_per_prompt(likely, here * likely_step / (1.0 - busy))
             busy = np.minimum(here * extra, MOST_BUSY)
         free = 1.0 - busy
+        # Dearest when saturated; where prompts wake experts that are idle otherwise, when few run.
+        dearest = np.maximum(replicas.saturated_extra[:, None], extra)
         # In larger company fewer of a prompt's tokens are free, and more prompts share a round.
         further = np.minimum(1.3 * likely + 4.0, np.maximum(replicas.batch[:, None], likely + 0.5))
         more = np.minimum(engines.extra_per_prompt(further, here * engines.step_seconds(further) / free), dearest)
         slope = np.maximum(more - extra, 0.0) / (further - likely)
         free_at = 1.0 - np.clip(here * np.minimum(extra + slope * (company - likely), dearest), 0.0, MOST_BUSY)
-        likely, likely_step, extra, slope, free = (one[:, 0] for one in (likely, likely_step, extra, slope, free))
+        likely, likely_step, extra, slope, free, dearest = (
+            one[:, 0] for one in (likely, likely_step, extra, slope, free, dearest)
+        )
         typical = Prefill.of(engines, rate, likely, extra, replicas.batch)
-        stay = traffic.rounds * likely_step / free
+        stay = traffic.rounds[:, 0] * likely_step / free
         clustered = arrivals.dispersion(rate * stay)
         first, second, _ = typical.extra
-        share = traffic.outputs.mean_of_lesser / traffic.outputs.mean
+        share = traffic.output_lesser[:, 0]
         # An arrival adds itself and, while its prompt is prefilled, those who would have left: 1 / (1 - busy) in all.
         scatter = (clustered + np.square(rate) * (second - np.square(first))) / np.square(free)
         peaked = np.maximum(1.0 + (scatter - 1.0) * share, 0.5)
@@ -129,14 +132,14 @@ class Load:
                     engines,
                     rate,
                     few,
-                    np.minimum(np.maximum(extra + slope * (few - likely), 0.3 * extra), replicas.saturated_extra),
+                    np.minimum(np.maximum(extra + slope * (few - likely), 0.3 * extra), dearest),
                     few,
                 ),
                 Prefill.of(
                     engines,
                     rate,
                     many,
-                    np.minimum(extra + slope * np.maximum(many - likely, 0.0), replicas.saturated_extra),
+                    np.minimum(extra + slope * np.maximum(many - likely, 0.0), dearest),
                     many,
                 ),
             ),
@@ -154,10 +157,10 @@ def _variation(replicas: Replicas, load: FloatArray) -> FloatArray:
     Allen and Cunneen's.
     """
     traffic, servers = replicas.engines.traffic, replicas.batch
-    varied = traffic.outputs.squared_variation
+    varied = traffic.output_varied[:, 0]
     crowd = (1.0 - load) * (servers - 1.0) * (np.sqrt(4.0 + 5.0 * servers) - 2.0) / (16.0 * load * servers)
     fixed = np.minimum(0.5 * (1.0 + crowd), 1.0)
-    lengths = varied + (1.0 - varied) * fixed if varied <= 1.0 else 0.5 * (1.0 + varied)
+    lengths = np.where(varied <= 1.0, varied + (1.0 - varied) * fixed, 0.5 * (1.0 + varied))
     return np.asarray(lengths + 0.5 * (traffic.arrivals.squared - 1.0))
 
 

@@ -1,7 +1,8 @@
-"""Many replicas under one kind of traffic, as columns: how long steps take in any company, where they saturate."""
+"""Many replicas, each under its own traffic, as columns: how long steps take in any company, where they saturate."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from statistics import NormalDist
 
 import numpy as np
 
@@ -44,17 +45,109 @@ class Traffic:
         object.__setattr__(self, "context_tokens", self.inputs.mean + half_way)
         object.__setattr__(self, "context_variance", self.inputs.variance + scatter)
 
+    @property
+    def decodes(self) -> bool:
+        """Whether answers have tokens after the first."""
+        return self.decode_steps > 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StackedTraffic:
+    """One row per replica: (J, 1) unless stated. Arrivals cluster alike in all rows, and all or none decode."""
+
+    arrivals: Arrivals
+    decodes: bool
+    """Whether answers have tokens after the first."""
+    input_weights: FloatArray
+    """(5,) of the nodes of the prompts' lengths."""
+    output_weights: FloatArray
+    """(7,) of the nodes of the answers' lengths."""
+    input_nodes: FloatArray
+    """(J, 5) prompt lengths."""
+    output_nodes: FloatArray
+    """(J, 7) answer lengths."""
+    input_mean: FloatArray
+    input_sigma: FloatArray
+    """Standard deviation of the logarithm."""
+    input_second: FloatArray
+    """Mean of the square."""
+    input_variance: FloatArray
+    pairs_per_token: FloatArray
+    """Attention of a prompt token, on average over the tokens of all prompts."""
+    output_variance: FloatArray
+    output_third: FloatArray
+    """Third cumulant."""
+    output_varied: FloatArray
+    """Squared coefficient of variation."""
+    output_lesser: FloatArray
+    """Mean of the lesser of two answers, over the mean."""
+    decode_steps: FloatArray
+    rounds: FloatArray
+    context_tokens: FloatArray
+
+    @classmethod
+    def of(cls, kinds: Sequence[Traffic], numbers: Sequence[int]) -> "StackedTraffic":
+        """Rows of the numbered kinds, whose arrivals are the same."""
+        first = kinds[0]
+
+        def column(value: Callable[[Traffic], float]) -> FloatArray:
+            return np.array([value(one) for one in kinds])[rows, None]
+
+        rows = np.asarray(numbers, dtype=np.intp)
+        return cls(
+            arrivals=first.arrivals,
+            decodes=first.decodes,
+            input_weights=first.inputs.few_nodes[1],
+            output_weights=first.outputs.nodes[1],
+            input_nodes=np.stack([one.inputs.few_nodes[0] for one in kinds])[rows],
+            output_nodes=np.stack([one.outputs.nodes[0] for one in kinds])[rows],
+            input_mean=column(lambda one: one.inputs.mean),
+            input_sigma=column(lambda one: one.inputs.sigma),
+            input_second=column(lambda one: one.inputs.moment(2)),
+            input_variance=column(lambda one: one.inputs.variance),
+            pairs_per_token=column(lambda one: 0.5 * one.inputs.moment(2) / one.inputs.mean),
+            output_variance=column(lambda one: one.outputs.variance),
+            output_third=column(lambda one: one.outputs.third_cumulant),
+            output_varied=column(lambda one: one.outputs.squared_variation),
+            output_lesser=column(lambda one: one.outputs.mean_of_lesser / one.outputs.mean),
+            decode_steps=column(lambda one: one.decode_steps),
+            rounds=column(lambda one: one.rounds),
+            context_tokens=column(lambda one: one.context_tokens),
+        )
+
+    def take(self, rows: Sequence[int]) -> "StackedTraffic":
+        """Some of the rows."""
+        index = np.asarray(rows, dtype=np.intp)
+        return replace(self, **{name: getattr(self, name)[index] for name in _BY_ROW})
+
+    def input_percentile(self, percentile: float) -> FloatArray:
+        """(J, 1) prompt length that a share of 1 - percentile / 100 exceeds."""
+        score = NormalDist().inv_cdf(percentile / 100.0)
+        return self.input_mean * np.exp(self.input_sigma * score - 0.5 * np.square(self.input_sigma))
+
+
+_BY_ROW = tuple(
+    field.name
+    for field in fields(StackedTraffic)
+    if field.name not in {"arrivals", "decodes", "input_weights", "output_weights"}
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Engines:
     """J replicas without their batch limits. Arguments (J, N) or (J, 1); `company` counts requests in slots."""
 
-    traffic: Traffic
+    traffic: StackedTraffic
     terms: StackedTerms
+
+    @classmethod
+    def alike(cls, traffic: Traffic, terms: StackedTerms) -> "Engines":
+        """Replicas under the same traffic."""
+        return cls(StackedTraffic.of([traffic], [0] * len(terms.read)), terms)
 
     def take(self, rows: Sequence[int]) -> "Engines":
         """Some of the replicas."""
-        return Engines(self.traffic, self.terms.take(rows))
+        return Engines(self.traffic.take(rows), self.terms.take(rows))
 
     def step_seconds(self, company: FloatArray) -> FloatArray:
         """(J, N) seconds of a step in which all decode."""
@@ -84,10 +177,15 @@ class Engines:
         times = self._steps_with(company, tokens)
         return np.asarray((self.terms.stages + times - 1.0) / times)
 
+    def own_prompt_seconds(self, company: FloatArray, tokens: FloatArray) -> FloatArray:
+        """(J, N) from the step in which a prompt's prefill begins to its first token."""
+        extra = self.extra_seconds(company, tokens, 0.5 * np.square(tokens)) * self.late_factor(company, tokens)
+        return np.asarray(extra + self.step_seconds(company) * self.steps_of(company, tokens))
+
     def fullest_extra_seconds(self, company: FloatArray) -> FloatArray:
         """(J, N) by which as many prompt tokens as there is room for lengthen a step."""
         room = self.chunk_tokens(company)
-        return self.extra_seconds(company, room, room * self._pairs_per_token)
+        return self.extra_seconds(company, room, room * self.traffic.pairs_per_token)
 
     def slowest_step_seconds(self, batch: FloatArray) -> FloatArray:
         """(J,) seconds of a step with `batch` (J,) slots taken that is full of prompts."""
@@ -100,17 +198,17 @@ class Engines:
         The first tokens of a round are nearly free while weights are being read, so prompts that share one cost more
         than the same prompts apart. Two points stand for the tokens of a round with any.
         """
-        inputs = self.traffic.inputs
+        traffic = self.traffic
         prompts = np.maximum(prompts, 1e-9)
         certain = prompts / -np.expm1(-prompts)
-        together = certain + 0.5 * self.traffic.arrivals.companions(prompts)
-        mean = inputs.mean * together
-        second = (inputs.moment(2) + inputs.mean**2 * prompts) * certain
-        variance = np.maximum(second - np.square(mean), inputs.variance)
+        together = certain + 0.5 * traffic.arrivals.companions(prompts)
+        mean = traffic.input_mean * together
+        second = (traffic.input_second + np.square(traffic.input_mean) * prompts) * certain
+        variance = np.maximum(second - np.square(mean), traffic.input_variance)
         below = np.minimum(np.sqrt(variance), 0.9 * mean)
         above = variance / np.maximum(below, 1e-9)
         weight = np.square(below) / np.maximum(np.square(below) + variance, 1e-9)
-        pairs = self._pairs_per_token
+        pairs = traffic.pairs_per_token
         low = self.extra_seconds(company, mean - below, (mean - below) * pairs)
         high = self.extra_seconds(company, mean + above, (mean + above) * pairs)
         return np.asarray(((1.0 - weight) * low + weight * high) / together)
@@ -118,18 +216,13 @@ class Engines:
     def saturated(self, batch: FloatArray) -> tuple[FloatArray, FloatArray]:
         """(J, 1) requests per second and seconds of a round, with `batch` slots taken or every step full of prompts."""
         rounds = self.traffic.rounds
-        prompts = np.minimum(batch / rounds, self.chunk_tokens(batch) / self.traffic.inputs.mean)
+        prompts = np.minimum(batch / rounds, self.chunk_tokens(batch) / self.traffic.input_mean)
         company = prompts * rounds
         seconds = self.step_seconds(company) + prompts * self.extra_per_prompt(company, prompts)
         return prompts / seconds, seconds
 
     def _steps_with(self, company: FloatArray, tokens: FloatArray) -> FloatArray:
         return np.maximum(1.0, tokens * self.terms.stages / self.chunk_tokens(company))
-
-    @property
-    def _pairs_per_token(self) -> float:
-        """Attention of a prompt token, on average over the tokens of all prompts."""
-        return 0.5 * self.traffic.inputs.moment(2) / self.traffic.inputs.mean
 
     def _decoding(self, company: FloatArray) -> FloatArray:
         return company * (self.traffic.decode_steps / self.traffic.rounds)

@@ -38,7 +38,7 @@ class StackedTerms:
         return StackedTerms(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
     def seconds(
-        self, running: FloatArray, context_tokens: float, chunk_tokens: FloatArray, chunk_pairs: FloatArray
+        self, running: FloatArray, context_tokens: FloatArray, chunk_tokens: FloatArray, chunk_pairs: FloatArray
     ) -> FloatArray:
         """(J, N) seconds of steps, as `StepTerms.mixed_step_seconds`, with `context_tokens` per sequence.
 

@@ -1,6 +1,7 @@
 """Where a model's weights are: embedding, output head, what every token uses of the layers, and experts."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from plimsoll.catalog import ModelArchitecture, Precision
 from plimsoll.catalog.precisions import PRECISIONS
@@ -42,24 +43,46 @@ class WeightBytes:
 
 def weight_bytes(model: ModelArchitecture, bytes_per_parameter: float) -> WeightBytes:
     """Split the weights. With E experts, k of them per token: total = s + E·e and active = s + k·e give e and s."""
-    embedding_parameters = float(model.vocabulary_size * model.hidden_size)
-    copies = 1 if model.tied_embeddings else 2
+    return _split(
+        model.parameters,
+        model.active_parameters,
+        model.vocabulary_size * model.hidden_size,
+        model.tied_embeddings,
+        model.experts,
+        model.experts_per_token,
+        bytes_per_parameter,
+        model.weights_bytes(bytes_per_parameter),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _split(
+    parameters: int,
+    active_parameters: int,
+    embedding_parameters: int,
+    tied: bool,
+    experts_in_all: int,
+    experts_per_token: int,
+    bytes_per_parameter: float,
+    total_bytes: float,
+) -> WeightBytes:
+    copies = 1 if tied else 2
     embedding = embedding_parameters * max(bytes_per_parameter, EMBEDDING_BYTES_PER_PARAMETER)
-    layers = max(0.0, model.weights_bytes(bytes_per_parameter) - copies * embedding)
+    layers = max(0.0, total_bytes - copies * embedding)
     expert_parameters, share = 0.0, 1.0
-    if model.experts > model.experts_per_token > 0:
-        share = model.experts_per_token / model.experts
-        expert_parameters = max(0.0, (model.parameters - model.active_parameters) / (1.0 - share))
+    if experts_in_all > experts_per_token > 0:
+        share = experts_per_token / experts_in_all
+        expert_parameters = max(0.0, (parameters - active_parameters) / (1.0 - share))
     experts = min(layers, expert_parameters * bytes_per_parameter)
     return WeightBytes(
         embedding=embedding,
         head=embedding,
-        tied=model.tied_embeddings,
+        tied=tied,
         shared=layers - experts,
         experts=experts,
         expert_share_per_token=share,
-        active_layer_parameters=max(0.0, model.active_parameters - copies * embedding_parameters),
-        head_parameters=embedding_parameters,
+        active_layer_parameters=max(0.0, active_parameters - copies * embedding_parameters),
+        head_parameters=float(embedding_parameters),
     )
 
 

@@ -11,10 +11,11 @@ from plimsoll.allocation.evaluate import stored_gigabytes
 from plimsoll.allocation.explain import Alternative, alternatives, full_pools
 from plimsoll.allocation.problem import Bools, Floats
 from plimsoll.api.placementpolicy import POLICY_NAME, PlacementPolicySpec
-from plimsoll.performance import LatencyTarget, Prediction
+from plimsoll.performance import LatencyTarget, Prediction, Question
 from plimsoll.planning.beside import short_classes
+from plimsoll.planning.company import companions, crowded
 from plimsoll.planning.decide import Decision, stored_by_deployment, without_limits
-from plimsoll.planning.evaluate import Evaluator, Question
+from plimsoll.planning.evaluate import Evaluator
 from plimsoll.planning.fleet import Fleet, Kept
 from plimsoll.planning.objectives import ResolvedClass
 from plimsoll.planning.options import rejections
@@ -188,7 +189,10 @@ class Assembly:
             self._class_plan(index, choices.classes[self._fleet.class_keys[index][1]], predictions[index], number)
             for index in class_numbers
         )
-        findings = list(choices.findings)
+        findings = [
+            *choices.findings,
+            *crowded(ObjectRef("LLMDeployment", deployment.namespace, deployment.name), classes, placements),
+        ]
         if self._short[number]:
             findings.extend(self._shortages(number, class_numbers))
         total = sum(placement.replicas for placement in placements)
@@ -220,22 +224,29 @@ class Assembly:
         shares: list[Share] = []
         load = 0.0
         served: list[int] = []
+        rates: dict[str, float] = {}
         for index in class_numbers:
             pair = self._fleet.pair_index.get((index, option))
             share = 0.0 if pair is None else float(self._allocation.share[pair])
             if pair is None or share <= TOLERANCE:
                 continue
             served.append(index)
-            shares.append(Share(classes[self._fleet.class_keys[index][1]].declared.name, round(share, 6)))
-            load += share * float(self._problem.pair_load[pair, 0])
+            name = classes[self._fleet.class_keys[index][1]].declared.name
+            shares.append(Share(name, round(share, 6)))
+            part = share * float(self._problem.pair_load[pair, 0])
+            rates[name] = part * candidate.capacities[name].max_rate_per_second
+            load += part
         utilization = load / replicas
         expected = min(1.0, utilization * self._expected)
+        by_name = {item.declared.name: item for item in classes}
         for index in served:
             item = classes[self._fleet.class_keys[index][1]]
-            capacity = candidate.capacities[item.declared.name]
+            name = item.declared.name
             question = Question(candidate.shape, item.lengths, item.targets, arrivals=item.arrivals)
-            rate = expected * capacity.max_rate_per_second
-            predictions[index].append(self._evaluator.predict(question, capacity.max_num_seqs, rate, expected))
+            rate = rates[name] / load * expected if load > 0 else 0.0
+            batch = candidate.capacities[name].max_num_seqs
+            others = companions(name, rates, by_name)
+            predictions[index].append(self._evaluator.predict(question, batch, rate, expected, others))
         return Placement(
             name=candidate.name,
             option=candidate.option,

@@ -10,37 +10,28 @@ from typing import TypeVar
 
 from plimsoll.allocation.decomposition import Memory
 from plimsoll.performance import (
-    POISSON,
     Arrivals,
     Capacity,
     Coefficients,
     Correction,
     LatencyTargets,
     Prediction,
+    Question,
     ReplicaShape,
+    Stream,
     TokenLengths,
-    capacities,
     load_seconds,
     memory_fit,
     parallelism_problem,
     predict,
+    rated,
+    settled,
 )
 
 Result = TypeVar("Result")
 _ShapeKey = tuple[str, int, str, str, int, int, int, int, Coefficients | None, Correction]
 _Key = tuple[int, int, int | None]
 """Numbers of shape and objective, and the operating point."""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One class on one replica shape; `max_num_seqs` None lets the model choose the operating point."""
-
-    shape: ReplicaShape
-    lengths: TokenLengths
-    targets: LatencyTargets
-    max_num_seqs: int | None = None
-    arrivals: Arrivals = POISSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +52,7 @@ class Evaluator:
     memory: Memory = field(default_factory=Memory)
     """Of the search for placements."""
     _answers: dict[_Key, Capacity] = field(default_factory=dict)
-    _predictions: dict[tuple[_Key, int], Prediction] = field(default_factory=dict)
+    _predictions: dict[tuple[_Key, int, tuple[Stream, ...]], Prediction] = field(default_factory=dict)
     _shapes: dict[_ShapeKey, int] = field(default_factory=dict)
     _objectives: dict[tuple[TokenLengths, LatencyTargets, Arrivals], int] = field(default_factory=dict)
     _startups: dict[_ShapeKey, Startup] = field(default_factory=dict)
@@ -72,15 +63,8 @@ class Evaluator:
         """Capacities in the order of the questions."""
         asked = list(questions)
         keys = self._keys(asked)
-        groups: dict[tuple[int, int | None], dict[_Key, Question]] = {}
-        for key, question in zip(keys, asked, strict=True):
-            if key not in self._answers:
-                groups.setdefault(key[1:], {})[key] = question
-        for (_, batch), members in groups.items():
-            one = next(iter(members.values()))
-            shapes = [question.shape for question in members.values()]
-            found = capacities(shapes, one.lengths, one.targets, max_num_seqs=batch, arrivals=one.arrivals)
-            self._answers.update(zip(members, found, strict=True))
+        new = {key: question for key, question in zip(keys, asked, strict=True) if key not in self._answers}
+        self._answers.update(zip(new, rated(list(new.values())), strict=True))
         return [self._answers[key] for key in keys]
 
     def recall(self, name: Hashable, inputs: object, kind: type[Result]) -> Result | None:
@@ -101,14 +85,27 @@ class Evaluator:
             self._startups[key] = _startup(shape)
         return self._startups[key]
 
-    def predict(self, question: Question, max_num_seqs: int, rate_per_second: float, utilization: float) -> Prediction:
+    def predict(
+        self,
+        question: Question,
+        max_num_seqs: int,
+        rate_per_second: float,
+        utilization: float,
+        beside: tuple[Stream, ...] = (),
+    ) -> Prediction:
         """Latencies at a rate. Remembered by utilization in percent, rounded up: a small drift costs nothing."""
         percent = math.ceil(utilization * 100 - 1e-9)
-        key = (self._keys([replace(question, max_num_seqs=max_num_seqs)])[0], percent)
+        key = (self._keys([replace(question, max_num_seqs=max_num_seqs)])[0], percent, beside)
         if key not in self._predictions:
-            rate = rate_per_second * percent / (utilization * 100) if utilization > 0 else 0.0
+            rate = float(settled(rate_per_second * percent / (utilization * 100))) if utilization > 0 else 0.0
             self._predictions[key] = predict(
-                question.shape, question.lengths, question.targets, rate, max_num_seqs, arrivals=question.arrivals
+                question.shape,
+                question.lengths,
+                question.targets,
+                rate,
+                max_num_seqs,
+                arrivals=question.arrivals,
+                beside=beside,
             )
         return self._predictions[key]
 

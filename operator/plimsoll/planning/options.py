@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from plimsoll.api.llmdeployment import LLMDeployment
-from plimsoll.performance import Capacity, ReplicaShape, checkpoint_bytes
+from plimsoll.performance import Capacity, Question, ReplicaShape, checkpoint_bytes
 from plimsoll.planning.dominance import Offering, OptionKey, undominated
-from plimsoll.planning.evaluate import Evaluator, Question
+from plimsoll.planning.evaluate import Evaluator
 from plimsoll.planning.identity import PlacementNames
 from plimsoll.planning.objectives import ResolvedClass
 from plimsoll.planning.plan import Finding, Option, Rejected, Severity

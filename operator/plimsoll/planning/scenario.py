@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from plimsoll.performance import LatencyTarget, LatencyTargets
-from plimsoll.planning.evaluate import Evaluator, Question
+from plimsoll.performance import LatencyTarget, LatencyTargets, Question
+from plimsoll.planning.company import companions
+from plimsoll.planning.evaluate import Evaluator
 from plimsoll.planning.objectives import ResolvedClass
 from plimsoll.planning.options import Candidate
 from plimsoll.planning.plan import ClassPlan, DeploymentPlan, FleetPlan, Placement
@@ -109,9 +110,10 @@ def planned_fleet(
         for placement in deployment.placements:
             key = placement_key(namespace, placement.name)
             placements[key] = _simulated(key, deployment, placement, candidates[key], evaluator)
+        mine = {item.name: resolved[class_key(deployment.ref, item.name)] for item in deployment.classes}
         for item in deployment.classes:
             key = class_key(deployment.ref, item.name)
-            predicted = _predicted(deployment, resolved[key], candidates, evaluator, kept) if predictions else None
+            predicted = _predicted(deployment, item.name, mine, candidates, evaluator, kept) if predictions else None
             longest = min(
                 (part.engine.longest_sequence for part in placements.values() if key in part.shares),
                 default=DEFAULT_MAX_MODEL_LENGTH,
@@ -154,13 +156,14 @@ def _engine(candidate: Candidate, max_num_seqs: int) -> EngineSpec:
 
 def _predicted(
     deployment: DeploymentPlan,
-    item: ResolvedClass,
+    name: str,
+    classes: Mapping[str, ResolvedClass],
     candidates: Mapping[str, Candidate],
     evaluator: Evaluator,
     kept: float,
 ) -> PredictedLatency | None:
-    """Percentiles of the class at the expected rate, which is the planned one without its headroom."""
-    name = item.declared.name
+    """Percentiles of a class at the expected rates, which are the planned ones without their headroom."""
+    item = classes[name]
     serving = [part for part in deployment.placements if any(share.traffic == name for share in part.shares)]
     if not serving:
         return None
@@ -171,12 +174,18 @@ def _predicted(
         found = []
         for placement in serving:
             candidate = candidates[placement_key(deployment.ref.namespace, placement.name)]
-            capacity = candidate.capacities[name]
             expected = min(1.0, placement.utilization * kept)
             targets = LatencyTargets(target, target, target)
             question = Question(candidate.shape, item.lengths, targets, arrivals=item.arrivals)
-            rate = expected * capacity.max_rate_per_second
-            found.append(evaluator.predict(question, placement.option.max_num_seqs, rate, expected))
+            rates = {
+                share.traffic: share.value * classes[share.traffic].planned_rate_per_second
+                for share in placement.shares
+            }
+            loads = {one: rate / candidate.capacities[one].max_rate_per_second for one, rate in rates.items()}
+            load = sum(loads.values())
+            rate = rates[name] / load * expected if load > 0 else 0.0
+            others = companions(name, rates, classes)
+            found.append(evaluator.predict(question, placement.option.max_num_seqs, rate, expected, others))
         columns.append(
             (
                 max(each.ttft_seconds for each in found),

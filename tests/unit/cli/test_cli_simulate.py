@@ -92,6 +92,19 @@ def test_bursts_make_the_tail_longer() -> None:
     assert bursty["arrivals"] == "gamma"
 
 
+def test_declared_burstiness_holds_unless_told_otherwise(tmp_path: Path) -> None:
+    manifests = list(yaml.safe_load_all((QUICKSTART / "assistant.yaml").read_text()))
+    (deployment,) = (item for item in manifests if item["kind"] == "LLMDeployment")
+    deployment["spec"]["traffic"][0]["arrivals"] = {"burstiness": "3"}
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump_all(manifests))
+    declared, told, otherwise = (
+        document("-f", tmp_path, "--duration", "5m", *more)["deployments"][0]["traffic"][0]
+        for more in ((), ("--arrivals", "gamma:3"), ("--arrivals", "poisson"))
+    )
+    assert (declared["arrivals"], otherwise["arrivals"]) == ("gamma:3", "poisson")
+    assert declared["latency"] == told["latency"] != otherwise["latency"]
+
+
 def test_a_ramp_goes_from_and_to_multiples_of_the_declared_rate() -> None:
     found = document("-f", QUICKSTART, "--arrivals", "ramp:0.5-1.5", "--duration", "20m")
     rates = found["series"]["classes"]["default/assistant/default"]["requestsPerMinute"]
@@ -181,7 +194,7 @@ def test_a_malformed_trace_is_refused_with_its_place(tmp_path: Path, content: st
     ("arguments", "message"),
     [
         (("--trace", "nowhere.csv"), "--trace nowhere.csv: no such file; FILE"),
-        (("--arrivals", "gamma"), "--arrivals gamma: accepted are poisson, gamma:CV"),
+        (("--arrivals", "gamma"), "--arrivals gamma: accepted are declared, poisson, gamma:CV"),
         (("--arrivals", "ramp:2"), "--arrivals ramp:2: accepted are"),
         (("--duration", "long"), "--duration long: a time above 0 like 90s"),
         (("--rate-scale", "-1"), "--rate-scale -1: a factor above 0 or `declared`"),

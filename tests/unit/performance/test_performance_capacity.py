@@ -192,3 +192,16 @@ def test_unlimited_classes_report_means() -> None:
     found = predict(H100_8B, CHAT, LatencyTargets(), 5.0, 128)
     assert found.end_to_end_seconds == found.mean_end_to_end_seconds
     assert 5 * found.mean_end_to_end_seconds == pytest.approx(found.concurrency, rel=0.05)  # Little
+
+
+def test_an_answer_does_not_depend_on_what_else_is_asked() -> None:
+    """To the last bit: equal facts must give equal plans, whatever was asked before."""
+    shapes = [
+        ReplicaShape(CATALOG.model(model), CATALOG.precision("fp8"), CATALOG.gpu(gpu), Parallelism(tensor, 1), 8192)
+        for model in sorted(CATALOG.models)[::8]
+        for gpu in sorted(CATALOG.gpus)[::4]
+        for tensor in (1, 4)
+    ]
+    targets = LatencyTargets(ttft=LatencyTarget(1.0, 95), tpot=LatencyTarget(0.05, 95))
+    lengths = TokenLengths(1000, 250, 2000, 600)
+    assert capacities(shapes, lengths, targets) == [capacity(shape, lengths, targets) for shape in shapes]

@@ -19,7 +19,16 @@ from plimsoll.performance import (
 )
 from plimsoll.performance.monotone import MAX_UTILIZATION, Path, Search, load_of
 from plimsoll.performance.tails import Cumulants, Mixture, normal_beyond
-from plimsoll.simulation import LognormalLength, Placement, Scenario, constant_rate, engine_of, simulate, synthetic
+from plimsoll.simulation import (
+    ClassReport,
+    LognormalLength,
+    Placement,
+    Scenario,
+    constant_rate,
+    engine_of,
+    simulate,
+    synthetic,
+)
 
 CATALOG = load_catalog()
 H100_8B = ReplicaShape(
@@ -39,6 +48,7 @@ PIPELINE_70B = ReplicaShape(
 CHAT = TokenLengths(512, 128, 1024, 256)
 SUMMARIES = TokenLengths(3000, 150, 6000, 300)
 MOSTLY_PROMPTS = TokenLengths(3800, 30, 9000, 80)
+LABELS = TokenLengths(3000, 5, 9000, 10)
 
 
 def cumulants(mean: float, variance: float, third: float) -> Cumulants:
@@ -75,6 +85,21 @@ def test_the_normal_tail() -> None:
     assert normal_beyond(scores) == pytest.approx(expected, abs=1e-7)
 
 
+def simulated(
+    shape: ReplicaShape, lengths: TokenLengths, slots: int, rate: float, count: int, burstiness: float = 1.0
+) -> ClassReport:
+    requests = synthetic(
+        "chat",
+        constant_rate(rate, count / rate),
+        LognormalLength.of_p95(lengths.input_mean, lengths.input_p95),
+        LognormalLength.of_p95(lengths.output_mean, lengths.output_p95),
+        burstiness=burstiness,
+        seed=5,
+    )
+    fleet = Scenario((Placement("one", engine_of(shape, slots), 1, {"chat": 1.0}),))
+    return simulate(fleet, requests, warm_up_seconds=300 / rate).classes["chat"]
+
+
 @pytest.mark.parametrize(
     ("shape", "lengths", "slots", "load", "burstiness", "count", "within"),
     [
@@ -101,16 +126,7 @@ def test_predictions_agree_with_the_simulator(
     """
     arrivals = Arrivals(burstiness)
     rate = load * capacity(shape, lengths, LatencyTargets(), max_num_seqs=slots, arrivals=arrivals).max_rate_per_second
-    requests = synthetic(
-        "chat",
-        constant_rate(rate, count / rate),
-        LognormalLength.of_p95(lengths.input_mean, lengths.input_p95),
-        LognormalLength.of_p95(lengths.output_mean, lengths.output_p95),
-        burstiness=burstiness,
-        seed=5,
-    )
-    fleet = Scenario((Placement("one", engine_of(shape, slots), 1, {"chat": 1.0}),))
-    found = simulate(fleet, requests, warm_up_seconds=300 / rate).classes["chat"]
+    found = simulated(shape, lengths, slots, rate, count, burstiness)
     for percentile in (None, 50, 95):
         target = LatencyTarget(1.0, percentile)
         expected = predict(shape, lengths, LatencyTargets(target, target, target), rate, slots, arrivals=arrivals)
@@ -122,6 +138,18 @@ def test_predictions_agree_with_the_simulator(
             summary = getattr(found, name)
             truth = summary.mean_seconds if percentile is None else summary.percentile_seconds(percentile)
             assert seconds == pytest.approx(truth, rel=within), (name, percentile)
+
+
+@pytest.mark.parametrize(("lengths", "load"), [(LABELS, 0.3), (LABELS, 0.7), (TokenLengths(1000, 1, 2000, 1), 0.6)])
+def test_prompts_queue_for_the_engine_where_answers_are_short(lengths: TokenLengths, load: float) -> None:
+    """Hardly anybody decodes, and yet the engine is busy."""
+    shape = replace(H100_8B, max_model_length=32768)
+    rate = load * capacity(shape, lengths, LatencyTargets(), max_num_seqs=64).max_rate_per_second
+    found = simulated(shape, lengths, 64, rate, 10_000).ttft
+    for percentile in (None, 50, 95):
+        targets = LatencyTargets(ttft=LatencyTarget(1.0, percentile))
+        truth = found.mean_seconds if percentile is None else found.percentile_seconds(percentile)
+        assert predict(shape, lengths, targets, rate, 64).ttft_seconds == pytest.approx(truth, rel=0.2), percentile
 
 
 def test_the_search_for_a_load_is_the_inverse_of_the_latency_at_a_load() -> None:

@@ -20,7 +20,7 @@ def terms(step: float, sequence: float = 0.0, prompt: float = 0.0) -> StepTerms:
 
 
 def load(one: StepTerms, batch: int, share: float, traffic: Traffic) -> Load:
-    replicas = Replicas.of(Engines(traffic, StackedTerms.of([one])), np.array([float(batch)]))
+    replicas = Replicas.of(Engines.alike(traffic, StackedTerms.of([one])), np.array([float(batch)]))
     return Load.of(replicas, share * replicas.saturation_rate)
 
 
@@ -62,9 +62,11 @@ def test_bursts_and_prefills_widen_the_queue() -> None:
 
 
 def test_saturation_is_a_full_batch_or_full_steps() -> None:
-    decode = Engines(Traffic(FIXED, LengthDistribution.of(101, 101)), StackedTerms.of([terms(0.01)]))
+    decode = Engines.alike(Traffic(FIXED, LengthDistribution.of(101, 101)), StackedTerms.of([terms(0.01)]))
     assert decode.saturated(np.array([[10.0]]))[0][0, 0] == pytest.approx(10 / (101 * 0.01))
-    prompts = Engines(Traffic(LengthDistribution.of(4096, 4096), FIXED), StackedTerms.of([terms(0.01, prompt=1e-5)]))
+    prompts = Engines.alike(
+        Traffic(LengthDistribution.of(4096, 4096), FIXED), StackedTerms.of([terms(0.01, prompt=1e-5)])
+    )
     most = prompts.saturated(np.array([[200.0]]))[0][0, 0]
     assert most == pytest.approx((2048 - 200) / 4096 / (0.01 + (2048 - 200) * 1e-5), rel=1e-6)
 
