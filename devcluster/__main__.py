@@ -13,7 +13,7 @@ from typing import Any
 
 from devcluster.binaries import binary, gateway_api_crds
 from devcluster.cluster import Cluster
-from devcluster.components import COMPONENTS
+from devcluster.components import COMPONENTS, TOOLS
 from devcluster.nodes import demo_nodes
 
 
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def _binaries() -> None:
-    finders: dict[str, Callable[[], Path]] = {name: functools.partial(binary, name) for name in COMPONENTS}
+    finders: dict[str, Callable[[], Path]] = {name: functools.partial(binary, name) for name in COMPONENTS | TOOLS}
     finders["gateway-api CRDs"] = gateway_api_crds
     for name, find in finders.items():
         started = time.monotonic()

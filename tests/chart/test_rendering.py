@@ -97,6 +97,10 @@ def test_operator_accepts_the_rendered_environment(render: Render) -> None:
         in_flight=8,
         rate_per_second=50.5,
         rate_burst=1_000_000,
+        prometheus_url="https://prometheus",
+        prometheus_token_file="/etc/plimsoll/prometheus-token/token",
+        prometheus_ca_file="/etc/plimsoll/prometheus-ca/ca.crt",
+        correction_interval_seconds=120,
         log_level="DEBUG",
         log_format="text",
     )
@@ -134,6 +138,47 @@ def test_network_policy_opens_the_health_port_and_the_api_server(render: Render)
         }
     ]
     assert spec["egress"] == [{"ports": [{"port": 6443, "protocol": "TCP"}]}]
+
+
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [
+        ("https://prometheus.monitoring.svc:9090/tenant", 9090),
+        ("https://prometheus", 443),
+        ("http://prometheus/a:1", 80),
+        ("http://[fd00::1]:9091", 9091),
+    ],
+)
+def test_network_policy_lets_the_operator_reach_prometheus(render: Render, url: str, port: int) -> None:
+    values = {**MATRIX["observing"], "prometheus": {"url": url}}
+    ((opened,),) = [[rule["ports"] for rule in only(render(**values), "NetworkPolicy")["spec"]["egress"]]]
+    assert [(item["port"], item["protocol"]) for item in opened] == [
+        *((443, "TCP"), (6443, "TCP"), (port, "TCP")),
+        *((53, "UDP"), (53, "TCP")),
+    ]
+
+
+def test_credentials_of_prometheus_are_mounted_where_the_operator_looks(render: Render) -> None:
+    manifests = render(**MATRIX["observing"])
+    environment, container = _environment(manifests), _container(manifests)
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"] if mount.get("readOnly")}
+    volumes = {
+        volume["name"]: volume for volume in only(manifests, "Deployment")["spec"]["template"]["spec"]["volumes"]
+    }
+    token, authority = volumes["prometheus-token"]["secret"], volumes["prometheus-ca"]["configMap"]
+    assert (token["secretName"], authority["name"]) == ("prometheus-token", "cluster-ca")
+    files = {
+        f"{mounts[name]}/{item['path']}"
+        for name, source in (("prometheus-token", token), ("prometheus-ca", authority))
+        for item in source["items"]
+    }
+    assert files == {environment["PLIMSOLL_PROMETHEUS_TOKEN_FILE"], environment["PLIMSOLL_PROMETHEUS_CA_FILE"]}
+
+
+def test_without_an_address_prometheus_is_not_read(render: Render) -> None:
+    manifests = render(prometheus={"tokenSecret": "left-over", "caConfigMap": "left-over"})
+    assert not [name for name in _environment(manifests) if "PROMETHEUS" in name]
+    assert [mount["name"] for mount in _container(manifests)["volumeMounts"]] == ["tmp"]
 
 
 def test_optional_objects_are_off_by_default(render: Render) -> None:

@@ -34,6 +34,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "annotation that is no text": ({"podAnnotations": {"a": 1}}, "podAnnotations"),
     "name that is no DNS label": ({"fullnameOverride": "Not_DNS"}, "fullnameOverride"),
     "interval": ({"serviceMonitor": {"interval": "often"}}, "interval"),
+    "address of another scheme": ({"prometheus": {"url": "ftp://prometheus"}}, "url"),
+    "credentials in the address": ({"prometheus": {"url": "https://user:secret@prometheus"}}, "url"),
+    "interval of corrections": ({"settings": {"correctionIntervalSeconds": 5}}, "correctionIntervalSeconds"),
     "no API server port": ({"networkPolicy": {"apiServerPorts": []}}, "apiServerPorts"),
 }
 

@@ -12,6 +12,14 @@ MATRIX: dict[str, dict[str, Any]] = {
     "pinned": {"image": {"repository": "example.com/team/plimsoll", "digest": DIGEST}},
     "openshift": {"runAsUser": None},
     "monitored": {"serviceMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}}},
+    "observing": {
+        "prometheus": {
+            "url": "https://prometheus.monitoring.svc:9090/tenant",
+            "tokenSecret": "prometheus-token",
+            "caConfigMap": "cluster-ca",
+        },
+        "networkPolicy": {"enabled": True},
+    },
     "isolated": {
         "networkPolicy": {
             "enabled": True,
@@ -47,7 +55,9 @@ MATRIX: dict[str, dict[str, Any]] = {
             "inFlight": 8,
             "ratePerSecond": 50.5,
             "rateBurst": 1000000,
+            "correctionIntervalSeconds": 120,
         },
+        "prometheus": {"url": "https://prometheus", "tokenSecret": "prometheus-token", "caConfigMap": "cluster-ca"},
     },
     "named": {"nameOverride": "loader", "fullnameOverride": "the-loader"},
     "existing account": {"serviceAccount": {"create": False, "name": "mine"}, "rbac": {"create": False}},

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from devcluster.audit import Mark
-from devcluster.binaries import all_binaries, gateway_api_crds
+from devcluster.binaries import all_binaries, binary, gateway_api_crds
 from devcluster.cluster import Cluster
 from devcluster.installation import Installation
 from devcluster.nodes import demo_nodes
@@ -17,6 +17,7 @@ from tests.control_plane.bench import Bench, policy, read_crds
 _HERE = Path(__file__).parent
 _LAST = "test_rbac.py"
 """Judges what all the others made the operator do."""
+_WITH_PROMETHEUS = "test_corrections.py"
 NAMESPACES = ("chat", "documents")
 
 
@@ -29,8 +30,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Builds what is missing now, since a first build takes longer than a test may."""
-    if not session.config.option.collectonly and any(_HERE in item.path.parents for item in session.items):
+    files = {item.path.name for item in session.items if _HERE in item.path.parents}
+    if files and not session.config.option.collectonly:
         all_binaries()
+        if _WITH_PROMETHEUS in files:
+            binary("prometheus")
 
 
 @pytest.fixture(scope="session")

@@ -513,6 +513,25 @@ class TrafficShare(StatusModel):
     value: Annotated[Ratio, Field(description="Share of the class's requests, from 0 to 1.")]
 
 
+class SpeedFactors(StatusModel):
+    """What step times are multiplied by, as observation has it."""
+
+    prefill: Annotated[Factor, Field(description="Factor of the time that prompt tokens take.")]
+    decode: Annotated[Factor, Field(description="Factor of the time that everything else in a step takes.")]
+
+
+class ObservedLatency(StatusModel):
+    """Means that the pods of a placement showed, rounded to two digits and renewed only when they move."""
+
+    ttft_milliseconds: Annotated[
+        Integer | None, Field(ge=0, le=86_400_000, description="Mean time to first token.")
+    ] = None
+    tpot_milliseconds: Annotated[
+        Integer | None, Field(ge=0, le=86_400_000, description="Mean time per output token.")
+    ] = None
+    time: Annotated[Time | None, Field(description="When they were taken.")] = None
+
+
 class PlacementStatus(StatusModel):
     """A placement: replicas of one model at one precision on one pool with one parallelism."""
 
@@ -532,6 +551,10 @@ class PlacementStatus(StatusModel):
         ShortText | None,
         Field(description="Where its predicted latencies come from: measured or published, and how corrected."),
     ] = None
+    correction: Annotated[
+        SpeedFactors | None, Field(description="Factors in force, by what Prometheus shows. Absent: none.")
+    ] = None
+    observed: Annotated[ObservedLatency | None, Field(description="Latencies that Prometheus shows.")] = None
 
 
 class LatencyReport(StatusModel):

@@ -16,11 +16,11 @@ from plimsoll.catalog import Catalog, UnknownName, load_catalog
 from plimsoll.cli.benchmark_files import Buckets, read_measurements
 from plimsoll.cli.manifests import FileError, read_inputs
 from plimsoll.cli.measurements import Defaults, Measurement, known_gpu, observations
-from plimsoll.cli.prometheus import PREFIX, Query, read_metrics, read_prometheus
+from plimsoll.cli.prometheus import Query, read_metrics, read_prometheus
 from plimsoll.cli.table import new_table
 from plimsoll.performance import AnalysisMissing, Calibration, CalibrationError, Observation, calibrate
 from plimsoll.performance.calibration import Errors, LeftOut
-from plimsoll.planning.facts import profiled_model
+from plimsoll.planning.facts import catalog_of
 
 _METRICS = {".prom", ".txt", ".metrics"}
 _SHOWN = 8
@@ -193,12 +193,7 @@ def _measurements(request: Request) -> tuple[list[Measurement], str]:
 
 def _catalog(manifests: Sequence[Path]) -> Catalog:
     """The catalog, with the models of ModelProfiles among the manifests."""
-    catalog = load_catalog()
-    if manifests:
-        for profile in read_inputs(manifests).snapshot().profiles:
-            if profile.spec.architecture is not None:
-                catalog = catalog.with_model(profiled_model(profile.spec.model, profile.spec.architecture))
-    return catalog
+    return catalog_of(read_inputs(manifests).snapshot()) if manifests else load_catalog()
 
 
 def _coefficient(name: str, value: float) -> tuple[str, str]:
@@ -281,4 +276,4 @@ def _print_left_out(console: Console, left_out: Sequence[LeftOut]) -> None:
         console.print(f"  [yellow]left out[/yellow]: {rest} rows for {len(reasons) - _SHOWN} other reasons")
 
 
-__all__ = ["PREFIX", "Request", "profiles", "run_calibrate"]
+__all__ = ["Request", "profiles", "run_calibrate"]

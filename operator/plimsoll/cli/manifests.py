@@ -16,8 +16,19 @@ from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.modelprofile import ModelProfile
 from plimsoll.api.parse import InvalidResource, parse
 from plimsoll.api.placementpolicy import PlacementPolicy
-from plimsoll.planning.snapshot import InvalidObject, NodeFacts, ObjectRef, PodFacts, Snapshot, Workload
-from plimsoll.rendering.observe import node_facts, pod_facts, workload_facts
+from plimsoll.planning.observed import in_force
+from plimsoll.planning.snapshot import (
+    InvalidObject,
+    NodeFacts,
+    ObjectRef,
+    PodFacts,
+    Snapshot,
+    SpeedCorrection,
+    Workload,
+)
+from plimsoll.rendering.corrections import NAME as CORRECTIONS
+from plimsoll.rendering.corrections import learnt_from_config_map
+from plimsoll.rendering.observe import metadata_of, node_facts, pod_facts, workload_facts
 
 Kind = TypeVar("Kind", bound=Resource)
 
@@ -40,6 +51,7 @@ class Inputs:
     nodes: dict[str, NodeFacts] = field(default_factory=dict)
     pods: list[PodFacts] = field(default_factory=list)
     workloads: list[Workload] = field(default_factory=list)
+    corrections: tuple[SpeedCorrection, ...] = ()
 
     def snapshot(self, *, gateway_api: bool = False) -> Snapshot:
         """The planner's input. Without nodes the stock is what pools declare, or unlimited."""
@@ -55,6 +67,7 @@ class Inputs:
             pods=tuple(sorted(self.pods, key=lambda pod: (pod.namespace, pod.name))),
             workloads=tuple(sorted(self.workloads, key=lambda item: (item.namespace, item.name))),
             invalid=tuple(self.invalid[ref] for ref in sorted(self.invalid)),
+            corrections=self.corrections,
             gateway_api=gateway_api,
         )
 
@@ -132,6 +145,11 @@ def _take(inputs: Inputs, file: Path, manifest: Mapping[str, Any]) -> None:
         running = workload_facts(manifest)
         if running is not None:
             inputs.workloads.append(running)
+    elif (api_version, kind) == ("v1", "ConfigMap") and metadata_of(manifest).get("name") == CORRECTIONS:
+        learnt, problems = learnt_from_config_map(manifest)
+        if problems:
+            raise FileError(f"{file}: ConfigMap {CORRECTIONS}: {problems[0]}")
+        inputs.corrections = in_force(learnt)
 
 
 def _take_resource(inputs: Inputs, file: Path, manifest: Mapping[str, Any]) -> None:

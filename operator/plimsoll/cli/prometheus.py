@@ -4,50 +4,30 @@ Means of an interval: sum / count of each histogram. How many requests run toget
 since a step gives each running request one token. Time to first token counts without the time in the queue.
 """
 
-import json
+import asyncio
 import os
-import ssl
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http.client import HTTPMessage
 from math import isfinite
 from pathlib import Path
-from typing import IO, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from plimsoll.cli.manifests import FileError
 from plimsoll.cli.measurements import Measurement
+from plimsoll.planning.observed import MOST_CACHED
+from plimsoll.telemetry.prometheus import Access, Labels, Prometheus, PrometheusError
+from plimsoll.telemetry.vllm import CACHED, HISTOGRAMS, PREFIX
 
 TOKEN_VARIABLE = "PLIMSOLL_PROMETHEUS_TOKEN"  # noqa: S105  (the variable's name)
-PREFIX = "vllm:"
-_HISTOGRAMS = {
-    "input": ("request_prompt_tokens",),
-    "output": ("request_generation_tokens",),
-    "ttft": ("time_to_first_token_seconds",),
-    "tpot": (
-        "inter_token_latency_seconds",
-        "time_per_output_token_seconds",
-        "request_time_per_output_token_seconds",
-    ),
-    "end_to_end": ("e2e_request_latency_seconds",),
-    "queue": ("request_queue_time_seconds",),
-}
-"""Figure -> histograms that have it, the newest name first."""
 _RATIOS = {
     "company": ("generation_tokens_total", "iteration_tokens_total_count"),
-    "cached": ("prefix_cache_hits_total", "prefix_cache_queries_total"),
+    "cached": CACHED,
 }
 _REQUESTS = "e2e_request_latency_seconds_count"
 _LEAST_REQUESTS = 20.0
-_MOST_CACHED = 0.05
-"""Of the prompts' tokens; with more, prefill is faster than its length says."""
-_TIMEOUT_SECONDS = 30.0
-_LARGEST = 64 * 2**20
-_Labels = frozenset[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,26 +76,10 @@ def read_prometheus(query: Query) -> list[Measurement]:
     Raises:
         FileError: Prometheus cannot be asked, or has no such series.
     """
-    figures: dict[tuple[_Labels, float], dict[str, float]] = {}
-    ask = _asker(query)
-    window = f"[{query.step_seconds:.0f}s]"
-
-    def series(metric: str) -> str:
-        return f"{query.prefix}{metric}{{{query.selector}}}{window}"
-
-    def mean(name: str) -> str:
-        return f"rate({series(f'{name}_sum')}) / rate({series(f'{name}_count')})"
-
-    asked: dict[str, Sequence[str]] = {figure: [mean(name) for name in names] for figure, names in _HISTOGRAMS.items()}
-    asked |= {figure: [f"rate({series(above)}) / rate({series(below)})"] for figure, (above, below) in _RATIOS.items()}
-    asked["requests"] = [f"increase({series(_REQUESTS)})"]
-    for figure, expressions in asked.items():
-        for expression in expressions:
-            found = ask(expression)
-            for labels, moment, value in found:
-                figures.setdefault((labels, moment), {})[figure] = value
-            if found:
-                break
+    try:
+        figures = asyncio.run(_figures(query))
+    except PrometheusError as error:
+        raise FileError(f"--prometheus: {error}") from error
     rows = []
     for (labels, moment), values in sorted(figures.items(), key=lambda item: (sorted(item[0][0]), item[0][1])):
         row = _row(f"{_shown(labels)} at {moment:.0f}", values, labels)
@@ -129,9 +93,34 @@ def read_prometheus(query: Query) -> list[Measurement]:
     return rows
 
 
-def _samples(path: Path, prefix: str) -> dict[tuple[str, _Labels], float]:
+async def _figures(query: Query) -> dict[tuple[Labels, float], dict[str, float]]:
+    """Figures by series and moment."""
+    figures: dict[tuple[Labels, float], dict[str, float]] = {}
+    window = f"[{query.step_seconds:.0f}s]"
+
+    def series(metric: str) -> str:
+        return f"{query.prefix}{metric}{{{query.selector}}}{window}"
+
+    def mean(name: str) -> str:
+        return f"rate({series(f'{name}_sum')}) / rate({series(f'{name}_count')})"
+
+    asked: dict[str, Sequence[str]] = {figure: [mean(name) for name in names] for figure, names in HISTOGRAMS.items()}
+    asked |= {figure: [f"rate({series(above)}) / rate({series(below)})"] for figure, (above, below) in _RATIOS.items()}
+    asked["requests"] = [f"increase({series(_REQUESTS)})"]
+    async with Prometheus(_access(query)) as prometheus:
+        for figure, expressions in asked.items():
+            for expression in expressions:
+                found = await prometheus.range(expression, query.start, query.end, query.step_seconds)
+                for sample in found:
+                    figures.setdefault((sample.labels, sample.moment), {})[figure] = sample.value
+                if found:
+                    break
+    return figures
+
+
+def _samples(path: Path, prefix: str) -> dict[tuple[str, Labels], float]:
     """Values by name without the prefix, and labels without buckets and reasons; those of equal labels added up."""
-    found: dict[tuple[str, _Labels], float] = {}
+    found: dict[tuple[str, Labels], float] = {}
     try:
         for family in text_string_to_metric_families(path.read_text(encoding="utf-8")):
             for sample in family.samples:
@@ -152,7 +141,7 @@ def _samples(path: Path, prefix: str) -> dict[tuple[str, _Labels], float]:
 
 def _means(samples: Mapping[str, float]) -> dict[str, float]:
     means: dict[str, float] = {}
-    for figure, names in _HISTOGRAMS.items():
+    for figure, names in HISTOGRAMS.items():
         for name in names:
             count = samples.get(f"{name}_count", 0.0)
             if count > 0:
@@ -165,14 +154,14 @@ def _means(samples: Mapping[str, float]) -> dict[str, float]:
     return means
 
 
-def _row(source: str, given: Mapping[str, float], labels: _Labels) -> Measurement | None:
+def _row(source: str, given: Mapping[str, float], labels: Labels) -> Measurement | None:
     """A row, or None where an interval had too few requests or lacks lengths, company or latencies."""
     figures = {name: value for name, value in given.items() if isfinite(value) and value >= 0}
     if figures.get("requests", 0.0) < _LEAST_REQUESTS or not {"input", "output", "company"} <= set(figures):
         return None
     ttft, queue = figures.get("ttft"), figures.get("queue")
     first = None
-    if ttft is not None and queue is not None and ttft > queue and figures.get("cached", 0.0) <= _MOST_CACHED:
+    if ttft is not None and queue is not None and ttft > queue and figures.get("cached", 0.0) <= MOST_CACHED:
         first = ttft - queue
     tpot = figures.get("tpot") or None
     if first is None and tpot is None:
@@ -188,83 +177,18 @@ def _row(source: str, given: Mapping[str, float], labels: _Labels) -> Measuremen
     )
 
 
-def _shown(labels: _Labels) -> str:
+def _shown(labels: Labels) -> str:
     known = dict(labels)
     return "{" + ", ".join(known[name] for name in ("pod", "instance", "engine") if name in known) + "}"
 
 
-# --- HTTP -------------------------------------------------------------------------------------------------------------
+# --- Prometheus -------------------------------------------------------------------------------------------------------
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect could take the token elsewhere."""
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> None:
-        """Never."""
-
-
-def _asker(query: Query) -> Callable[[str], list[tuple[_Labels, float, float]]]:
-    """Asks one range query: labels, moment and value of each sample."""
-    parts = urllib.parse.urlsplit(query.url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise FileError(f"--prometheus {query.url}: an address that begins with https:// or http:// is needed")
-    if parts.username or parts.password:
-        raise FileError(f"--prometheus: no credentials in the address; give --token-file or {TOKEN_VARIABLE}")
-    headers = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
-    token = _token(query.token_file)
-    if token:
-        if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
-            raise FileError("--prometheus: a token goes over https only (or to localhost)")
-        headers["Authorization"] = f"Bearer {token}"
-    handlers = (_NoRedirect(), urllib.request.HTTPSHandler(context=ssl.create_default_context()))
-    opener = urllib.request.build_opener(*handlers)
-    address = query.url.rstrip("/") + "/api/v1/query_range"
-
-    def ask(expression: str) -> list[tuple[_Labels, float, float]]:
-        fields = {"query": expression, "start": query.start, "end": query.end, "step": query.step_seconds}
-        body = urllib.parse.urlencode(fields).encode()
-        request = urllib.request.Request(address, data=body, headers=headers)  # noqa: S310  (scheme checked above)
-        try:
-            with opener.open(request, timeout=_TIMEOUT_SECONDS) as answer:
-                text = answer.read(_LARGEST + 1)
-        except urllib.error.HTTPError as error:
-            raise FileError(f"{query.url}: HTTP {error.code} to {expression}: {_said(error)}") from error
-        except OSError as error:
-            raise FileError(f"{query.url}: {getattr(error, 'reason', error)}") from error
-        if len(text) > _LARGEST:
-            raise FileError(
-                f"{query.url}: an answer above {_LARGEST // 2**20} MiB; shorten --range or narrow --selector"
-            )
-        try:
-            return list(_values(json.loads(text)))
-        except (KeyError, TypeError, ValueError) as error:
-            raise FileError(f"{query.url}: not an answer of Prometheus' query_range") from error
-
-    return ask
-
-
-def _values(answer: Mapping[str, Any]) -> list[tuple[_Labels, float, float]]:
-    found = []
-    for series in answer["data"]["result"]:
-        labels = {str(name): str(value) for name, value in series["metric"].items() if name not in ("__name__", "le")}
-        for moment, text in series["values"]:
-            value = float(text)
-            if isfinite(value):
-                found.append((frozenset(labels.items()), float(moment), value))
-    return found
-
-
-def _token(path: Path | None) -> str:
-    if path is None:
-        return os.environ.get(TOKEN_VARIABLE, "").strip()
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"{path}: the token cannot be read") from error
-
-
-def _said(error: urllib.error.HTTPError) -> str:
-    with error:
-        return error.read(300).decode("utf-8", "replace").strip() or error.reason
+def _access(query: Query) -> Access:
+    Access(query.url).check()
+    parts = urlsplit(query.url)
+    # What the environment says of proxies counts here, as for other commands.
+    proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+    token = "" if query.token_file else os.environ.get(TOKEN_VARIABLE, "").strip()
+    return Access(query.url, query.token_file, token, proxy=proxy)

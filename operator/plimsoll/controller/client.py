@@ -155,6 +155,13 @@ class Client:
                 return found
             query["continue"] = token
 
+    async def find(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
+        """One object; None when there is none. By a list, so that no right is needed beyond those of the feed."""
+        query = {"fieldSelector": f"metadata.name={name}"}
+        answer = await self.request("GET", kind.path(namespace), query, verb="list")
+        items: list[Manifest] = answer.get("items") or []
+        return items[0] if items else None
+
     async def serves(self, kind: Kind) -> bool:
         """Whether the cluster has the kind's API at that version."""
         try:

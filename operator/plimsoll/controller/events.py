@@ -50,14 +50,20 @@ class Recorder:
         """Write an event about a changed condition of an object (`apiVersion`, `kind`, `metadata`)."""
         if condition.type not in _TOLD:
             return
+        good = (condition.status == "True") != (condition.type in _BAD_WHEN_TRUE) or condition.reason in _EXPECTED
+        await self.note(regarding, condition.type, condition.reason, condition.message, good=good)
+
+    async def note(
+        self, regarding: Mapping[str, Any], action: str, reason: str, message: str, *, good: bool = True
+    ) -> None:
+        """Write an event about an object."""
         metadata = regarding["metadata"]
-        key = (str(metadata["uid"]), condition.reason, condition.message)
+        key = (str(metadata["uid"]), reason, message)
         if self._repeats(key):
             return
         if self._bucket.reserve() > 0:
             self._metrics.events.labels("dropped").inc()
             return
-        good = (condition.status == "True") != (condition.type in _BAD_WHEN_TRUE) or condition.reason in _EXPECTED
         namespace = str(metadata.get("namespace") or "default")
         now = datetime.now(UTC)
         unique = hashlib.sha256("\0".join((*key, now.isoformat())).encode()).hexdigest()[:16]
@@ -68,9 +74,9 @@ class Recorder:
             "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "reportingController": CONTROLLER,
             "reportingInstance": self._instance[:128],
-            "action": condition.type,
-            "reason": condition.reason[:128],
-            "note": condition.message[:1000],
+            "action": action,
+            "reason": reason[:128],
+            "note": message[:1000],
             "type": "Normal" if good else "Warning",
             "regarding": {
                 "apiVersion": regarding["apiVersion"],

@@ -67,6 +67,11 @@ class Loop:
         self._planned: tuple[Snapshot, FleetPlan] | None = None
         self._full_plan_due = 0.0
 
+    @property
+    def plan(self) -> FleetPlan | None:
+        """The newest plan; None before the first."""
+        return self._planned[1] if self._planned is not None else None
+
     async def run(self) -> None:
         """Turn until cancelled. What goes wrong in a turn is logged and tried again."""
         wait = 0.0

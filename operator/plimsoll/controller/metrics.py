@@ -28,6 +28,9 @@ class Metrics:
     rounds: Counter = field(init=False)
     loop_lag_seconds: Gauge = field(init=False)
     synced: Gauge = field(init=False)
+    telemetry_up: Gauge = field(init=False)
+    correction_factor: Gauge = field(init=False)
+    correction_estimate: Gauge = field(init=False)
 
     def __post_init__(self) -> None:
         r = self.registry
@@ -55,3 +58,16 @@ class Metrics:
         self.rounds = Counter("plimsoll_rounds", "Turns of the control loop by outcome.", ["result"], registry=r)
         self.loop_lag_seconds = Gauge("plimsoll_loop_lag_seconds", "How late the event loop runs.", registry=r)
         self.synced = Gauge("plimsoll_synced", "1 when every kind is known completely.", registry=r)
+        self.telemetry_up = Gauge(
+            "plimsoll_telemetry_up",
+            "1 when it answered last time; absent where it is not asked.",
+            ["source"],
+            registry=r,
+        )
+        replicas = ["model", "precision", "accelerator", "parallelism", "phase"]
+        self.correction_factor = Gauge(
+            "plimsoll_correction_factor", "What predicted step times are multiplied by.", replicas, registry=r
+        )
+        self.correction_estimate = Gauge(
+            "plimsoll_correction_estimate", "Where the factor moves to; it follows beyond 3 %.", replicas, registry=r
+        )

@@ -106,7 +106,14 @@ class Reporter:
             before = _status_of(target, LLMDeploymentStatus)
             progress = turn.progress[plan.ref]
             generation = plan.resource.metadata.generation or 0
-            after = deployment_status(progress, before, generation, plan_name, now, applied=turn.applied)
+            observed = {
+                name: item
+                for (namespace, name), item in self._store.observed.items()
+                if namespace == plan.ref.namespace
+            }
+            after = deployment_status(
+                progress, before, generation, plan_name, now, applied=turn.applied, observed=observed
+            )
             writes.append((target, before, after))
         return writes
 

@@ -16,6 +16,7 @@ from plimsoll.controller import logs
 from plimsoll.controller.apply import Applier
 from plimsoll.controller.audit import audit, until_synced
 from plimsoll.controller.client import ApiError, Client, load_configuration
+from plimsoll.controller.corrections import Corrections
 from plimsoll.controller.events import Recorder
 from plimsoll.controller.feed import operator_settings, register
 from plimsoll.controller.health import HealthServer, Vitals
@@ -78,20 +79,25 @@ async def _operate(settings: Settings, stop: asyncio.Event, client: Client, metr
         return 0
     store = Store()
     planner = PlannerProcess(settings.plan_deadline_seconds)
+    recorder = Recorder(client, metrics)
     loop = Loop(
         settings,
         store,
         planner,
         Applier(client, store, metrics),
-        Reporter(client, store, Recorder(client, metrics), metrics),
+        Reporter(client, store, recorder, metrics),
         metrics,
         gateway_api=HTTP_ROUTE in kinds,
+    )
+    corrections = (
+        Corrections(settings, client, store, recorder, metrics, lambda: loop.plan) if settings.prometheus_url else None
     )
     # Before kopf starts: at its end it cancels every task that is younger than itself.
     tasks = [
         asyncio.create_task(_beat(vitals, store, metrics), name="heartbeat"),
         asyncio.create_task(
-            _plan_and_audit(settings, client, store, planner, loop, kinds, metrics, vitals), name="control loop"
+            _plan_and_audit(settings, client, store, planner, loop, kinds, corrections, metrics, vitals),
+            name="control loop",
         ),
     ]
     for task in tasks:
@@ -165,6 +171,7 @@ async def _plan_and_audit(
     planner: PlannerProcess,
     loop: Loop,
     kinds: Sequence[Kind],
+    corrections: Corrections | None,
     metrics: Metrics,
     vitals: Vitals,
 ) -> None:
@@ -172,10 +179,16 @@ async def _plan_and_audit(
     failure, _ = await asyncio.gather(planner.start(), until_synced(client, store, kinds))
     if failure is not None:
         _log.error("%s", failure.message)
+    if corrections is not None:
+        # Before the first plan, which would otherwise undo what observation has taught.
+        await corrections.load()
     metrics.synced.set(1)
     vitals.ready = True
     _log.info("synced: %s", ", ".join(f"{count} {name}" for name, count in store.counts().items() if count))
-    await asyncio.gather(loop.run(), _audit_for_ever(settings, client, store, kinds, metrics))
+    tasks = [loop.run(), _audit_for_ever(settings, client, store, kinds, metrics)]
+    if corrections is not None:
+        tasks.append(corrections.run())
+    await asyncio.gather(*tasks)
 
 
 async def _audit_for_ever(

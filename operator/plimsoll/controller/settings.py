@@ -3,7 +3,10 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Self
+
+from plimsoll.telemetry.prometheus import Access, PrometheusError
 
 
 class SettingsError(ValueError):
@@ -31,6 +34,14 @@ class Settings:
     """Writes that may be under way at once."""
     rate_per_second: float = 200.0
     rate_burst: int = 300
+    prometheus_url: str = ""
+    """Where to read what the replicas show; empty: predictions are not corrected."""
+    prometheus_token_file: str = ""
+    """Bearer token for it; goes over https only."""
+    prometheus_ca_file: str = ""
+    """Certificates to trust for it, in PEM form, in place of the system's."""
+    correction_interval_seconds: float = 300.0
+    """How often they are read, each time what was counted since; at least four times the scrape interval."""
     log_level: str = "INFO"
     log_format: str = "json"
     """json or text."""
@@ -45,6 +56,15 @@ class Settings:
             "rate_per_second",
             "rate_burst",
         )
+        if self.correction_interval_seconds < 1:
+            raise SettingsError(
+                f"{variable('correction_interval_seconds')}={self.correction_interval_seconds}: must be at least 1"
+            )
+        if self.prometheus_url:
+            try:
+                self.prometheus.check()
+            except PrometheusError as error:
+                raise SettingsError(f"{variable('prometheus_url')}: {error}") from error
         for name in positive:
             if getattr(self, name) <= 0:
                 raise SettingsError(f"{variable(name)}={getattr(self, name)}: must be above 0")
@@ -54,6 +74,14 @@ class Settings:
             raise SettingsError(f"{variable('log_level')}={self.log_level}: must be DEBUG, INFO, WARNING or ERROR")
         if self.log_format not in {"json", "text"}:
             raise SettingsError(f"{variable('log_format')}={self.log_format}: must be json or text")
+
+    @property
+    def prometheus(self) -> Access:
+        """How Prometheus is read."""
+        token, certificates = (
+            Path(name) if name else None for name in (self.prometheus_token_file, self.prometheus_ca_file)
+        )
+        return Access(self.prometheus_url, token, ca_file=certificates)
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> Self:

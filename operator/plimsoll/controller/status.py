@@ -12,20 +12,25 @@ from plimsoll.api.inferenceslo import ClassAttainment, InferenceSLOStatus
 from plimsoll.api.llmdeployment import (
     LatencyReport,
     LLMDeploymentStatus,
+    ObservedLatency,
     Parallelism,
     PlacementStatus,
     ReplicaCounts,
+    SpeedFactors,
     TrafficShare,
     TrafficStatus,
 )
 from plimsoll.api.modelprofile import ModelProfileStatus
 from plimsoll.api.placementpolicy import PlacementPolicyStatus
+from plimsoll.api.units import rounded
 from plimsoll.controller.conditions import Aspect, build, errors, joined, when
+from plimsoll.performance.correction import UNCORRECTED
 from plimsoll.planning.plan import ClassPlan, DeploymentPlan, DeploymentState, Finding, FleetPlan, Placement, PoolPlan
 from plimsoll.planning.snapshot import Workload
 from plimsoll.planning.transition import Step
 
 _USED_BY, _CLASSES = 64, 256
+_MOVE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +45,16 @@ class Progress:
 
 
 def deployment_status(
-    progress: Progress, before: LLMDeploymentStatus, generation: int, plan_name: str, now: datetime, *, applied: bool
+    progress: Progress,
+    before: LLMDeploymentStatus,
+    generation: int,
+    plan_name: str,
+    now: datetime,
+    *,
+    applied: bool,
+    observed: Mapping[str, ObservedLatency],
 ) -> LLMDeploymentStatus:
-    """Status of an LLMDeployment that parses."""
+    """Status of an LLMDeployment that parses. `observed` is by placement; where it lacks one, the last figures stay."""
     plan = progress.plan
     running = {workload.name: workload for workload in progress.workloads}
     aspects = _aspects(progress, running, applied=applied)
@@ -58,7 +70,10 @@ def deployment_status(
                 "replicas": _replicas_text(kept) if kept else None,
             }
         )
-    placements = tuple(_placement(item, running) for item in plan.placements)
+    shown = {item.name: item.observed for item in before.placements}
+    placements = tuple(
+        _placement(item, running, renewed(shown.get(item.name), observed.get(item.name))) for item in plan.placements
+    )
     same = _decision(placements) == _decision(before.placements) and before.plan_ref is not None
     unserved = any(item.unserved > 0 for item in plan.classes)
     return LLMDeploymentStatus(
@@ -162,7 +177,7 @@ def _missed(classes: Sequence[ClassPlan]) -> list[str]:
     ]
 
 
-def _placement(item: Placement, running: Mapping[str, Workload]) -> PlacementStatus:
+def _placement(item: Placement, running: Mapping[str, Workload], observed: ObservedLatency | None) -> PlacementStatus:
     option = item.option
     return PlacementStatus(
         name=item.name,
@@ -174,7 +189,26 @@ def _placement(item: Placement, running: Mapping[str, Workload]) -> PlacementSta
         shares=tuple(TrafficShare(traffic=share.traffic, value=ratio(share.value)) for share in item.shares),
         image=option.image or None,
         speed=item.speed or None,
+        correction=None
+        if item.correction == UNCORRECTED
+        else SpeedFactors(prefill=rounded(item.correction.prefill, 2), decode=rounded(item.correction.decode, 2)),
+        observed=observed,
     )
+
+
+def renewed(shown: ObservedLatency | None, found: ObservedLatency | None) -> ObservedLatency | None:
+    """What to show: status is no metrics stream, so only moves of more than a fifth count."""
+    if shown is None or found is None:
+        return shown if found is None else found
+    pairs = (
+        (shown.ttft_milliseconds, found.ttft_milliseconds),
+        (shown.tpot_milliseconds, found.tpot_milliseconds),
+    )
+    moved = any(
+        (old is None) != (new is None) or (old is not None and new is not None and abs(new - old) > _MOVE * old)
+        for old, new in pairs
+    )
+    return found if moved else shown
 
 
 def _with_ready(item: PlacementStatus, running: Mapping[str, Workload]) -> PlacementStatus:
@@ -349,6 +383,14 @@ def ratio(value: float) -> Decimal:
     """A share with three decimals, without trailing zeros."""
     text = f"{min(1.0, max(0.0, value)):.3f}".rstrip("0").rstrip(".")
     return Decimal(text)
+
+
+def observed_latency(ttft_seconds: float | None, tpot_seconds: float | None, now: datetime) -> ObservedLatency:
+    """Latencies as they stand in status."""
+    ttft, tpot = (
+        None if seconds is None else _milliseconds(1000.0 * seconds) for seconds in (ttft_seconds, tpot_seconds)
+    )
+    return ObservedLatency(ttft_milliseconds=ttft, tpot_milliseconds=tpot, time=now)
 
 
 def _milliseconds(value: float) -> int:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from plimsoll.api import GPUNodePool, InferenceSLO, LLMDeployment, ModelProfile, PlacementPolicy
+from plimsoll.api.llmdeployment import ObservedLatency
 from plimsoll.api.placementpolicy import POLICY_NAME
 from plimsoll.controller.extract import Absent, Facts, Manifest, OwnedFacts, PlanRecord, facts_of, live_part
 from plimsoll.controller.kinds import ALL, Kind
-from plimsoll.planning.snapshot import InvalidObject, NodeFacts, PodFacts, Snapshot, Workload
+from plimsoll.planning.snapshot import InvalidObject, NodeFacts, PodFacts, Snapshot, SpeedCorrection, Workload
 
 T = TypeVar("T")
 
@@ -32,6 +33,9 @@ class Store:
     def __init__(self) -> None:
         self._entries: dict[Kind, dict[str, Entry]] = {kind: {} for kind in ALL}
         self._dirty = asyncio.Event()
+        self._corrections: tuple[SpeedCorrection, ...] = ()
+        self.observed: Mapping[tuple[str, str], ObservedLatency] = {}
+        """What to report of placements, by namespace and name."""
         self.changes = 0
         """Grows with every change that matters."""
 
@@ -64,6 +68,15 @@ class Store:
         self.changes += 1
         self._dirty.set()
         return True
+
+    def learn(
+        self, corrections: tuple[SpeedCorrection, ...], observed: Mapping[tuple[str, str], ObservedLatency]
+    ) -> None:
+        """Take what running replicas have shown: factors in force, and latencies to report."""
+        if (corrections, observed) != (self._corrections, self.observed):
+            self._corrections, self.observed = corrections, dict(observed)
+            self.changes += 1
+            self._dirty.set()
 
     def touch(self) -> None:
         """Ask for another turn although nothing has changed."""
@@ -112,6 +125,7 @@ class Store:
             pods=tuple(sorted(self._all(PodFacts), key=lambda pod: (pod.namespace, pod.name, pod.uid))),
             workloads=tuple(sorted(self._workloads(), key=lambda w: (w.namespace, w.name, w.uid))),
             invalid=tuple(sorted(self._all(InvalidObject), key=lambda invalid: invalid.ref)),
+            corrections=self._corrections,
             gateway_api=gateway_api,
         )
 

@@ -1,5 +1,6 @@
 """Efficiencies, overheads and speeds between GPUs, with where each comes from. The figures are in coefficients.yaml."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -33,6 +34,12 @@ class Coefficients:
     """All-reduce time in the engine, as a share of what the collective takes when it is measured alone."""
     quantised_efficiency: float
     """Of the bandwidth share that 16-bit weights reach, the share that weights of 8 bits or less reach."""
+
+
+@cache
+def fingerprint(coefficients: Coefficients) -> str:
+    """Names the figures: other figures, another name."""
+    return hashlib.sha256(repr(coefficients).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)

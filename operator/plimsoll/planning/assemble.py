@@ -256,6 +256,7 @@ class Assembly:
             utilization=utilization,
             reason=self._reason(option, served),
             speed=self._speeds.source(candidate.shape),
+            correction=candidate.shape.correction,
         )
 
     def _reason(self, option: int, served: Sequence[int]) -> str:

@@ -5,13 +5,23 @@ from decimal import Decimal
 
 from plimsoll.api.gpunodepool import CustomAccelerator, GPUNodePool
 from plimsoll.api.modelprofile import Architecture
-from plimsoll.catalog import GPU, Catalog, ModelArchitecture
+from plimsoll.catalog import GPU, Catalog, ModelArchitecture, load_catalog
 from plimsoll.catalog import Interconnect as GPUInterconnect
+from plimsoll.planning.snapshot import Snapshot
 
 _USUAL_BYTES_PER_SECOND = {"NVLink": 450e9, "InfinityFabric": 448e9, "PCIe": 32e9}
 """Per GPU, one direction: fourth-generation NVLink, all seven Infinity Fabric links of an MI300X, PCIe 4.0 x16
 (vendors' data sheets)."""
 _USUAL_MAX_TENSOR_PARALLEL = {"NVLink": 8, "InfinityFabric": 8, "PCIe": 4}
+
+
+def catalog_of(snapshot: Snapshot) -> Catalog:
+    """The catalog, with the models that ModelProfiles describe."""
+    catalog = load_catalog()
+    for profile in snapshot.profiles:
+        if profile.spec.architecture is not None:
+            catalog = catalog.with_model(profiled_model(profile.spec.model, profile.spec.architecture))
+    return catalog
 
 
 def pool_gpu(pool: GPUNodePool, catalog: Catalog) -> GPU:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from plimsoll.api.inferenceslo import InferenceSLOSpec
 from plimsoll.api.inferenceslo import LatencyTarget as DeclaredTarget
 from plimsoll.api.llmdeployment import LLMDeployment, TrafficClass
+from plimsoll.api.llmdeployment import TokenLengths as DeclaredLengths
 from plimsoll.api.placementpolicy import PlacementPolicySpec
 from plimsoll.performance import POISSON, Arrivals, LatencyTarget, LatencyTargets, TokenLengths
 from plimsoll.performance.lengths import MAX_SPREAD
@@ -79,12 +80,7 @@ def resolve_classes(
                 declared=traffic,
                 slo=slo,
                 slo_field=source,
-                lengths=TokenLengths(
-                    input_mean=tokens.input,
-                    output_mean=tokens.output,
-                    input_p95=tokens.input_p95 or 2 * tokens.input,
-                    output_p95=tokens.output_p95 or 2 * tokens.output,
-                ),
+                lengths=token_lengths(tokens),
                 targets=targets,
                 planned_targets=LatencyTargets(
                     ttft=_tightened(targets.ttft, kept),
@@ -96,6 +92,16 @@ def resolve_classes(
             )
         )
     return tuple(resolved), tuple(findings)
+
+
+def token_lengths(tokens: DeclaredLengths) -> TokenLengths:
+    """Lengths as declared; a 95th percentile that is not is twice the mean."""
+    return TokenLengths(
+        input_mean=tokens.input,
+        output_mean=tokens.output,
+        input_p95=tokens.input_p95 or 2 * tokens.input,
+        output_p95=tokens.output_p95 or 2 * tokens.output,
+    )
 
 
 def deployment_finding(

@@ -6,7 +6,8 @@ from decimal import Decimal
 from enum import StrEnum
 
 from plimsoll.api.llmdeployment import LLMDeployment
-from plimsoll.performance import Parallelism
+from plimsoll.performance import Correction, Parallelism
+from plimsoll.performance.correction import UNCORRECTED
 from plimsoll.planning.snapshot import ObjectRef
 
 
@@ -89,6 +90,8 @@ class Placement:
     reason: str
     speed: str = ""
     """Where the predicted latencies come from: measured, published or pooled coefficients, and corrections."""
+    correction: Correction = UNCORRECTED
+    """By what is observed of such replicas."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from plimsoll.planning.decide import Decision, decide
 from plimsoll.planning.digest import declared_digest, inputs_digest
 from plimsoll.planning.dominance import OptionKey
 from plimsoll.planning.evaluate import Evaluator
-from plimsoll.planning.facts import profiled_model
+from plimsoll.planning.facts import catalog_of
 from plimsoll.planning.fleet import Fleet, Kept, build_fleet, demand, storage_price_per_gigabyte_hour
 from plimsoll.planning.objectives import ResolvedClass, resolve_classes
 from plimsoll.planning.options import Choices, choose, further_questions, questions
@@ -70,7 +70,7 @@ def plan_fleet(snapshot: Snapshot, evaluator: Evaluator | None = None, clock: Cl
 def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stopped) -> Round:
     """The decision and what it rests on."""
     policy = (snapshot.policy or PlacementPolicy.implied()).spec
-    catalog = _catalog(snapshot)
+    catalog = catalog_of(snapshot)
     pools = resolve_pools(snapshot.pools, snapshot.nodes, load_catalog())
     slos: dict[tuple[str, str], InferenceSLOSpec | None] = {
         (item.ref.namespace, item.ref.name): None for item in snapshot.invalid if item.ref.kind == "InferenceSLO"
@@ -160,7 +160,7 @@ def assembled(turn: Round) -> FleetPlan:
     plans = sorted((*planned.values(), *held), key=lambda plan: plan.ref)
     held_names = {(plan.ref.namespace, plan.ref.name) for plan in plans if plan.state is DeploymentState.HELD}
     running_on = [item for item in snapshot.workloads if (item.namespace, item.deployment) in held_names]
-    held_cost = _kept(snapshot, running_on, _catalog(snapshot), turn.policy).cost_per_hour
+    held_cost = _kept(snapshot, running_on, catalog_of(snapshot), turn.policy).cost_per_hour
     solution = turn.decision.solution
     bound = solution.lower_bound_per_hour
     return FleetPlan(
@@ -181,14 +181,6 @@ def assembled(turn: Round) -> FleetPlan:
         interrupted=solution.interrupted,
         limits=assembly.binding_limits(),
     )
-
-
-def _catalog(snapshot: Snapshot) -> Catalog:
-    catalog = load_catalog()
-    for profile in snapshot.profiles:
-        if profile.spec.architecture is not None:
-            catalog = catalog.with_model(profiled_model(profile.spec.model, profile.spec.architecture))
-    return catalog
 
 
 def _all_choices(

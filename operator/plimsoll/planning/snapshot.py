@@ -103,6 +103,8 @@ class SpeedCorrection:
     pipeline: int
     prefill: float
     decode: float
+    basis: str = ""
+    """Fingerprint of the coefficients that were predicted with; for others it does not count. Empty: for all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from statistics import geometric_mean
 from plimsoll.api.modelprofile import MeasuredCoefficients, ModelProfile
 from plimsoll.catalog import Catalog, UnknownName
 from plimsoll.performance import Coefficients, Correction, ReplicaShape, coefficient_set
+from plimsoll.performance.coefficients import fingerprint
 from plimsoll.performance.correction import UNCORRECTED
 from plimsoll.planning.plan import Finding, Severity
 from plimsoll.planning.snapshot import ObjectRef, SpeedCorrection
@@ -33,16 +34,16 @@ class Speeds:
 
     measured: Mapping[tuple[str, str], Measured] = field(default_factory=dict)
     """By model and GPU, as the catalog names them; models in lower case."""
-    corrections: Mapping[tuple[str, str, str, int, int], Correction] = field(default_factory=dict)
-    """By model in lower case, precision, GPU and degrees."""
+    corrections: Mapping[tuple[str, str, str, int, int], tuple[Correction, str]] = field(default_factory=dict)
+    """By model in lower case, precision, GPU and degrees; each with the coefficients that it corrects, or any."""
 
     def of(self, shape: ReplicaShape) -> ReplicaShape:
         """The shape with what is known of its speed."""
         known = self.measured.get((shape.model.name.lower(), shape.gpu.name))
-        correction = self._correction(shape)
-        if known is None and correction == UNCORRECTED:
-            return shape
-        return replace(shape, coefficients=known.coefficients if known else None, correction=correction)
+        if known is not None:
+            shape = replace(shape, coefficients=known.coefficients)
+        correction = self._correction(shape) if self.corrections else UNCORRECTED
+        return shape if correction == UNCORRECTED else replace(shape, correction=correction)
 
     def _correction(self, shape: ReplicaShape) -> Correction:
         """Its own, else the mean of the same model on the same GPU.
@@ -51,10 +52,15 @@ class Speeds:
         """
         model, precision = shape.model.name.lower(), shape.precision.name
         degrees = (shape.parallelism.tensor, shape.parallelism.pipeline)
+        usable = ("", basis_of(shape))
         own = self.corrections.get((model, precision, shape.gpu.name, *degrees))
-        if own is not None:
-            return own
-        alike = [item for key, item in self.corrections.items() if (key[0], key[2]) == (model, shape.gpu.name)]
+        if own is not None and own[1] in usable:
+            return own[0]
+        alike = [
+            item
+            for key, (item, basis) in self.corrections.items()
+            if (key[0], key[2]) == (model, shape.gpu.name) and basis in usable
+        ]
         if not alike:
             return UNCORRECTED
         return Correction(
@@ -76,6 +82,11 @@ class Speeds:
         if correction != UNCORRECTED:
             text += f"; corrected by observation: prefill ×{correction.prefill:.2f}, decode ×{correction.decode:.2f}"
         return text
+
+
+def basis_of(shape: ReplicaShape) -> str:
+    """Names the coefficients that a replica is predicted with."""
+    return fingerprint(shape.coefficients or coefficient_set(shape.gpu).coefficients)
 
 
 def speeds(
@@ -112,8 +123,9 @@ def speeds(
                 profile.name, _coefficients(given, coefficient_set(gpu).coefficients), _note(given)
             )
     corrected = {
-        (item.model.lower(), item.precision, item.accelerator, item.tensor, item.pipeline): Correction(
-            item.prefill, item.decode
+        (item.model.lower(), item.precision, item.accelerator, item.tensor, item.pipeline): (
+            Correction(item.prefill, item.decode),
+            item.basis,
         )
         for item in corrections
     }

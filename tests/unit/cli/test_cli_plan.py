@@ -8,6 +8,9 @@ import yaml
 from click.testing import CliRunner, Result
 
 from plimsoll.cli.main import main
+from plimsoll.performance import Estimate
+from plimsoll.planning.observed import Learnt, ReplicaKind
+from plimsoll.rendering.corrections import corrections_config_map
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 POOL = """
@@ -173,6 +176,25 @@ def test_what_runs_already_is_planned_again(tmp_path):
     second = json.loads(run("plan", "-f", tmp_path, "-o", "json").stdout)
     assert second["deployments"][0]["placements"][0]["name"] == placement["name"]
     assert "runs already" in second["deployments"][0]["placements"][0]["reason"]
+
+
+def test_what_the_operator_has_observed_counts_when_its_config_map_is_among_the_files(tmp_path):
+    kind = ReplicaKind("meta-llama/Llama-3.1-8B-Instruct", "bf16", "L40S", 1, 1)
+    learnt = {kind: Learnt(Estimate(1.5, 1.5, 900.0), Estimate(1.9, 1.9, 900.0), "")}
+    folder = written(tmp_path, pool=POOL, deployment=DEPLOYMENT)
+    plain = json.loads(run("plan", "-f", folder, "-o", "json").stdout)
+    written(folder, corrections=items(corrections_config_map(learnt, "plimsoll-system")))
+    corrected = json.loads(run("plan", "-f", folder, "-o", "json").stdout)
+    (before,), (after,) = (found["deployments"][0]["placements"] for found in (plain, corrected))
+    assert plain["digest"] != corrected["digest"]
+    assert after["speed"] == f"{before['speed']}; corrected by observation: prefill ×1.50, decode ×1.90"
+
+
+def test_a_config_map_of_observations_that_somebody_broke_is_refused(tmp_path):
+    broken = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "plimsoll-corrections"}, "data": {}}
+    result = run("plan", "-f", written(tmp_path, pool=POOL, deployment=DEPLOYMENT, corrections=items(broken)))
+    assert result.exit_code == 1
+    assert "corrections.yaml: ConfigMap plimsoll-corrections: corrections.json" in result.stderr
 
 
 def test_json_files_are_read_too(tmp_path):

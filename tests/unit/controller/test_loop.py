@@ -1,11 +1,13 @@
 """Whole turns of the loop over a store and a recording cluster, with the real planner and renderer in this process."""
 
 import copy
+from datetime import UTC, datetime
 from importlib import util
 from pathlib import Path
 
 import pytest
 
+from plimsoll.api.llmdeployment import ObservedLatency
 from plimsoll.controller.apply import Applier
 from plimsoll.controller.events import Recorder
 from plimsoll.controller.kinds import CONFIG_MAP, DEPLOYMENT, NODE, RESOURCES
@@ -16,6 +18,7 @@ from plimsoll.controller.report import Reporter
 from plimsoll.controller.settings import Settings
 from plimsoll.controller.store import Store
 from plimsoll.planning import Evaluator, plan_fleet
+from plimsoll.planning.snapshot import SpeedCorrection
 
 _spec = util.spec_from_file_location("controller_fakes", Path(__file__).with_name("fakes.py"))
 fakes = util.module_from_spec(_spec)
@@ -152,6 +155,28 @@ async def test_an_unchanged_snapshot_is_not_planned_again(world):
     rounds = world.planner.rounds
     await world.turn()
     assert world.planner.rounds == rounds
+
+
+async def test_what_replicas_showed_corrects_the_plan_and_stands_in_status(world):
+    await settle(world)
+    (before,) = world.status()["placements"]
+    assert not {"correction", "observed"} & before.keys()
+    seen = ObservedLatency(ttft_milliseconds=310, tpot_milliseconds=41, time=datetime(2026, 11, 21, tzinfo=UTC))
+    factors = SpeedCorrection("meta-llama/Llama-3.1-8B-Instruct", "bf16", "L40S", 1, 1, 1.1, 1.04)
+    world.store.learn((factors,), {("chat", before["name"]): seen, ("elsewhere", before["name"]): seen})
+    assert world.store.dirty
+    await world.turn()
+    (after,) = world.status()["placements"]
+    assert after["correction"] == {"prefill": "1.1", "decode": "1.04"}
+    assert after["observed"] == {"ttftMilliseconds": 310, "tpotMilliseconds": 41, "time": "2026-11-21T00:00:00Z"}
+    assert after["speed"].endswith("corrected by observation: prefill ×1.10, decode ×1.04")
+    assert await world.turn() == []
+    # A restart that has heard nothing yet keeps the last figures.
+    world.store.learn((factors,), {})
+    assert await world.turn() == []
+    world.store.learn((), {})
+    await world.turn()
+    assert "correction" not in world.status()["placements"][0]
 
 
 async def test_recommend_reports_and_applies_nothing(world):

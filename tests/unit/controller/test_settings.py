@@ -24,8 +24,24 @@ def test_an_empty_variable_means_the_default():
         ("PLIMSOLL_HEALTH_PORT", "70000", "must be a port"),
         ("PLIMSOLL_LOG_LEVEL", "LOUD", "must be DEBUG"),
         ("PLIMSOLL_LOG_FORMAT", "xml", "must be json or text"),
+        ("PLIMSOLL_CORRECTION_INTERVAL_SECONDS", "0.5", "must be at least 1"),
     ],
 )
 def test_a_bad_value_is_named(variable, value, said):
     with pytest.raises(SettingsError, match=rf"{variable}={value}.*{said}"):
         Settings.from_env({variable: value})
+
+
+@pytest.mark.parametrize("url", ["prometheus:9090", "ftp://prometheus", "http://user:secret@prometheus", "http://a:b"])
+def test_an_address_of_prometheus_that_is_none_is_refused(url):
+    with pytest.raises(SettingsError, match="PLIMSOLL_PROMETHEUS_URL") as refused:
+        Settings.from_env({"PLIMSOLL_PROMETHEUS_URL": url})
+    assert "secret" not in str(refused.value)
+
+
+def test_a_token_goes_over_https_only():
+    token = {"PLIMSOLL_PROMETHEUS_TOKEN_FILE": "/etc/token"}
+    with pytest.raises(SettingsError, match="https only"):
+        Settings.from_env({"PLIMSOLL_PROMETHEUS_URL": "http://prometheus.monitoring:9090", **token})
+    Settings.from_env({"PLIMSOLL_PROMETHEUS_URL": "https://prometheus.monitoring:9090", **token})
+    Settings.from_env({"PLIMSOLL_PROMETHEUS_URL": "http://prometheus.monitoring:9090"})

@@ -1,0 +1,87 @@
+"""A Prometheus that scrapes what it is told to, by file discovery, as often as it can tell apart."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from devcluster.binaries import binary
+from devcluster.cluster import free_ports
+from devcluster.process import Process
+
+SCRAPE_SECONDS = 1
+_START_SECONDS = 30.0
+
+
+class Prometheus:
+    """One server on a loopback port. Use as a context manager, or `start`, `stop`; its data outlive a stop."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        (port,) = free_ports(1)
+        self.url = f"http://127.0.0.1:{port}"
+        self._targets = directory / "targets.json"
+        configuration = {
+            "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "scrape_timeout": f"{SCRAPE_SECONDS}s"},
+            "scrape_configs": [
+                {
+                    "job_name": "vllm",
+                    "file_sd_configs": [{"files": [str(self._targets)], "refresh_interval": "1s"}],
+                }
+            ],
+        }
+        self._targets.write_text("[]")
+        path = directory / "prometheus.json"
+        path.write_text(json.dumps(configuration))
+        command = [
+            binary("prometheus"),
+            f"--config.file={path}",
+            f"--storage.tsdb.path={directory / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ]
+        self.process = Process(command, directory / "prometheus.log")
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> Self:
+        """Starts it and waits until it answers.
+
+        Raises:
+            RuntimeError: with the end of its log.
+        """
+        self.process.start()
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._ready():
+            if self.process.died or time.monotonic() > deadline:
+                raise RuntimeError(f"Prometheus did not come up\n{self.process.tail()}")
+            time.sleep(0.1)
+        return self
+
+    def stop(self) -> None:
+        """Ends it."""
+        self.process.stop()
+
+    def scrape(self, targets: Iterable[tuple[str, Mapping[str, str]]]) -> None:
+        """Scrape these from now on, and nothing else: `host:port`, and labels."""
+        groups = [{"targets": [address], "labels": dict(labels)} for address, labels in targets]
+        partial = self._targets.with_suffix(".tmp")
+        partial.write_text(json.dumps(groups))
+        partial.rename(self._targets)
+
+    def _ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False

@@ -1,0 +1,20 @@
+"""Names of vLLM's metrics, as one asks Prometheus for them."""
+
+from collections.abc import Mapping
+
+PREFIX = "vllm:"
+HISTOGRAMS: Mapping[str, tuple[str, ...]] = {
+    "input": ("request_prompt_tokens",),
+    "output": ("request_generation_tokens",),
+    "ttft": ("time_to_first_token_seconds",),
+    "tpot": (
+        "inter_token_latency_seconds",
+        "time_per_output_token_seconds",
+        "request_time_per_output_token_seconds",
+    ),
+    "end_to_end": ("e2e_request_latency_seconds",),
+    "queue": ("request_queue_time_seconds",),
+}
+"""Figure -> histograms that have it, the newest name first. Their means are sum / count."""
+CACHED = ("prefix_cache_hits_total", "prefix_cache_queries_total")
+"""Counters of the prompts' tokens: served by the prefix cache, looked up in it."""
