@@ -12,6 +12,9 @@ _LEAST_SKEW = 0.02
 _STEPS, _HALVINGS = 8, 50
 """Of the search for a percentile of a mixture; the latter where the former do not get there."""
 _ALL = slice(None)
+_LEAST = 0.25
+"""Of the mean: no percentile is taken for less. The widest lengths have their median there; a shifted lognormal with
+the cumulants of a few very long prompts may put it below zero."""
 _EXACT = 1e-9
 """Of the log odds."""
 
@@ -119,6 +122,7 @@ class Mixture:
         """(J,) chance of more than `seconds`."""
         at = np.broadcast_to(np.asarray(seconds, dtype=np.float64), self.weights.shape[:1])[:, None]
         chance = (self.weights * self.parts.beyond(at)).sum(axis=1)
+        chance = np.where(at[:, 0] < _LEAST * self.mean(), 1.0, chance)
         return np.where(at[:, 0] < self.most, chance, 0.0)
 
     def percentile(self, percentile: float) -> FloatArray:
@@ -127,7 +131,7 @@ class Mixture:
         score = NormalDist().inv_cdf(percentile / 100.0)
         parts = self.parts.mean + scale * np.expm1(sigma * score - 0.5 * np.square(sigma))
         if parts.shape[1] == 1:
-            return np.asarray(np.minimum(parts[:, 0], self.most))
+            return self._within(parts[:, 0])
         wanted = _score(np.array(1.0 - percentile / 100.0))
         slope, start, inverse, half = 1.0 / scale, 1.0 - self.parts.mean / scale, 1.0 / sigma, 0.5 * sigma
 
@@ -157,7 +161,10 @@ class Mixture:
             above = excess(middle, rows) > 0.0
             low, high = np.where(above, middle, low), np.where(above, high, middle)
         answer[rows] = high
-        return np.asarray(np.minimum(answer, self.most))
+        return self._within(answer)
+
+    def _within(self, seconds: FloatArray) -> FloatArray:
+        return np.asarray(np.minimum(np.maximum(seconds, _LEAST * self.mean()), self.most))
 
 
 def _score(chance: FloatArray) -> FloatArray:

@@ -216,3 +216,11 @@ def test_a_saturated_replica_delivers_what_the_planner_counts_on(
     full = report.intervals[2:10]
     throughput = sum(each.classes["chat"].completed for each in full) / (len(full) * seconds / 10)
     assert throughput == pytest.approx(most, rel=0.05)
+
+
+def test_no_latency_is_negative_however_long_some_prompts_are() -> None:
+    shape = replace(H100_8B, max_model_length=200_000)
+    for percentile in (50, 95):
+        targets = LatencyTargets(*(LatencyTarget(1.0, percentile),) * 3)
+        found = predict(shape, TokenLengths(16_592, 7, 165_924, 20), targets, 0.05, 16)
+        assert min(found.ttft_seconds, found.tpot_seconds, found.end_to_end_seconds) > 0
