@@ -95,9 +95,9 @@ class Demo:
         print()
 
     def _scale(self) -> None:
-        self._say("traffic class turns of chat/assistant goes from 600 to 16000 requests per minute")
+        self._say("traffic class turns of chat/assistant goes from 600 to 14000 requests per minute")
         before = self._placements()
-        patch = [{"op": "replace", "path": "/spec/traffic/0/requestsPerMinute", "value": 16000}]
+        patch = [{"op": "replace", "path": "/spec/traffic/0/requestsPerMinute", "value": 14000}]
         self._cluster.kubectl(
             "patch", "llmdeployment", "assistant", "-n", "chat", "--type=json", "--patch", json.dumps(patch)
         )
