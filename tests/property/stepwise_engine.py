@@ -98,22 +98,16 @@ class StepwiseEngine:
                 self.emit(sequence)
 
     def mixed(self, running: int, context: float, tokens: int, pairs: float, room: int) -> float:
-        """A batch of each stage: chunks take as many of them as they need.
+        """A batch of each stage: chunks take as many of them as they need, each adds its time in one stage to the pass.
 
-        A chunk adds its time in one stage to the pass; in its own batch that in all stages, on average over the
-        batches, as far as other batches have none. The rest passes before the answer comes.
+        What they take in the other stages passes before the answer comes.
         """
         stages = self.spec.stages
         plain = self.spec.times.mixed(running, context, 0, 0.0)
         batches = max(1.0, tokens / (room / stages))
         longer = self.spec.times.mixed(running, context, tokens / batches, pairs / batches) - plain
-        if stages == 1:
-            return plain + batches * longer
-        without_chunk = 1.0 - min((batches - 1.0) / (stages - 1), 1.0)
-        added = batches * longer / stages * (1.0 + without_chunk * (stages - 1) / stages)
-        whole = longer + (batches - 1.0) * (longer + plain) / stages
-        self.late = max(0.0, whole - added)
-        return plain + added
+        self.late = longer - longer / stages + (batches - 1.0) * plain / stages if stages > 1 else 0.0
+        return plain + batches * longer / stages
 
     def emit(self, sequence: Sequence) -> None:
         sequence.emitted += 1

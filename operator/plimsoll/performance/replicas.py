@@ -160,15 +160,8 @@ class Engines:
     def extra_seconds(self, company: FloatArray, tokens: FloatArray, pairs: FloatArray) -> FloatArray:
         """(J, N) by which prompts of `tokens`, with `pairs` of attention, lengthen the steps that they ride in.
 
-        Stages of a pipeline work on different batches at once. Another batch waits for one stage's share of a chunk,
-        the chunk's own batch for all of it, unless the others have chunks, too.
+        Stages of a pipeline work on different sequences at once, so others suffer one stage's share of it.
         """
-        stages = self.terms.stages
-        full = np.minimum((self._steps_with(company, tokens) - 1.0) / np.maximum(stages - 1.0, 1.0), 1.0)
-        return np.asarray(self._stage_seconds(company, tokens, pairs) * (1.0 + (1.0 - full) * (stages - 1.0) / stages))
-
-    def _stage_seconds(self, company: FloatArray, tokens: FloatArray, pairs: FloatArray) -> FloatArray:
-        """(J, N) that prompts take in one stage, beyond what it takes without them."""
         times = self._steps_with(company, tokens)
         decoding, context = self._decoding(company), self.traffic.context_tokens
         mixed = self.terms.seconds(decoding, context, tokens / times, pairs / times)
@@ -179,14 +172,15 @@ class Engines:
         stages = self.terms.stages
         return np.asarray(1.0 + (steps_of(tokens, self.chunk_tokens(company) / stages) - 1.0) / stages)
 
+    def late_factor(self, company: FloatArray, tokens: FloatArray) -> FloatArray:
+        """(J, N) what a prompt costs itself over what it costs others: it passes all stages, chunk behind chunk."""
+        times = self._steps_with(company, tokens)
+        return np.asarray((self.terms.stages + times - 1.0) / times)
+
     def own_prompt_seconds(self, company: FloatArray, tokens: FloatArray) -> FloatArray:
         """(J, N) from the step in which a prompt's prefill begins to its first token."""
-        times = self._steps_with(company, tokens)
-        # It passes all stages, chunk behind chunk.
-        passing = (
-            self._stage_seconds(company, tokens, 0.5 * np.square(tokens)) * (self.terms.stages + times - 1.0) / times
-        )
-        return np.asarray(passing + self.step_seconds(company) * self.steps_of(company, tokens))
+        extra = self.extra_seconds(company, tokens, 0.5 * np.square(tokens)) * self.late_factor(company, tokens)
+        return np.asarray(extra + self.step_seconds(company) * self.steps_of(company, tokens))
 
     def fullest_extra_seconds(self, company: FloatArray) -> FloatArray:
         """(J, N) by which as many prompt tokens as there is room for lengthen a step."""

@@ -6,9 +6,8 @@ left of `max_num_batched_tokens` goes to the prompt in progress and then to wait
 request loses its blocks and goes back to the head of the queue, to compute its prompt and its tokens so far again.
 A prompt's blocks are all taken at its admission, not chunk by chunk. Prefix caching is not simulated.
 
-A step of a pipeline is a pass in which each stage works on a batch of its own. A chunk holds up other batches by one
-stage's share of its time and its own batch by all of it, unless the others have chunks, too; here every sequence gets
-the average. The chunk's request is late by the rest, from its first token to its last.
+A step of a pipeline is a pass in which each stage works on a batch of its own. A chunk lengthens the pass by one
+stage's share of its time; its request is late by the other stages' share, from its first token to its last.
 
 Between two events nothing but the context changes, by one token per sequence and step. So a run of steps is one
 *segment*, whose end follows in closed form: k steps of `b` sequences that hold `H` tokens take
@@ -414,9 +413,8 @@ class Replica:
         steps = max(1.0, tokens * stages / room)
         without = times.mixed(decoding, context, 0.0, 0.0)
         part = (times.mixed(decoding, context, tokens / steps, pairs / steps) - without) / stages
-        longer = steps * part * (1.0 + (1.0 - min((steps - 1.0) / (stages - 1), 1.0)) * (stages - 1) / stages)
-        self._lag_seconds = max(0.0, (stages - 1 + steps) * part + without * (steps - 1.0) / stages - longer)
-        return without + longer
+        self._lag_seconds = (stages - 1) * part + without * (steps - 1.0) / stages
+        return without + steps * part
 
     def _end_segment(self, completed: list[Generation]) -> None:
         """Count what its steps did, and leave the engine at the boundary."""

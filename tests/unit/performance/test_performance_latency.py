@@ -107,7 +107,7 @@ def simulated(
         (H100_8B, CHAT, 64, 0.75, 1.0, 6_000, 0.1),
         (H100_8B, CHAT, 8, 0.7, 1.0, 60_000, 0.15),
         (H100_8B, CHAT, 64, 0.5, 2.0, 6_000, 0.2),
-        (PIPELINE_70B, SUMMARIES, 64, 0.6, 1.0, 6_000, 0.15),
+        (PIPELINE_70B, SUMMARIES, 64, 0.6, 1.0, 6_000, 0.1),
         (replace(H100_8B, max_model_length=32768), MOSTLY_PROMPTS, 64, 0.8, 1.0, 10_000, 0.25),
     ],
 )
