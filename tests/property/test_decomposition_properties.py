@@ -19,7 +19,7 @@ def _no_worse(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
 
 
 @given(fleets())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_feasible_and_no_worse_than_the_start(problem: AllocationProblem) -> None:
     start = solve_greedy(problem)
     solution = solve_decomposed(problem, [start])

@@ -62,7 +62,7 @@ def _no_worse(problem: AllocationProblem, one: Allocation, other: Allocation) ->
 
 
 @given(papers())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_paper_form_is_feasible_and_agh_is_no_worse_than_any_of_its_starts(problem: AllocationProblem) -> None:
     answer = solve_agh(problem)
     assert check(problem, answer) == ()
@@ -85,7 +85,7 @@ def test_same_seed_same_answer(problem: AllocationProblem, seed: int) -> None:
 
 
 @given(st.one_of(fleets(), tiny()))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_agh_of_fleets_is_feasible_and_no_worse_than_gh(problem: AllocationProblem) -> None:
     start, answer = solve_greedy(problem), solve_agh(problem)
     assert check(problem, start) == ()

@@ -69,7 +69,7 @@ def alone(spec: EngineSpec, requests: list[Request]) -> tuple[Replica, list[Gene
     return replica, generations
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(engines, streams)
 def test_jumping_over_steps_equals_taking_each(spec: EngineSpec, requests: list[Request]) -> None:
     """Also under preemption: the KV cache holds 2 sequences of the longest at its smallest."""
