@@ -44,11 +44,6 @@ class LengthDistribution:
         """Mean of the length to a power."""
         return self.mean**order * exp(0.5 * order * (order - 1) * self.sigma**2)
 
-    def percentile(self, percentile: float) -> float:
-        """Length that a share of 1 - percentile / 100 exceeds."""
-        score = NormalDist().inv_cdf(percentile / 100.0)
-        return self.mean * exp(self.sigma * score - 0.5 * self.sigma**2)
-
     @property
     def squared_variation(self) -> float:
         """Squared coefficient of variation."""

@@ -39,12 +39,6 @@ class Cumulants:
         """Of as many times the sum."""
         return Cumulants(self.mean * factor, self.variance * factor**2, self.third * factor**3)
 
-    def percentile(self, percentile: float) -> FloatArray:
-        """Seconds that are exceeded with a chance of 1 - percentile / 100, by the distribution of `beyond`."""
-        sigma, scale = self.lognormal()
-        score = NormalDist().inv_cdf(percentile / 100.0)
-        return np.asarray(self.mean + scale * np.expm1(sigma * score - 0.5 * np.square(sigma)))
-
     def lognormal(self) -> tuple[FloatArray, FloatArray]:
         """Spread of the logarithm, and mean above the shift."""
         deviation = np.sqrt(np.maximum(self.variance, 1e-6 * np.square(self.mean) + 1e-300))
