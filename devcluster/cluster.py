@@ -115,6 +115,13 @@ class Cluster:
         """The process ids of what runs."""
         return {name: process.pid for name, process in self._processes.items() if process.pid is not None}
 
+    def restart_etcd(self, downtime_seconds: float = 0.0) -> None:
+        """An outage of etcd: the API server stays, and can neither read nor write. Its data survive."""
+        self._processes["etcd"].stop(grace_seconds=1)
+        time.sleep(downtime_seconds)
+        self._processes["etcd"].start()
+        self._wait("kube-apiserver", self._apiserver_ready)
+
     # --- use --------------------------------------------------------------------------------------------------------
 
     def kubectl(self, *arguments: str, input: str | None = None, check: bool = True) -> str:  # noqa: A002
@@ -135,9 +142,9 @@ class Cluster:
         """A token of a service account, good for a day."""
         return self.kubectl("create", "token", name, f"--namespace={namespace}", "--duration=24h").strip()
 
-    def kubeconfig_for_token(self, token: str, path: Path) -> Path:
-        """Writes a kubeconfig that authenticates with the token."""
-        return self._write_kubeconfig(path, {"token": token})
+    def kubeconfig_for_token(self, token: str, path: Path, *, server: str | None = None) -> Path:
+        """Writes a kubeconfig that authenticates with the token; `server` is a proxy to go through."""
+        return self._write_kubeconfig(path, {"token": token}, server)
 
     def set_node_ready(self, name: str, ready: bool) -> None:
         """Makes the kubelet of a node report that it is not Ready, or that it is again; its pods run on."""
@@ -221,19 +228,15 @@ class Cluster:
         path.write_text(text)
         return path
 
-    def _write_kubeconfig(self, path: Path, credentials: Mapping[str, str]) -> Path:
+    def _write_kubeconfig(self, path: Path, credentials: Mapping[str, str], server: str | None = None) -> Path:
+        address = {"server": server} if server else {"server": self.server, "certificate-authority": str(self.ca_file)}
         path.touch(mode=0o600)
         path.write_text(
             json.dumps(
                 {
                     "apiVersion": "v1",
                     "kind": "Config",
-                    "clusters": [
-                        {
-                            "name": "devcluster",
-                            "cluster": {"server": self.server, "certificate-authority": str(self.ca_file)},
-                        }
-                    ],
+                    "clusters": [{"name": "devcluster", "cluster": address}],
                     "users": [{"name": "devcluster", "user": dict(credentials)}],
                     "contexts": [{"name": "devcluster", "context": {"cluster": "devcluster", "user": "devcluster"}}],
                     "current-context": "devcluster",

@@ -27,9 +27,18 @@ USER = f"system:serviceaccount:{NAMESPACE}:{RELEASE}"
 class Installation:
     """The chart and one operator process. Use as a context manager, or `install`, `start`, `stop`."""
 
-    def __init__(self, cluster: Cluster, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        settings: Mapping[str, str] | None = None,
+        *,
+        module: str = "plimsoll.cli.main",
+        server: str | None = None,
+    ) -> None:
+        """`module` is what runs in place of the program, `server` what it takes for the API server."""
         self._cluster = cluster
         self._settings = dict(settings or {})
+        self._module, self._server = module, server
         self._starts = 0
         self.port = 0
         self.process: Process | None = None
@@ -64,12 +73,14 @@ class Installation:
         environment |= {"PLIMSOLL_HEALTH_PORT": str(self.port), "PLIMSOLL_HEALTH_HOST": "127.0.0.1", **self._settings}
         environment["KUBECONFIG"] = str(
             self._cluster.kubeconfig_for_token(
-                self._cluster.service_account_token(NAMESPACE, RELEASE), self._cluster.directory / "operator.kubeconfig"
+                self._cluster.service_account_token(NAMESPACE, RELEASE),
+                self._cluster.directory / "operator.kubeconfig",
+                server=self._server,
             )
         )
         self._starts += 1
         assignments = [f"{name}={value}" for name, value in environment.items()]
-        command = [sys.executable, "-m", "plimsoll.cli.main", *container["args"]]
+        command = [sys.executable, "-m", self._module, *container["args"]]
         self.process = Process(["env", *assignments, *command], self._cluster.logs / f"operator-{self._starts}.log")
         self.process.start()
         return self

@@ -1,0 +1,192 @@
+"""Faults while the fleet changes: whatever happens, it converges, and nothing that serves is taken away by mistake."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from devcluster.installation import Installation
+from devcluster.proxy import FaultyProxy
+from devcluster.witness import Witness
+from tests.control_plane.bench import Bench, llm_deployment, policy, pool
+from tests.control_plane.faulty_operator import kill_points
+
+NAMESPACE = "chat"
+FAULTY = "tests.control_plane.faulty_operator"
+MOVING, GROWING = "moving", "growing"
+_CHANGES = itertools.count(1)
+RATE_STEP = 30
+ELSEWHERE = {
+    "report:Reporter.report:0": "only after a round without a plan that follows one with a plan",
+    "client:Client.create:0": "only Events are created, and none may be due",
+    "client:Client.find:0": "only the corrections from Prometheus look for one object",
+    "client:Client.__aexit__:0": "only when the operator ends of itself",
+}
+"""Kill points that a change of the fleet does not pass, and why."""
+WITHOUT_A_PLAN = {"loop:Loop._plan:1", "report:Reporter.report_failure:0"}
+
+
+@pytest.fixture(scope="module")
+def fleet(installed: Bench, nodes: None) -> Iterator[Bench]:
+    """Two LLMDeployments at rest, their operator stopped."""
+    installed.operator.install()
+    installed.apply(policy(routing={"propagationSeconds": 1}))
+    installed.apply(pool("l40s", "L40S", "1.10"), pool("l4", "L4", "0.60"), pool("h100", "H100-SXM-80GB", "2.50"))
+    installed.apply(llm_deployment(MOVING, NAMESPACE), llm_deployment(GROWING, NAMESPACE))
+    installed.start()
+    installed.settle()
+    installed.operator.stop()
+    yield installed
+    installed.operator.stop()
+    installed.clear()
+
+
+@pytest.fixture
+def witness(fleet: Bench) -> Iterator[Witness]:
+    with Witness(fleet.cluster) as found:
+        yield found
+
+
+def change(fleet: Bench, *, grow: bool = False) -> None:
+    """Something to do: one LLMDeployment moves to a new placement, the other grows a little, or grows and shrinks."""
+    number = next(_CHANGES)
+    template = {"annotations": {"example.com/change": str(number)}}
+    fleet.set(MOVING, NAMESPACE, "/spec/engine/podTemplate", template)
+    rate = 60 + (RATE_STEP * number if grow else 240 * (number % 2))
+    fleet.set(GROWING, NAMESPACE, "/spec/traffic/0/requestsPerMinute", rate)
+
+
+@contextlib.contextmanager
+def running(fleet: Bench, operator: Installation | None = None) -> Iterator[Installation]:
+    """The operator, or another in its place, up within the block."""
+    usual, fleet.operator = fleet.operator, operator or fleet.operator
+    fleet.operator.start()
+    try:
+        yield fleet.operator
+    finally:
+        fleet.operator.stop()
+        fleet.operator = usual
+
+
+@contextlib.contextmanager
+def through_proxy(fleet: Bench) -> Iterator[FaultyProxy]:
+    """The operator up and synced, behind a proxy that can fail."""
+    with FaultyProxy(fleet.cluster.server, str(fleet.cluster.ca_file)) as proxy:
+        operator = Installation(fleet.cluster, server=proxy.url)
+        with running(fleet, operator):
+            operator.wait_ready()
+            yield proxy
+
+
+def judge(fleet: Bench, witness: Witness) -> None:
+    """The fleet has come to rest where it should, and nothing was broken on the way."""
+    fleet.settle(90)
+    assert witness.stray_routes() == []
+    assert witness.misrouted() == []
+    assert witness.pods_taken_away() == []
+    witness.forget()
+
+
+def test_killed_after_every_wait_of_the_loop(fleet: Bench, witness: Witness) -> None:
+    """Each operator finds what the one before it left half done, and something new to do."""
+    survived = []
+    for point in kill_points():
+        if point in ELSEWHERE:
+            continue
+        change(fleet, grow=True)
+        settings = {"KILL_POINT": point}
+        if point in WITHOUT_A_PLAN:
+            settings["PLIMSOLL_PLAN_DEADLINE_SECONDS"] = "0.01"
+        operator = Installation(fleet.cluster, settings, module=FAULTY)
+        with running(fleet, operator):
+            if not ended(operator, seconds=30):
+                survived.append(point)
+    with running(fleet):
+        judge(fleet, witness)
+    assert survived == []
+
+
+def ended(operator: Installation, seconds: float) -> bool:
+    """Whether the process ends by itself within that time."""
+    deadline = time.monotonic() + seconds
+    while operator.process is not None and not operator.process.died:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.mark.parametrize("statuses", [(500,), (429,)], ids=["500", "429"])
+def test_a_tenth_of_the_requests_fails(fleet: Bench, witness: Witness, statuses: tuple[int, ...]) -> None:
+    with through_proxy(fleet) as proxy:
+        with proxy.errors(0.1, *statuses):
+            for _ in range(2):
+                change(fleet)
+                judge(fleet, witness)
+        assert sum(proxy.injected.values()) > 0
+
+
+def test_watches_are_cut_while_things_change(fleet: Bench, witness: Witness) -> None:
+    with through_proxy(fleet) as proxy:
+        change(fleet)
+        for _ in range(5):
+            assert proxy.cut_watches() > 0
+            time.sleep(1)
+        judge(fleet, witness)
+
+
+@pytest.mark.parametrize("plural", ["llmdeployments", "gpunodepools", "nodes", "pods", "deployments", "configmaps"])
+def test_nothing_is_written_before_every_kind_is_known(fleet: Bench, witness: Witness, plural: str) -> None:
+    with FaultyProxy(fleet.cluster.server, str(fleet.cluster.ca_file)) as proxy:
+        change(fleet)
+        mark = fleet.cluster.mark()
+        with running(fleet, Installation(fleet.cluster, server=proxy.url)) as operator:
+            with proxy.holding(plural):
+                fleet.wait("the list asked for", lambda: proxy.injected[f"held {plural}"])
+                time.sleep(3)
+                assert operator.get("/readyz")[0] != http.client.OK
+                assert fleet.writes(mark) == []
+            judge(fleet, witness)
+
+
+def test_the_api_server_and_etcd_restart_while_things_change(fleet: Bench, witness: Witness) -> None:
+    with running(fleet):
+        fleet.operator.wait_ready()
+        change(fleet)
+        fleet.cluster.restart_etcd(downtime_seconds=2)
+        fleet.cluster.restart_apiserver(downtime_seconds=2)
+        judge(fleet, witness)
+
+
+def test_the_clock_jumps_while_things_change(fleet: Bench, witness: Witness, tmp_path: Path) -> None:
+    offset = tmp_path / "offset"
+    offset.write_text("0")
+    with running(fleet, Installation(fleet.cluster, {"CLOCK_OFFSET_FILE": str(offset)}, module=FAULTY)):
+        fleet.operator.wait_ready()
+        for seconds in (3600, -3600):
+            change(fleet)
+            time.sleep(1.5)
+            offset.write_text(str(seconds))
+            judge(fleet, witness)
+
+
+def test_half_of_the_nodes_are_not_ready_at_once(fleet: Bench, witness: Witness) -> None:
+    with running(fleet):
+        fleet.operator.wait_ready()
+        fleet.settle()
+        before = fleet.pod_uids()
+        names = sorted(node["metadata"]["name"] for node in fleet.all("nodes"))[::2]
+        for name in names:
+            fleet.cluster.set_node_ready(name, ready=False)
+        time.sleep(3)
+        assert before <= fleet.pod_uids()
+        for name in names:
+            fleet.cluster.set_node_ready(name, ready=True)
+        judge(fleet, witness)
+        assert before <= fleet.pod_uids()
