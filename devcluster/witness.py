@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import ssl
 import threading
 import time
@@ -126,6 +127,25 @@ class Witness:
                 name = item.object["metadata"]["name"]
                 if name in routed.get(owner, ()):
                     found.append(f"{name} was deleted while {'/'.join(owner)} was routed to it")
+        return found
+
+    def pruned_early(self, propagation_seconds: float) -> list[str]:
+        """Workloads that were deleted before routers had that long to read a document without them. Sentences."""
+        left: dict[tuple[str, str], float] = {}
+        routed: dict[tuple[str, str], set[str]] = {}
+        found = []
+        for item in self.seen():
+            namespace = item.object["metadata"]["namespace"]
+            owner = (namespace, item.object["metadata"]["labels"].get(labels.LLM_DEPLOYMENT, ""))
+            if item.kind == "ConfigMap":
+                now = set() if item.type == "DELETED" else _backends(item.object)
+                left |= {(namespace, name): item.time for name in routed.get(owner, set()) - now}
+                routed[owner] = now
+            elif item.kind == "Deployment" and item.type == "DELETED":
+                name = item.object["metadata"]["name"]
+                waited = item.time - left.get((namespace, name), -math.inf)
+                if waited < propagation_seconds:
+                    found.append(f"{name} was deleted {waited:.1f} s after routing had left it")
         return found
 
     def stray_routes(self) -> list[str]:

@@ -159,8 +159,7 @@ def main() -> None:
     from plimsoll.cli.main import main as run
 
     if file := os.environ.get("CLOCK_OFFSET_FILE", ""):
-        import plimsoll.controller.run
-
+        importlib.import_module("plimsoll.controller.run")
         _shift_clock(_Clock(Path(file)))
     run()
 

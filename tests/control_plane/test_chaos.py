@@ -22,6 +22,9 @@ FAULTY = "tests.control_plane.faulty_operator"
 MOVING, GROWING = "moving", "growing"
 _CHANGES = itertools.count(1)
 RATE_STEP = 30
+PROPAGATION_SECONDS = 2
+LATE_SIGHT_SECONDS = 0.5
+"""A watch tells of a change so much later than it happened, at most."""
 ELSEWHERE = {
     "report:Reporter.report:0": "only after a round without a plan that follows one with a plan",
     "client:Client.create:0": "only Events are created, and none may be due",
@@ -36,7 +39,7 @@ WITHOUT_A_PLAN = {"loop:Loop._plan:1", "report:Reporter.report_failure:0"}
 def fleet(installed: Bench, nodes: None) -> Iterator[Bench]:
     """Two LLMDeployments at rest, their operator stopped."""
     installed.operator.install()
-    installed.apply(policy(routing={"propagationSeconds": 1}))
+    installed.apply(policy(routing={"propagationSeconds": PROPAGATION_SECONDS}))
     installed.apply(pool("l40s", "L40S", "1.10"), pool("l4", "L4", "0.60"), pool("h100", "H100-SXM-80GB", "2.50"))
     installed.apply(llm_deployment(MOVING, NAMESPACE), llm_deployment(GROWING, NAMESPACE))
     installed.start()
@@ -89,6 +92,7 @@ def judge(fleet: Bench, witness: Witness) -> None:
     fleet.settle(90)
     assert witness.stray_routes() == []
     assert witness.misrouted() == []
+    assert witness.pruned_early(PROPAGATION_SECONDS - LATE_SIGHT_SECONDS) == []
     assert witness.pods_taken_away() == []
     witness.forget()
 

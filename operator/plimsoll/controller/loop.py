@@ -22,6 +22,7 @@ from plimsoll.controller.kinds import CONFIG_MAP
 from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.planner_process import PlanFailure, PlannerProcess
 from plimsoll.controller.report import Reporter, Round
+from plimsoll.controller.routing_age import RoutingAges
 from plimsoll.controller.settings import Settings
 from plimsoll.controller.status import Progress
 from plimsoll.controller.store import Store
@@ -64,6 +65,7 @@ class Loop:
         self._settings, self._store, self._planner = settings, store, planner
         self._applier, self._reporter, self._metrics = applier, reporter, metrics
         self._gateway_api = gateway_api
+        self._ages = RoutingAges()
         self._planned: tuple[Snapshot, FleetPlan] | None = None
         self._full_plan_due = 0.0
 
@@ -159,7 +161,7 @@ class Loop:
         for plan in map(self._with_warnings, fleet.deployments):
             own = tuple(running.get((plan.ref.namespace, plan.ref.name), ()))
             document = documents.get((plan.ref.namespace, routing_name(plan.ref.name)))
-            observed = observed_routing(document, plan, now)
+            observed = observed_routing(document, plan, self._ages, now, time.monotonic())
             propagation = self._propagation(plan, policy.routing.propagation_seconds)
             step = step_for(plan, own, observed, propagation)
             young = observed is not None and observed.age_seconds < propagation
@@ -229,16 +231,21 @@ class Loop:
                 self._metrics.pool_gpus.labels(pool.name, use).set(gpus)
 
 
-def observed_routing(document: Mapping[str, Any] | None, plan: DeploymentPlan, now: datetime) -> ObservedRouting | None:
+def observed_routing(
+    document: Mapping[str, Any] | None,
+    plan: DeploymentPlan,
+    ages: RoutingAges,
+    now: datetime,
+    monotonic_seconds: float,
+) -> ObservedRouting | None:
     """The routing that the cluster has for a deployment; None when there is none that can be read."""
     if document is None or owner_uid(document) != plan.resource.metadata.uid:
         return None
     table = routing_table_from_config_map(document)
     if table is None:
         return None
-    routed_at = routed_at_from_config_map(document)
-    age = (now - routed_at).total_seconds() if routed_at is not None else 0.0
-    return ObservedRouting(table, max(0.0, age))
+    key, routed_at = (plan.ref.namespace, plan.ref.name), routed_at_from_config_map(document)
+    return ObservedRouting(table, ages.age_seconds(key, table.epoch, routed_at, now, monotonic_seconds))
 
 
 def _leftover(plan: DeploymentPlan, own: Sequence[Workload]) -> bool:
