@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from plimsoll.controller.client import ApiError
 from plimsoll.controller.compare import is_applied
+from plimsoll.controller.drift import Drift, KnownObjects
 from plimsoll.controller.extract import owner_uid
 from plimsoll.controller.kinds import (
     ALL,
@@ -29,7 +30,8 @@ from plimsoll.controller.kinds import (
 from plimsoll.controller.metrics import Metrics
 from plimsoll.planning.plan import Finding
 from plimsoll.planning.snapshot import ObjectRef
-from plimsoll.rendering import field_manager_for
+from plimsoll.planning.transition import backends_of
+from plimsoll.rendering import field_manager_for, routing_name, routing_table_from_config_map
 
 Manifest = Mapping[str, Any]
 _log = logging.getLogger(__name__)
@@ -45,7 +47,9 @@ class Writer(Protocol):
 
     async def apply(self, manifest: Manifest, manager: str, *, force: bool = True) -> dict[str, Any]: ...
 
-    async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None: ...
+    async def delete(self, kind: Kind, namespace: str, name: str, uid: str, version: str = "") -> None: ...
+
+    async def find(self, kind: Kind, namespace: str, name: str) -> Manifest | None: ...
 
 
 class Objects(Protocol):
@@ -77,6 +81,8 @@ class Outcome:
     deleted: int = 0
     skipped: int = 0
     findings: list[Finding] = field(default_factory=list)
+    drift: list[Drift] = field(default_factory=list)
+    """What others had changed or deleted, and was put back."""
     retry_after_seconds: float | None = None
     """When to try again what failed."""
 
@@ -85,6 +91,7 @@ class Outcome:
         self.deleted += other.deleted
         self.skipped += other.skipped
         self.findings.extend(other.findings)
+        self.drift.extend(other.drift)
         self._retry(other.retry_after_seconds)
 
     def _retry(self, seconds: float | None) -> None:
@@ -104,7 +111,8 @@ class _Trouble:
 
 
 class Applier:
-    """Applies and prunes. Remembers only what failed, to come back later instead of at once."""
+    """Applies and prunes. Remembers what failed, to come back later instead of at once, and what it has seen in place,
+    to tell a change of its own from somebody else's."""
 
     def __init__(
         self,
@@ -115,6 +123,7 @@ class Applier:
     ) -> None:
         self._writer, self._objects, self._metrics, self._clock = writer, objects, metrics, clock
         self._trouble: dict[Key, _Trouble] = {}
+        self._known = KnownObjects()
 
     async def run(self, works: Sequence[Work]) -> Outcome:
         """Bring the cluster to `works`. Objects of LLMDeployments that are not among them are left alone."""
@@ -125,6 +134,7 @@ class Applier:
                 live[kind.name, *_key(manifest)] = manifest
                 by_owner.setdefault(owner_uid(manifest), []).append((kind, manifest))
         self._forget_trouble(works)
+        self._known.forget_all_but({work.uid for work in works})
         outcomes = [Outcome() for _ in works]
         for step in _STEPS:
             await asyncio.gather(
@@ -138,10 +148,9 @@ class Applier:
             )
         await asyncio.gather(
             *(
-                self._delete(work, kind, manifest, outcome)
+                self._prune(work, list(unwanted(work, by_owner.get(work.uid, []))), outcome)
                 for work, outcome in zip(works, outcomes, strict=True)
                 if not outcome.findings
-                for kind, manifest in unwanted(work, by_owner.get(work.uid, []))
             )
         )
         total = Outcome()
@@ -155,6 +164,7 @@ class Applier:
         present = live.get(key)
         if present is not None and is_applied(manifest, present, manager):
             self._trouble.pop(key, None)
+            self._known.in_place(key, work.uid, manifest)
             outcome.skipped += 1
             return
         if self._waits(key, outcome):
@@ -170,18 +180,53 @@ class Applier:
         else:
             self._succeeded(key, "apply")
             outcome.written += 1
+            found = self._known.drift(key, work, manifest, present)
+            if found is not None:
+                self._metrics.drift_corrected.labels(kind.name).inc()
+                _log.warning("%s: %s", work.ref, found.message)
+                outcome.drift.append(found)
+            self._known.written(key, work.uid, manifest)
+
+    async def _prune(self, work: Work, going: Sequence[tuple[Kind, Manifest]], outcome: Outcome) -> None:
+        """Delete what may go, unless routers are told of it after all."""
+        workloads = {manifest["metadata"]["name"] for kind, manifest in going if kind == DEPLOYMENT}
+        if workloads and (named := workloads & await self._still_routed(work, outcome)):
+            _log.warning("%s: routing still names %s; it stays for now", work.ref, ", ".join(sorted(named)))
+            outcome.merge(Outcome(retry_after_seconds=_FIRST_RETRY_SECONDS))
+            return
+        await asyncio.gather(*(self._delete(work, kind, manifest, outcome) for kind, manifest in going))
+
+    async def _still_routed(self, work: Work, outcome: Outcome) -> frozenset[str]:
+        """Placements that routers are told of, read afresh, although the plan does not route to them."""
+        try:
+            found = await self._writer.find(CONFIG_MAP, work.ref.namespace, routing_name(work.ref.name))
+        except ApiError as error:
+            self._failed(work, (CONFIG_MAP.name, work.ref.namespace, work.ref.name), "read", error, outcome)
+            return frozenset(work.prune)
+        if found is None or owner_uid(found) != work.uid:
+            return frozenset()
+        intended = next((item for item in work.manifests if kind_of(item) == CONFIG_MAP), None)
+        told, meant = (backends_of(routing_table_from_config_map(item or {})) for item in (found, intended))
+        return told - meant
 
     async def _delete(self, work: Work, kind: Kind, manifest: Manifest, outcome: Outcome) -> None:
         metadata = manifest["metadata"]
         key = (kind.name, *_key(manifest))
         if metadata.get("deletionTimestamp") or self._waits(key, outcome):
             return
+        # Of a workload the state counts that the plan has seen: one that has changed since is looked at again first.
+        version = str(metadata.get("resourceVersion", "")) if kind == DEPLOYMENT else ""
         try:
-            await self._writer.delete(kind, metadata.get("namespace", ""), metadata["name"], metadata["uid"])
+            await self._writer.delete(kind, metadata.get("namespace", ""), metadata["name"], metadata["uid"], version)
         except ApiError as error:
-            self._failed(work, key, "delete", error, outcome)
+            if error.status == 409:
+                self._metrics.actions.labels("delete", "stale").inc()
+                outcome.merge(Outcome(retry_after_seconds=_FIRST_RETRY_SECONDS))
+            else:
+                self._failed(work, key, "delete", error, outcome)
         else:
             self._objects.drop(kind, metadata["uid"])
+            self._known.forget(key)
             self._succeeded(key, "delete")
             outcome.deleted += 1
 

@@ -128,9 +128,13 @@ class Client:
         path = kind.path(manifest["metadata"].get("namespace", ""))
         return await self.request("POST", path, {"fieldManager": manager}, body=manifest, verb="create")
 
-    async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
-        """Delete that very object: one of the same name with another uid gives 409. An object that is gone is fine."""
-        body = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+    async def delete(self, kind: Kind, namespace: str, name: str, uid: str, version: str = "") -> None:
+        """Delete that very object, as it was at that resource version, if one is given.
+
+        Another object of that name, or a later version, gives 409. An object that is gone is fine.
+        """
+        preconditions = {"uid": uid, **({"resourceVersion": version} if version else {})}
+        body = {"preconditions": preconditions, "propagationPolicy": "Background"}
         try:
             await self.request("DELETE", kind.path(namespace, name), {}, body=body, verb="delete")
         except ApiError as error:

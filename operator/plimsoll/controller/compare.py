@@ -103,7 +103,7 @@ def _owns_more(owned: Manifest, desired: object) -> bool:
                 return True
             child = desired[text]
         elif kind == "k":
-            child = _item(desired, json.loads(text))
+            child = item_with(desired, json.loads(text))
             if child is None:
                 return True
         elif kind == "v":
@@ -117,7 +117,7 @@ def _owns_more(owned: Manifest, desired: object) -> bool:
     return False
 
 
-def _item(items: object, keys: Mapping[str, object]) -> Manifest | None:
+def item_with(items: object, keys: Mapping[str, object]) -> Manifest | None:
     """The list item with these key fields; key fields that it leaves out count as the server's default."""
     if not isinstance(items, Sequence) or isinstance(items, str):
         return None

@@ -123,7 +123,8 @@ def owner_uid(manifest: Manifest) -> str:
 def live_part(kind: Kind, manifest: Manifest) -> Manifest | None:
     """What comparing, status writing and pruning need of the raw object; None for nodes and pods.
 
-    Of `managedFields` only Plimsoll's own entries stay: they say which fields an earlier apply owned.
+    Of `managedFields` those of statuses go. Plimsoll's entries say which fields an earlier apply owned; those of others
+    say who changed what (controller/foreign.py).
     """
     if kind in (NODE, POD):
         return None
@@ -131,7 +132,8 @@ def live_part(kind: Kind, manifest: Manifest) -> Manifest | None:
     metadata["managedFields"] = [
         entry
         for entry in metadata.get("managedFields") or ()
-        if str(entry.get("manager", "")).startswith("plimsoll-") and entry.get("operation") == "Apply"
+        if entry.get("subresource") != "status"
+        and (kind.owned or str(entry.get("manager", "")).startswith("plimsoll-"))
     ]
     if kind.name not in RESOURCES:
         return {**manifest, "metadata": metadata}

@@ -18,10 +18,12 @@ from plimsoll.api.placementpolicy import PlacementPolicySpec
 from plimsoll.controller.apply import Applier, Outcome, Work
 from plimsoll.controller.debounce import debounce
 from plimsoll.controller.extract import owner_uid
-from plimsoll.controller.kinds import CONFIG_MAP
+from plimsoll.controller.guarding import Guarding, Place, Verdict, takes_away
+from plimsoll.controller.kinds import CONFIG_MAP, DEPLOYMENT
 from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.planner_process import PlanFailure, PlannerProcess
 from plimsoll.controller.report import Reporter, Round
+from plimsoll.controller.restraint import restrain
 from plimsoll.controller.routing_age import RoutingAges
 from plimsoll.controller.settings import Settings
 from plimsoll.controller.status import Progress
@@ -29,7 +31,7 @@ from plimsoll.controller.store import Store
 from plimsoll.planning import step_for
 from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Finding, FleetPlan, Severity
 from plimsoll.planning.snapshot import ObjectRef, Snapshot, Workload
-from plimsoll.planning.transition import ObservedRouting, Step
+from plimsoll.planning.transition import STEADY_SECONDS, ObservedRouting, Step
 from plimsoll.rendering import (
     Manifest,
     RenderError,
@@ -58,14 +60,17 @@ class Loop:
         planner: PlannerProcess,
         applier: Applier,
         reporter: Reporter,
+        guarding: Guarding,
         metrics: Metrics,
         *,
         gateway_api: bool,
     ) -> None:
         self._settings, self._store, self._planner = settings, store, planner
-        self._applier, self._reporter, self._metrics = applier, reporter, metrics
+        self._applier, self._reporter, self._guarding, self._metrics = applier, reporter, guarding, metrics
         self._gateway_api = gateway_api
         self._ages = RoutingAges()
+        self._unready_since: dict[ObjectRef, float] = {}
+        """Since when routing names backends that are not Ready."""
         self._planned: tuple[Snapshot, FleetPlan] | None = None
         self._full_plan_due = 0.0
 
@@ -109,15 +114,18 @@ class Loop:
         if fleet is None:
             return _RETRY_SECONDS
         applied = policy.spec.approval == "Automatic"
-        progress, works, wait = self._steps(fleet, snapshot, policy.spec)
+        running, observed = self._running(fleet, snapshot, datetime.now(UTC))
+        verdict = await self._guarding.judge(snapshot, fleet, running, observed) if applied else Verdict()
+        progress, works, wait = self._steps(fleet, running, observed, verdict, policy.spec)
         outcome = Outcome()
         if applied:
             with self._metrics.apply_seconds.time():
                 outcome = await self._applier.run(works)
             progress = _with_findings(progress, outcome.findings)
         told = await self._reporter.report(
-            Round(fleet, snapshot, progress, applied, fresh, _sentence(outcome, applied=applied))
+            Round(fleet, snapshot, progress, applied, fresh, verdict.findings, _sentence(outcome, applied=applied))
         )
+        await self._reporter.report_drift(outcome.drift)
         self._measure(fleet)
         full_plan = self._full_plan_due - time.monotonic()
         due = [full_plan, wait, outcome.retry_after_seconds, None if told else _RETRY_SECONDS]
@@ -146,38 +154,73 @@ class Loop:
 
     # --- Steps -------------------------------------------------------------------------------------------------------
 
-    def _steps(
-        self, fleet: FleetPlan, snapshot: Snapshot, policy: PlacementPolicySpec
-    ) -> tuple[dict[ObjectRef, Progress], list[Work], float | None]:
-        """What is safe now for each LLMDeployment, the objects that it means, and when time alone allows more."""
-        running: dict[tuple[str, str], list[Workload]] = {}
+    def _running(
+        self, fleet: FleetPlan, snapshot: Snapshot, now: datetime
+    ) -> tuple[dict[Place, list[Workload]], dict[Place, ObservedRouting | None]]:
+        """What runs and what is routed, by LLMDeployment."""
+        monotonic = time.monotonic()
+        running: dict[Place, list[Workload]] = {}
         for workload in snapshot.workloads:
             running.setdefault((workload.namespace, workload.deployment), []).append(workload)
         documents = self._store.live_by_name(CONFIG_MAP)
+        observed = {
+            (plan.ref.namespace, plan.ref.name): observed_routing(
+                documents.get((plan.ref.namespace, routing_name(plan.ref.name))), plan, self._ages, now, monotonic
+            )
+            for plan in fleet.deployments
+        }
+        return running, observed
+
+    def _steps(
+        self,
+        fleet: FleetPlan,
+        running: Mapping[Place, list[Workload]],
+        routing: Mapping[Place, ObservedRouting | None],
+        verdict: Verdict,
+        policy: PlacementPolicySpec,
+    ) -> tuple[dict[ObjectRef, Progress], list[Work], float | None]:
+        """What is safe now for each LLMDeployment, the objects that it means, and when time alone allows more."""
+        documents, workloads = self._store.live_by_name(CONFIG_MAP), self._store.live_by_name(DEPLOYMENT)
         now = datetime.now(UTC)
         progress: dict[ObjectRef, Progress] = {}
         works: list[Work] = []
         waits: list[float] = []
         for plan in map(self._with_warnings, fleet.deployments):
-            own = tuple(running.get((plan.ref.namespace, plan.ref.name), ()))
+            place = (plan.ref.namespace, plan.ref.name)
+            own, observed = tuple(running.get(place, ())), routing[place]
             document = documents.get((plan.ref.namespace, routing_name(plan.ref.name)))
-            observed = observed_routing(document, plan, self._ages, now, time.monotonic())
             propagation = self._propagation(plan, policy.routing.propagation_seconds)
-            step = step_for(plan, own, observed, propagation)
+            restraint = restrain(plan, own, verdict, workloads)
+            feasible, findings = restraint.feasible(plan, own), restraint.findings
+            unready_seconds = time.monotonic() - self._unready_since.get(plan.ref, time.monotonic())
+            step = step_for(feasible, own, observed, propagation, guarded=verdict.held, unready_seconds=unready_seconds)
+            if plan.state is DeploymentState.HELD and observed is not None:
+                step = replace(step, routing=observed.table)
+            waits.extend(self._watch_unready(plan.ref, step, unready_seconds))
             young = observed is not None and observed.age_seconds < propagation
-            if observed is not None and young and (step.waiting_for or _leftover(plan, own)):
+            if observed is not None and young and (step.waiting_for or takes_away(plan, own)):
                 waits.append(propagation - observed.age_seconds + _MARGIN_SECONDS)
-            findings: tuple[Finding, ...] = ()
             try:
-                manifests = self._render(fleet, plan, step, observed, document, now)
+                manifests = self._render(fleet, feasible, step, observed, document, now)
             except (RenderError, RenderMismatch) as error:
-                findings = (Finding(plan.ref, _render_reason(error), str(error)),)
+                findings = (*findings, Finding(plan.ref, _render_reason(error), str(error)))
                 _log.error("%s: %s", plan.ref, error)
             else:
                 if plan.state is not DeploymentState.HELD:
-                    works.append(Work(plan.ref, plan.resource.metadata.uid or "", manifests, step.prune))
+                    uid, prune = plan.resource.metadata.uid or "", restraint.prunable(step.prune)
+                    works.append(Work(plan.ref, uid, restraint.writable(manifests), prune))
             progress[plan.ref] = Progress(plan, step, own, findings)
+        self._unready_since = {ref: since for ref, since in self._unready_since.items() if ref in progress}
         return progress, works, min(waits, default=None)
+
+    def _watch_unready(self, ref: ObjectRef, step: Step, unready_seconds: float) -> list[float]:
+        """Note since when routing names what is not Ready. Returns after how many seconds that ends by itself."""
+        if not step.unready:
+            self._unready_since.pop(ref, None)
+            return []
+        self._unready_since.setdefault(ref, time.monotonic())
+        left = STEADY_SECONDS - unready_seconds
+        return [left + _MARGIN_SECONDS] if left > 0 else []
 
     def _render(
         self,
@@ -246,12 +289,6 @@ def observed_routing(
         return None
     key, routed_at = (plan.ref.namespace, plan.ref.name), routed_at_from_config_map(document)
     return ObservedRouting(table, ages.age_seconds(key, table.epoch, routed_at, now, monotonic_seconds))
-
-
-def _leftover(plan: DeploymentPlan, own: Sequence[Workload]) -> bool:
-    """Whether more runs than is planned."""
-    wanted = {item.name: item.replicas for item in plan.placements}
-    return any(workload.replicas > wanted.get(workload.name, 0) for workload in own)
 
 
 def _still_valid(fleet: FleetPlan, snapshot: Snapshot) -> FleetPlan:

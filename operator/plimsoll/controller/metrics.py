@@ -20,6 +20,8 @@ class Metrics:
     plan_results: Counter = field(init=False)
     actions: Counter = field(init=False)
     apply_seconds: Histogram = field(init=False)
+    drift_corrected: Counter = field(init=False)
+    blast_radius_held: Gauge = field(init=False)
     api_requests: Counter = field(init=False)
     events: Counter = field(init=False)
     deployments: Gauge = field(init=False)
@@ -47,6 +49,12 @@ class Metrics:
         self.actions = Counter("plimsoll_actions", "Writes by action and outcome.", ["action", "result"], registry=r)
         self.apply_seconds = Histogram(
             "plimsoll_apply_seconds", "Duration of a round's writes.", registry=r, buckets=_SECONDS
+        )
+        self.drift_corrected = Counter(
+            "plimsoll_drift_corrected", "Objects that others changed or deleted, put back.", ["kind"], registry=r
+        )
+        self.blast_radius_held = Gauge(
+            "plimsoll_blast_radius_held", "1 while nothing is taken away until a person looks.", registry=r
         )
         self.api_requests = Counter(
             "plimsoll_api_requests", "Requests of the apply side by verb and status code.", ["verb", "code"], registry=r

@@ -20,6 +20,7 @@ from plimsoll.api.placementpolicy import PlacementPolicyStatus
 from plimsoll.controller import records
 from plimsoll.controller.client import ApiError
 from plimsoll.controller.conditions import Aspect, build, changed
+from plimsoll.controller.drift import Drift
 from plimsoll.controller.events import Recorder
 from plimsoll.controller.kinds import RESOURCES, Kind
 from plimsoll.controller.metrics import Metrics
@@ -65,6 +66,8 @@ class Round:
     """False when the policy only wants recommendations."""
     fresh: bool
     """False when this is what is left of an older plan, since there is no new one."""
+    findings: tuple[Finding, ...]
+    """On the policy, beside those of the plan."""
     outcome: str
     """Why something changed, or nothing; one sentence."""
 
@@ -156,7 +159,7 @@ class Reporter:
         writes: list[Write] = []
         for resource, target in self._targets((policy,) if policy is not None else (), "PlacementPolicy"):
             before = _status_of(target, PlacementPolicyStatus)
-            found = _about(turn.fleet, resource)
+            found = [*_about(turn.fleet, resource), *turn.findings]
             after = policy_status(resource, turn.fleet, before, plan_name, found, now, message=turn.outcome)
             writes.append((target, before, after))
         return writes
@@ -183,6 +186,14 @@ class Reporter:
             if target is not None:
                 found.append((resource, target))
         return found
+
+    async def report_drift(self, found: Sequence[Drift]) -> None:
+        """An event on each LLMDeployment whose objects others had changed."""
+        live = self._store.live_by_name(RESOURCES["LLMDeployment"]) if found else {}
+        for item in found:
+            target = live.get((item.deployment.namespace, item.deployment.name))
+            if target is not None:
+                await self._recorder.note(target, "Corrected", "DriftCorrected", item.message, good=False)
 
     # --- A round without a plan --------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from plimsoll.controller.client import ApiError, Client, load_configuration
 from plimsoll.controller.corrections import Corrections
 from plimsoll.controller.events import Recorder
 from plimsoll.controller.feed import operator_settings, register
+from plimsoll.controller.guarding import Guarding
 from plimsoll.controller.health import HealthServer, Vitals
 from plimsoll.controller.kinds import ALL, HTTP_ROUTE, Kind
 from plimsoll.controller.loop import Loop
@@ -86,6 +87,7 @@ async def _operate(settings: Settings, stop: asyncio.Event, client: Client, metr
         planner,
         Applier(client, store, metrics),
         Reporter(client, store, recorder, metrics),
+        Guarding(client, settings.namespace, metrics),
         metrics,
         gateway_api=HTTP_ROUTE in kinds,
     )

@@ -25,12 +25,15 @@ from plimsoll.api.placementpolicy import PlacementPolicyStatus
 from plimsoll.api.units import rounded
 from plimsoll.controller.conditions import Aspect, build, errors, joined, when
 from plimsoll.performance.correction import UNCORRECTED
+from plimsoll.planning.pause import REASON as PAUSED
 from plimsoll.planning.plan import ClassPlan, DeploymentPlan, DeploymentState, Finding, FleetPlan, Placement, PoolPlan
 from plimsoll.planning.snapshot import Workload
 from plimsoll.planning.transition import Step
 
 _USED_BY, _CLASSES = 64, 256
 _MOVE = 0.2
+_STOPS = frozenset({"BlastRadiusHeld", "ForeignManager", PAUSED})
+"""Reasons for which nothing moves although the plan would."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +100,34 @@ def _aspects(progress: Progress, running: Mapping[str, Workload], *, applied: bo
     planned = plan.state is DeploymentState.PLANNED
     serving, why = _serving(progress, running)
     aspects = [_ready(progress, serving, why), _planned(plan, planned_errors, applied=applied)]
+    stopped = [item for item in (*planned_errors, *later_errors) if item.reason in _STOPS]
     if plan.state is not DeploymentState.HELD:
         aspects.append(_slo_met(plan))
         moving = bool(step.waiting_for or step.prune)
         waits = joined_sentences(step.waiting_for) or "obsolete placements are being removed"
-        aspects.append(
-            Aspect("Rebalancing", "True", "InTransition", waits)
-            if moving and applied
-            else Aspect("Rebalancing", "False", "Settled" if applied else "NotApplied", _settled_text(applied))
-        )
+        if not stopped:
+            aspects.append(
+                Aspect("Rebalancing", "True", "InTransition", waits)
+                if moving and applied
+                else Aspect("Rebalancing", "False", "Settled" if applied else "NotApplied", _settled_text(applied))
+            )
+    if stopped:
+        aspects.append(Aspect("Rebalancing", "False", stopped[0].reason, joined(stopped)))
+    if step.unready:
+        names = ", ".join(step.unready)
+        text = f"no pod of {names} is Ready; the last routing document stays"
+        aspects.append(Aspect("RoutingHeld", "True", "BackendsNotReady", text))
     stalled = (planned_errors if not planned else []) + [f for f in later_errors if f.reason != "ApplyFailed"]
+    stalled = [item for item in stalled if item.reason != PAUSED]
     if stalled:
         aspects.append(Aspect("Stalled", "True", stalled[0].reason, joined(stalled)))
     return aspects
+
+
+def _paused(plan: DeploymentPlan) -> bool:
+    """Whether a person's pause is all that keeps it from being planned: what runs is as good as before."""
+    found = errors(plan.findings)
+    return bool(found) and all(item.reason == PAUSED for item in found)
 
 
 def _settled_text(applied: bool) -> str:
@@ -118,13 +136,13 @@ def _settled_text(applied: bool) -> str:
 
 def _ready(progress: Progress, serving: bool, why: str) -> Aspect:
     plan = progress.plan
-    if plan.state is not DeploymentState.PLANNED:
+    if plan.state is not DeploymentState.PLANNED and not _paused(plan):
         found = errors(plan.findings) or list(plan.findings)
         reason = found[0].reason if found else "NotPlanned"
         return Aspect("Ready", "False", reason, joined(found) or "not planned")
     if serving:
         return Aspect("Ready", "True", "Serving", "all routed placements have Ready pods")
-    trouble = errors(progress.findings)
+    trouble = [item for item in errors(progress.findings) if item.reason != "BlastRadiusHeld"]
     if trouble:
         return Aspect("Ready", "False", trouble[0].reason, joined(trouble))
     return Aspect("Ready", "False", "WaitingForPods", why)
@@ -339,12 +357,19 @@ def policy_status(
     same = before.last_plan_ref is not None and before.last_plan_ref.name == plan_name
     return PlacementPolicyStatus(
         observed_generation=generation,
-        conditions=build(_accepted_and_ready(findings, "in force"), before.conditions, generation, now),
+        conditions=build(_policy_aspects(findings), before.conditions, generation, now),
         last_plan_ref=PlanReference(name=plan_name) if plan_name else before.last_plan_ref,
         last_plan_time=before.last_plan_time if same or not plan_name else now,
         cost_per_hour=money(fleet.cost_per_hour),
         message=message,
     )
+
+
+def _policy_aspects(findings: Sequence[Finding]) -> list[Aspect]:
+    """A hold of the guard leaves the policy in force; a person must look all the same."""
+    held = [item for item in findings if item.reason == "BlastRadiusHeld"]
+    aspects = _accepted_and_ready([item for item in findings if item not in held], "in force")
+    return [*aspects, Aspect("Stalled", "True", held[0].reason, joined(held))] if held else aspects
 
 
 def refused_aspects(findings: Sequence[Finding]) -> list[Aspect]:

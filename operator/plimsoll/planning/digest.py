@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from plimsoll.api.common import Resource, to_wire
+from plimsoll.planning.pause import paused_objects
 from plimsoll.planning.snapshot import Snapshot
 
 
@@ -61,4 +62,5 @@ def inputs_digest(snapshot: Snapshot, declared: str | None = None) -> str:
     # As sentences: a value at fault may be anything that YAML can hold.
     invalid = sorted((str(item.ref), [str(problem) for problem in item.problems]) for item in snapshot.invalid)
     facts = (declared or declared_digest(snapshot), snapshot.nodes, pods, workloads, invalid)
-    return digest((*facts, snapshot.corrections) if snapshot.corrections else facts)
+    optional = (value for value in (snapshot.corrections, paused_objects(snapshot)) if value)
+    return digest((*facts, *optional))

@@ -19,6 +19,7 @@ from plimsoll.planning.facts import catalog_of
 from plimsoll.planning.fleet import Fleet, Kept, build_fleet, demand, storage_price_per_gigabyte_hour
 from plimsoll.planning.objectives import ResolvedClass, resolve_classes
 from plimsoll.planning.options import Choices, choose, further_questions, questions
+from plimsoll.planning.pause import pause_findings, policy_pause_findings
 from plimsoll.planning.plan import (
     DeploymentPlan,
     DeploymentState,
@@ -171,6 +172,7 @@ def assembled(turn: Round) -> FleetPlan:
         ),
         findings=(
             *_invalid_findings(snapshot),
+            *policy_pause_findings(snapshot.policy),
             *_unusable_pool_findings(pools),
             *turn.findings,
             *assembly.policy_findings(),
@@ -202,7 +204,12 @@ def _all_choices(
     for deployment in snapshot.deployments:
         ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
         classes, findings = resolve_classes(deployment, slos, policy)
-        findings = (*findings, *_policy_findings(deployment, snapshot), *_stranded(deployment, snapshot, pools))
+        findings = (
+            *pause_findings(deployment, snapshot),
+            *findings,
+            *_policy_findings(deployment, snapshot),
+            *_stranded(deployment, snapshot, pools),
+        )
         if any(finding.severity is Severity.ERROR for finding in findings):
             found[ref] = Choices(classes, (), (), findings)
             continue

@@ -2,9 +2,15 @@
 
 Level-triggered and stateless: each turn looks at the cluster as it is and returns the step that is safe now. New pods
 come first; when all planned replicas are Ready the routing changes; when routers have had time to see it, old pods go.
+
+Routing names placements with a Ready pod only, with two exceptions: a document is never published empty, and when more
+than half of its backends stop being Ready the last one stays for a minute. Such a loss is more often a fault of what
+reports readiness than of that many engines, and routers have their own health checks. A backend whose workload is gone
+leaves at once, whatever is lost with it: its Service goes, too, and nothing will answer there again.
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Placement
@@ -12,6 +18,8 @@ from plimsoll.planning.snapshot import Workload
 
 WEIGHTS = 1000
 """Sum of the weights of a class's backends."""
+STEADY_SECONDS = 60.0
+"""As long the last document stays when more than half of its backends are not Ready any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +76,26 @@ class Step:
     """Names of workloads that the plan does not want and that no router uses any more."""
     waiting_for: tuple[str, ...]
     """Sentences that say what the transition waits for; empty when it is complete."""
+    unready: tuple[str, ...] = ()
+    """Backends that stay in the routing although none of their pods is Ready."""
 
 
 def step_for(
-    plan: DeploymentPlan, workloads: Sequence[Workload], observed: ObservedRouting | None, propagation_seconds: float
+    plan: DeploymentPlan,
+    workloads: Sequence[Workload],
+    observed: ObservedRouting | None,
+    propagation_seconds: float,
+    *,
+    guarded: bool = False,
+    unready_seconds: float = STEADY_SECONDS,
 ) -> Step:
     """The step that is safe now. `workloads` are the running placements of this deployment, planned or not.
 
     A HELD deployment gets an empty step. A SHORT one grows and loses nothing.
+
+    Args:
+        guarded: nothing may be taken away, whatever the plan says.
+        unready_seconds: for how long routing has named backends that are not Ready; 0 when it began just now.
     """
     if plan.state is DeploymentState.HELD:
         return Step({}, None, (), ())
@@ -87,40 +107,76 @@ def step_for(
         if name not in running or running[name].ready_replicas < placement.replicas
     ]
     complete = not waiting
-    table = _table(plan, running, observed, complete=complete)
+    may_lose = plan.state is DeploymentState.PLANNED and not guarded
+    table = _table(plan, running, observed, may_leave=complete and may_lose, complete=complete)
+    if observed is not None and table is not None and unready_seconds < STEADY_SECONDS:
+        table = _steadied(table, observed.table, running)
     seen = observed is not None and observed.table == table and observed.age_seconds >= propagation_seconds
     settled = complete and (seen or not planned)
     obsolete = tuple(sorted(name for name in running if name not in planned))
     surplus = any(name in running and running[name].replicas > item.replicas for name, item in planned.items())
     if complete and not settled and (obsolete or surplus):
         waiting.append("routers have not had time to see the new routing")
-    may_shrink = settled and plan.state is DeploymentState.PLANNED
+    unready = tuple(sorted(name for name in backends_of(table) if name not in running or not _ready(running[name])))
+    may_shrink = settled and may_lose and not (unready and planned)
     replicas = {
         name: placement.replicas
         if may_shrink or name not in running
         else max(placement.replicas, running[name].replicas)
         for name, placement in sorted(planned.items())
     }
-    return Step(replicas, table, obsolete if may_shrink else (), tuple(waiting))
+    return Step(replicas, table, obsolete if may_shrink else (), tuple(waiting), unready)
+
+
+def backends_of(table: RoutingTable | None) -> frozenset[str]:
+    """Names of the placements that requests are sent to."""
+    if table is None:
+        return frozenset()
+    return frozenset(backend.placement for item in table.classes for backend in item.backends)
+
+
+def _steadied(table: RoutingTable, last: RoutingTable, running: Mapping[str, Workload]) -> RoutingTable:
+    """`table`, or the last one when more than half of that one's backends would go because they are not Ready."""
+    before, after = backends_of(last), backends_of(table)
+    unready = {name for name in before - after if name in running and not _ready(running[name])}
+    if 2 * len(unready) <= len(before) or 2 * len(after) >= len(before):
+        return table
+    return _without_gone(last, running)
+
+
+def _without_gone(last: RoutingTable, running: Mapping[str, Workload]) -> RoutingTable:
+    """The last document without backends whose workload does not exist any more, as far as others are left."""
+    if not backends_of(last) & running.keys():
+        return last
+    classes = tuple(replace(item, backends=_kept(item.backends, running.keys())) for item in last.classes)
+    return last if classes == last.classes else RoutingTable(last.epoch + 1, classes)
+
+
+def _ready(workload: Workload) -> bool:
+    return workload.ready_replicas > 0
 
 
 def _table(
-    plan: DeploymentPlan, running: Mapping[str, Workload], observed: ObservedRouting | None, *, complete: bool
+    plan: DeploymentPlan,
+    running: Mapping[str, Workload],
+    observed: ObservedRouting | None,
+    *,
+    may_leave: bool,
+    complete: bool,
 ) -> RoutingTable | None:
     """Routing for now: the plan's, in proportion to what is Ready, as soon as it takes no Ready backend away.
 
-    A backend that the plan gives up stays, and with it the class's whole entry, until everything planned is Ready and
-    the plan serves all demand.
+    A backend that the plan gives up stays, and with it the class's whole entry, until it may leave: when everything
+    planned is Ready and the plan serves all demand.
     """
-    ready = {name for name, workload in running.items() if workload.ready_replicas > 0}
-    may_leave = complete and plan.state is DeploymentState.PLANNED
+    ready = {name for name, workload in running.items() if _ready(workload)}
     before = {item.name: item for item in observed.table.classes} if observed is not None else {}
     classes: list[RoutedClass] = []
     for traffic in plan.resource.spec.traffic:
         headers = () if traffic.match is None else tuple((item.name, item.value) for item in traffic.match.headers)
         wanted = _planned_backends(plan, traffic.name, running, ready, complete=complete)
         last = before.get(traffic.name)
-        kept = _still_ready(last, ready)
+        kept = _kept(last.backends, ready) if last is not None else ()
         leaving = {backend.placement for backend in kept} - {backend.placement for backend in wanted}
         if last is not None and leaving and not may_leave:
             classes.append(replace(last, match_headers=headers, backends=kept))
@@ -137,7 +193,7 @@ def _table(
         )
     if not any(item.backends for item in classes):
         # Never published empty: the last document stays, and its Services have no endpoints.
-        return observed.table if observed is not None else None
+        return _without_gone(observed.table, running) if observed is not None else None
     if observed is not None and observed.table.classes == tuple(classes):
         return observed.table
     return RoutingTable(1 if observed is None else observed.table.epoch + 1, tuple(classes))
@@ -168,11 +224,9 @@ def _planned_backends(
     )
 
 
-def _still_ready(before: RoutedClass | None, ready: set[str]) -> tuple[Backend, ...]:
-    """Backends of the last document that have a Ready pod, their weights filled up to the full sum."""
-    if before is None:
-        return ()
-    backends = [backend for backend in before.backends if backend.placement in ready]
+def _kept(before: Sequence[Backend], names: AbstractSet[str]) -> tuple[Backend, ...]:
+    """Those backends of the last document that are named, their weights filled up to the full sum."""
+    backends = [backend for backend in before if backend.placement in names]
     weights = largest_remainder([backend.weight for backend in backends], WEIGHTS)
     return tuple(
         Backend(backend.placement, backend.served_model, weight, backend.max_concurrency)

@@ -43,9 +43,16 @@ class FakeCluster:
         self.writes.append(("create", kind.name, manifest["reason"], manifest["type"]))
         return manifest
 
-    async def delete(self, kind, namespace, name, uid):  # noqa: ARG002
+    async def delete(self, kind, namespace, name, uid, version=""):  # noqa: ARG002
         self._may("delete", kind.name, name)
         self.writes.append(("delete", kind.name, name, uid))
+
+    async def find(self, kind, namespace, name):  # noqa: ARG002
+        self._may("find", kind.name, name)
+        found = [
+            item for item in self.objects.values() if (item["kind"], item["metadata"]["name"]) == (kind.name, name)
+        ]
+        return found[-1] if found else None
 
     async def list_metadata(self, kind):
         return [Listed(uid, "", uid) for uid in self.listed.get(kind.name, ())]

@@ -10,6 +10,7 @@ import pytest
 from plimsoll.api.llmdeployment import ObservedLatency
 from plimsoll.controller.apply import Applier
 from plimsoll.controller.events import Recorder
+from plimsoll.controller.guarding import Guarding
 from plimsoll.controller.kinds import CONFIG_MAP, DEPLOYMENT, NODE, RESOURCES
 from plimsoll.controller.loop import Loop
 from plimsoll.controller.metrics import Metrics
@@ -45,6 +46,8 @@ class World:
 
     def __init__(self):
         self.cluster, self.store, self.planner = fakes.FakeCluster(), Store(), Planner()
+        self.now = 1000.0
+        self.keeper = fakes.FakeCluster()
         for number in range(2):
             labels = {"nvidia.com/gpu.product": "NVIDIA-L40S"}
             allocatable = {"cpu": "96", "memory": "768Gi", "nvidia.com/gpu": "4"}
@@ -74,7 +77,12 @@ class World:
         settings = Settings()
         reporter = Reporter(self.cluster, self.store, Recorder(self.cluster, self.metrics), self.metrics)
         applier = Applier(self.cluster, self.store, self.metrics)
-        self.loop = Loop(settings, self.store, self.planner, applier, reporter, self.metrics, gateway_api=False)
+        guarding = Guarding(self.keeper, "plimsoll-system", self.metrics, self.clock)
+        parts = (settings, self.store, self.planner, applier, reporter, guarding, self.metrics)
+        self.loop = Loop(*parts, gateway_api=False)
+
+    def clock(self):
+        return self.now
 
     async def turn(self):
         self.cluster.writes.clear()

@@ -1,0 +1,74 @@
+"""What must not be written for one LLMDeployment although the plan says so, and why. Pure.
+
+Three causes: the blast-radius guard holds, somebody else scales a workload, or a person has paused it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from plimsoll.controller.foreign import scaler_of
+from plimsoll.controller.guarding import REASON as BLAST_RADIUS
+from plimsoll.controller.guarding import Verdict, takes_away
+from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Finding
+from plimsoll.planning.snapshot import Workload
+
+FOREIGN = "ForeignManager"
+_WORKLOADS = frozenset({"Deployment"})
+Manifest = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Restraint:
+    """What holds one LLMDeployment back."""
+
+    scalers: Mapping[str, str]
+    """Name of a workload -> field manager that scales it."""
+    findings: tuple[Finding, ...]
+
+    def feasible(self, plan: DeploymentPlan, own: Sequence[Workload]) -> DeploymentPlan:
+        """The plan with as many replicas as somebody else wants where that is not Plimsoll's to say."""
+        if not self.scalers:
+            return plan
+        running = {item.name: item.replicas for item in own}
+        placements = (
+            replace(item, replicas=max(1, running[item.name])) if item.name in self.scalers else item
+            for item in plan.placements
+        )
+        return replace(plan, placements=tuple(placements))
+
+    def writable(self, manifests: Sequence[Manifest]) -> tuple[Manifest, ...]:
+        """Without the workloads that somebody else scales."""
+        return tuple(
+            item for item in manifests if not (item["kind"] in _WORKLOADS and item["metadata"]["name"] in self.scalers)
+        )
+
+    def prunable(self, names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(name for name in names if name not in self.scalers)
+
+
+def restrain(
+    plan: DeploymentPlan, own: Sequence[Workload], verdict: Verdict, workloads: Mapping[tuple[str, str], Manifest]
+) -> Restraint:
+    """What holds back. `workloads` are the live objects by namespace and name."""
+    if plan.state is DeploymentState.HELD:
+        return Restraint({}, ())
+    scalers: dict[str, str] = {}
+    for item in own:
+        manager = scaler_of(workloads.get((item.namespace, item.name), {}))
+        if manager is not None:
+            scalers[item.name] = manager
+    findings = [_foreign(plan, name, manager) for name, manager in sorted(scalers.items())]
+    if verdict.held and plan.state is DeploymentState.PLANNED and takes_away(plan, own):
+        findings.append(Finding(plan.ref, BLAST_RADIUS, verdict.message))
+    return Restraint(scalers, tuple(findings))
+
+
+def _foreign(plan: DeploymentPlan, name: str, manager: str) -> Finding:
+    planned = next((item.replicas for item in plan.placements if item.name == name), 0)
+    message = (
+        f"Deployment {plan.ref.namespace}/{name}: field manager {manager} owns spec.replicas; Plimsoll would run "
+        f"{planned} and writes nothing to it. To give it back, remove that autoscaler and run: kubectl scale "
+        f"deployment {name} --namespace={plan.ref.namespace} --replicas=N, with any N that is not the present number"
+    )
+    return Finding(plan.ref, FOREIGN, message, field="spec.replicas")
