@@ -31,12 +31,14 @@ class Installation:
         self,
         cluster: Cluster,
         settings: Mapping[str, str] | None = None,
+        name: str = "operator-0",
         *,
         module: str = "plimsoll.cli.main",
         server: str | None = None,
     ) -> None:
-        """`module` is what runs in place of the program, `server` what it takes for the API server."""
-        self._cluster = cluster
+        """`name` is that of the pod whose place the process takes, also after a restart; `module` is what runs in place
+        of the program, `server` what it takes for the API server."""
+        self._cluster, self.name = cluster, name
         self._settings = dict(settings or {})
         self._module, self._server = module, server
         self._starts = 0
@@ -70,18 +72,19 @@ class Installation:
         container = self._container()
         self.port = _free_port()
         environment = {item["name"]: item.get("value", "") for item in container.get("env", [])}
-        environment |= {"PLIMSOLL_HEALTH_PORT": str(self.port), "PLIMSOLL_HEALTH_HOST": "127.0.0.1", **self._settings}
+        environment |= {"PLIMSOLL_IDENTITY": self.name, "PLIMSOLL_HEALTH_PORT": str(self.port)}
+        environment |= {"PLIMSOLL_HEALTH_HOST": "127.0.0.1", **self._settings}
         environment["KUBECONFIG"] = str(
             self._cluster.kubeconfig_for_token(
                 self._cluster.service_account_token(NAMESPACE, RELEASE),
-                self._cluster.directory / "operator.kubeconfig",
+                self._cluster.directory / f"{self.name}.kubeconfig",
                 server=self._server,
             )
         )
         self._starts += 1
         assignments = [f"{name}={value}" for name, value in environment.items()]
         command = [sys.executable, "-m", self._module, *container["args"]]
-        self.process = Process(["env", *assignments, *command], self._cluster.logs / f"operator-{self._starts}.log")
+        self.process = Process(["env", *assignments, *command], self._cluster.logs / f"{self.name}-{self._starts}.log")
         self.process.start()
         return self
 

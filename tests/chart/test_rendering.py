@@ -26,7 +26,8 @@ def _container(manifests: list[Manifest]) -> Manifest:
 
 
 def _environment(manifests: list[Manifest]) -> dict[str, str]:
-    return {entry["name"]: entry["value"] for entry in _container(manifests)["env"]}
+    """With the name of a pod where it takes that."""
+    return {entry["name"]: entry.get("value", "plimsoll-0") for entry in _container(manifests)["env"]}
 
 
 def test_lint_finds_nothing() -> None:
@@ -75,9 +76,45 @@ def test_image_tag_defaults_to_the_app_version(render: Render) -> None:
     assert _container(render())["image"] == "plimsoll:0.1.0"
 
 
-def test_operator_is_never_run_twice(render: Render) -> None:
-    spec = only(render(), "Deployment")["spec"]
+def test_two_operators_run_and_one_is_always_there(render: Render) -> None:
+    manifests = render()
+    spec = only(manifests, "Deployment")["spec"]
+    assert spec["replicas"] == 2
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    budget = only(manifests, "PodDisruptionBudget")["spec"]
+    assert budget["maxUnavailable"] == 1
+    assert budget["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+    (apart,) = spec["template"]["spec"]["affinity"]["podAntiAffinity"][
+        "preferredDuringSchedulingIgnoredDuringExecution"
+    ]
+    assert (
+        apart["podAffinityTerm"]["labelSelector"]["matchLabels"].items()
+        <= spec["template"]["metadata"]["labels"].items()
+    )
+
+
+def test_without_an_election_the_operator_is_never_run_twice(render: Render) -> None:
+    manifests = render(**MATRIX["alone"])
+    spec = only(manifests, "Deployment")["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    assert "PLIMSOLL_LEASE_NAME" not in _environment(manifests)
+    assert kinds(manifests).isdisjoint({"Role", "RoleBinding", "PodDisruptionBudget"})
+
+
+def test_only_the_lease_of_the_release_can_be_taken(render: Render) -> None:
+    manifests = render()
+    name = _environment(manifests)["PLIMSOLL_LEASE_NAME"]
+    create, keep = only(manifests, "Role")["rules"]
+    assert create == {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]}
+    assert keep == {**create, "resourceNames": [name], "verbs": ["get", "update"]}
+    binding = only(manifests, "RoleBinding")
+    assert binding["roleRef"]["name"] == only(manifests, "Role")["metadata"]["name"]
+    assert [subject["name"] for subject in binding["subjects"]] == ["plimsoll"]
+
+
+def test_the_planner_fits_into_the_container(render: Render) -> None:
+    limit = _container(render())["resources"]["limits"]["memory"]
+    assert int(limit.removesuffix("Mi")) >= Settings().planner_memory_megabytes + 512
 
 
 def test_operator_can_be_left_out(render: Render) -> None:
@@ -88,11 +125,14 @@ def test_operator_accepts_the_rendered_environment(render: Render) -> None:
     settings = Settings.from_env(_environment(render(**MATRIX["tuned"])))
     assert settings == Settings(
         namespace="plimsoll-system",
+        identity="plimsoll-0",
+        lease_name="plimsoll",
         health_host="::",
         health_port=9090,
         debounce_idle_seconds=0.25,
         debounce_cap_seconds=5,
         plan_deadline_seconds=60,
+        planner_memory_megabytes=768,
         audit_interval_seconds=86400,
         in_flight=8,
         rate_per_second=50.5,
@@ -187,6 +227,9 @@ def test_optional_objects_are_off_by_default(render: Render) -> None:
         "ClusterRoleBinding",
         "CustomResourceDefinition",
         "Deployment",
+        "PodDisruptionBudget",
+        "Role",
+        "RoleBinding",
         "Service",
         "ServiceAccount",
     }

@@ -19,7 +19,10 @@ VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "misspelt value": ({"replica": 1}, "replica"),
     "misspelt nested value": ({"image": {"name": "x"}}, "name"),
-    "two operators": ({"replicas": 2}, "replicas"),
+    "two operators that elect no leader": ({"replicas": 2, "leaderElection": {"enabled": False}}, "replicas"),
+    "the default two when election is off": ({"leaderElection": {"enabled": False}}, "replicas"),
+    "more than can be of use": ({"replicas": 6}, "replicas"),
+    "memory too small to plan": ({"settings": {"plannerMemoryMegabytes": 100}}, "plannerMemoryMegabytes"),
     "tag latest": ({"image": {"tag": "latest"}}, "tag"),
     "digest without algorithm": ({"image": {"digest": "0" * 64}}, "digest"),
     "no repository": ({"image": {"repository": ""}}, "repository"),

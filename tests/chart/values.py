@@ -8,6 +8,7 @@ DIGEST = "sha256:" + "0" * 64
 
 MATRIX: dict[str, dict[str, Any]] = {
     "defaults": {},
+    "alone": {"replicas": 1, "leaderElection": {"enabled": False}},
     "demo": {"replicas": 0, "image": {"repository": "localhost/plimsoll", "tag": "demo"}},
     "pinned": {"image": {"repository": "example.com/team/plimsoll", "digest": DIGEST}},
     "openshift": {"runAsUser": None},
@@ -51,6 +52,7 @@ MATRIX: dict[str, dict[str, Any]] = {
             "debounceIdleSeconds": 0.25,
             "debounceCapSeconds": 5,
             "planDeadlineSeconds": 60,
+            "plannerMemoryMegabytes": 768,
             "auditIntervalSeconds": 86400,
             "inFlight": 8,
             "ratePerSecond": 50.5,

@@ -27,7 +27,7 @@ from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 PACKAGE = "plimsoll.controller"
-MODULES = ("client", "loop", "apply", "report")
+MODULES = ("client", "transport", "loop", "apply", "report")
 """Where the loop waits for the cluster: requests, turns, writes, reports."""
 _HOOK = "__kill_point__"
 _FOLDER = Path(__file__).parents[2] / "operator" / "plimsoll" / "controller"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from devcluster.audit import Mark
+from devcluster.installation import NAMESPACE as NAMESPACE_OF_OPERATOR
 from devcluster.installation import RELEASE, USER
 from plimsoll.rendering import labels
 from tests.bad_objects import PROFILE
@@ -89,9 +90,14 @@ def test_the_role_grants_exactly_what_is_used(exercised: Bench, beginning: Mark)
 
 
 def _granted(bench: Bench) -> set[Right]:
-    role = json.loads(bench.cluster.kubectl("get", "clusterrole", RELEASE, "--output=json"))
+    own = f"{RELEASE}-leader-election"
+    answers = [
+        bench.cluster.kubectl("get", "clusterrole", RELEASE, "--output=json"),
+        bench.cluster.kubectl("get", "role", own, f"--namespace={NAMESPACE_OF_OPERATOR}", "--output=json"),
+    ]
     return {
         (group, resource, verb)
+        for role in map(json.loads, answers)
         for rule in role["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]

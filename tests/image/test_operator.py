@@ -113,7 +113,7 @@ def _command(cluster: Cluster, buildah: Buildah, image: str, container: str, wor
     (account / "namespace").write_text(NAMESPACE)
     (account / "ca.crt").write_bytes(cluster.ca_file.read_bytes())
     server = urlsplit(cluster.server)
-    environment = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
+    environment = {entry["name"]: entry.get("value", "plimsoll-0") for entry in pod["containers"][0]["env"]}
     environment |= {"KUBERNETES_SERVICE_HOST": str(server.hostname), "KUBERNETES_SERVICE_PORT": str(server.port)}
     options = [option for name, value in environment.items() for option in ("--env", f"{name}={value}")]
     user = f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}"

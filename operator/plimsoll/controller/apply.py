@@ -40,6 +40,8 @@ _ROUTING = (CONFIG_MAP, HTTP_ROUTE)
 _STEPS = ((SERVICE,), (DEPLOYMENT, DISRUPTION_BUDGET), _ROUTING)
 _FIRST_RETRY_SECONDS = 1.0
 _LAST_RETRY_SECONDS = 300.0
+_LAST_RETRY_WHEN_BUSY_SECONDS = 20.0
+"""The object is not at fault when the API server is away or busy, and should not pay for it once that is over."""
 
 
 class Writer(Protocol):
@@ -174,7 +176,7 @@ class Applier:
             self._failed(work, key, "apply", ApiError(409, "Conflict", message), outcome)
             return
         try:
-            self._objects.put(kind, await self._writer.apply(manifest, manager))
+            self._objects.put(kind, await self._writer.apply(_fenced(kind, manifest, present), manager))
         except ApiError as error:
             self._failed(work, key, "apply", error, outcome)
         else:
@@ -243,7 +245,8 @@ class Applier:
         self._metrics.actions.labels(action, "error").inc()
         known = self._trouble.get(key)
         failures = known.failures + 1 if known is not None else 1
-        wait = min(_LAST_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2 ** (failures - 1)) * random.uniform(0.8, 1.2)  # noqa: S311
+        last = _LAST_RETRY_SECONDS if error.refused else _LAST_RETRY_WHEN_BUSY_SECONDS
+        wait = min(last, _FIRST_RETRY_SECONDS * 2 ** min(failures - 1, 16)) * random.uniform(0.8, 1.2)  # noqa: S311
         reason = "ApplyRefused" if error.refused else "ApplyFailed"
         finding = Finding(work.ref, reason, f"{action} {key[0]} {key[2]}: {error}")
         self._trouble[key] = _Trouble(failures, self._clock() + wait, finding)
@@ -258,6 +261,17 @@ class Applier:
         """Trouble of LLMDeployments that are gone must not pile up."""
         current = {work.ref for work in works}
         self._trouble = {key: trouble for key, trouble in self._trouble.items() if trouble.finding.object in current}
+
+
+def _fenced(kind: Kind, manifest: Manifest, present: Manifest | None) -> Manifest:
+    """Routing goes only over the version that it was made from.
+
+    So a request of a former leader that arrives late is refused: what it names may be gone by now.
+    """
+    version = present["metadata"].get("resourceVersion") if present is not None else None
+    if kind not in _ROUTING or not version:
+        return manifest
+    return {**manifest, "metadata": {**manifest["metadata"], "resourceVersion": version}}
 
 
 def unwanted(work: Work, owned: Iterable[tuple[Kind, Manifest]]) -> Iterable[tuple[Kind, Manifest]]:

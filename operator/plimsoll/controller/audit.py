@@ -6,17 +6,23 @@ during a lost connection gives none either. A metadata list answers both, withou
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from plimsoll.controller.client import ApiError, Listed
-from plimsoll.controller.kinds import Kind
+from plimsoll.controller.kinds import NODE, POD, Kind
 from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.store import Store
 
 _log = logging.getLogger(__name__)
 _FIRST_WAIT, _LAST_WAIT = 0.2, 5.0
+_GRACE_SECONDS = 2.0
+"""What the watch may lag behind a list."""
+
+
+class Drifted(Exception):  # noqa: N818  (a verdict, not a mistake of the caller)
+    """The feed does not tell what happens; only a new start mends that."""
 
 
 class Lister(Protocol):
@@ -27,37 +33,81 @@ class Lister(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Differences of one kind."""
+    """Differences of one kind, as uids."""
 
     kind: Kind
     missing: frozenset[str]
-    """Uids that exist and that the store has not heard of (yet)."""
+    """They exist, and the store has not heard of them (yet)."""
     ghosts: frozenset[str]
-    """Uids that the store knows and that are gone."""
+    """The store knows them, and they are gone."""
+    stale: frozenset[str] = frozenset()
+    """The store knows an older version."""
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.ghosts or self.stale)
 
 
-async def compare(lister: Lister, store: Store, kind: Kind) -> Drift:
-    """Differences of one kind. What was known before the list began and is not in it no longer exists."""
+async def compare(lister: Lister, store: Store, kind: Kind, grace_seconds: float = 0.0) -> Drift:
+    """Differences of one kind that the watch does not settle within the grace.
+
+    What was known before the list began and is not in it no longer exists.
+    """
     before = store.uids(kind)
-    listed = frozenset(item.uid for item in await lister.list_metadata(kind))
-    return Drift(kind, missing=listed - store.uids(kind), ghosts=before - listed)
+    versions = {item.uid: item.version for item in await lister.list_metadata(kind)}
+    drift = _against(store, kind, before, versions)
+    if drift and grace_seconds:
+        await asyncio.sleep(grace_seconds)
+        drift = _against(store, kind, before, versions)
+    return drift
 
 
-async def audit(lister: Lister, store: Store, kinds: Sequence[Kind], metrics: Metrics) -> None:
-    """Drop ghosts and count drift. What is missing comes with the watch."""
-    for drift in await asyncio.gather(*(compare(lister, store, kind) for kind in kinds)):
+def _against(store: Store, kind: Kind, before: frozenset[str], versions: Mapping[str, str]) -> Drift:
+    known = store.uids(kind)
+    listed = frozenset(versions)
+    return Drift(kind, listed - known, (before - listed) & known, store.stale(kind, versions))
+
+
+async def audit(
+    lister: Lister, store: Store, kinds: Sequence[Kind], metrics: Metrics, grace_seconds: float = _GRACE_SECONDS
+) -> tuple[Drift, ...]:
+    """Drop ghosts, count drift and return it. What is missing or stale comes with the watch, if that works."""
+    found = await asyncio.gather(*(compare(lister, store, kind, grace_seconds) for kind in kinds))
+    for drift in found:
         for uid in drift.ghosts:
             store.drop(drift.kind, uid)
-        for type_, uids in (("missing", drift.missing), ("ghost", drift.ghosts)):
+        for type_, uids in (("missing", drift.missing), ("ghost", drift.ghosts), ("stale", drift.stale)):
             if uids:
                 metrics.audit_drift.labels(drift.kind.name, type_).inc(len(uids))
                 _log.warning("audit: %d %s objects of kind %s", len(uids), type_, drift.kind.name)
+    return tuple(drift for drift in found if drift)
 
 
-async def until_synced(lister: Lister, store: Store, kinds: Sequence[Kind]) -> None:
+def refuse_repetition(earlier: Sequence[Drift], later: Sequence[Drift]) -> None:
+    """Judge two audits in a row.
+
+    One that finds something may have come at a bad moment. A watch that has had a whole interval to bring an object
+    and did not, or that loses deletions of a kind again and again, has stopped.
+
+    Raises:
+        Drifted: the same drift was found twice.
+    """
+    known = {drift.kind: drift for drift in earlier}
+    for drift in later:
+        before = known.get(drift.kind)
+        if before is None:
+            continue
+        same = (drift.missing & before.missing) | (drift.stale & before.stale)
+        if same or (drift.ghosts and before.ghosts):
+            what = f"{len(same)} objects are still unknown or out of date" if same else "deletions are lost again"
+            raise Drifted(f"two audits in a row found the same of kind {drift.kind.name}: {what}")
+
+
+async def until_synced(lister: Lister, store: Store, kinds: Sequence[Kind], *, current: bool = False) -> None:
     """Return when the store has every object that the API server lists, of every kind.
 
-    A plan from a half-filled store would take placements away; this is what prevents it. It waits for ever.
+    A plan from a half-filled store would take placements away; this is what prevents it. It waits for ever. `current`
+    also asks for the newest version of everything that Plimsoll writes: an operator that takes over must know what the
+    one before it wrote last. Nodes and pods change too often for that, and no operator writes them.
     """
     waiting, wait = list(kinds), _FIRST_WAIT
     while waiting:
@@ -69,7 +119,7 @@ async def until_synced(lister: Lister, store: Store, kinds: Sequence[Kind]) -> N
                 _log.warning("cannot list %s: %s", kind.plural, error)
                 still.append(kind)
                 continue
-            if drift.missing:
+            if drift.missing or (current and drift.stale and kind not in (NODE, POD)):
                 still.append(kind)
             for uid in drift.ghosts:
                 store.drop(kind, uid)

@@ -30,6 +30,8 @@ class Metrics:
     rounds: Counter = field(init=False)
     loop_lag_seconds: Gauge = field(init=False)
     synced: Gauge = field(init=False)
+    leader: Gauge = field(init=False)
+    leader_transitions: Gauge = field(init=False)
     telemetry_up: Gauge = field(init=False)
     correction_factor: Gauge = field(init=False)
     correction_estimate: Gauge = field(init=False)
@@ -66,6 +68,10 @@ class Metrics:
         self.rounds = Counter("plimsoll_rounds", "Turns of the control loop by outcome.", ["result"], registry=r)
         self.loop_lag_seconds = Gauge("plimsoll_loop_lag_seconds", "How late the event loop runs.", registry=r)
         self.synced = Gauge("plimsoll_synced", "1 when every kind is known completely.", registry=r)
+        self.leader = Gauge("plimsoll_leader", "1 when this operator is the one that acts.", registry=r)
+        self.leader_transitions = Gauge(
+            "plimsoll_leader_transitions", "How often the Lease has changed hands, as last seen.", registry=r
+        )
         self.telemetry_up = Gauge(
             "plimsoll_telemetry_up",
             "1 when it answered last time; absent where it is not asked.",

@@ -68,7 +68,10 @@ def _load(factory: str) -> Planner:
 
 
 def main(factory: str) -> None:
-    """Answer snapshots with `("plan", plan)` or `("error", text)`; `factory` (`module:function`) makes the planner."""
+    """Answer snapshots with `("plan", plan)`, `("error", text)` or, out of memory, `("memory", "")`.
+
+    `factory` (`module:function`) makes the planner.
+    """
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a stray print must not corrupt the frames
     plan = _load(factory)
@@ -81,6 +84,8 @@ def main(factory: str) -> None:
         payload = requests.get()
         try:
             answer: tuple[str, object] = ("plan", plan(pickle.loads(payload)))  # noqa: S301  (from our parent)
+        except MemoryError:
+            answer = ("memory", "")
         except Exception:  # noqa: BLE001  (a bug in one round must not cost the warm process)
             answer = ("error", traceback.format_exc(limit=20))
         answers.write(frame(answer))

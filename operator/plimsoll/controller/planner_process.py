@@ -1,4 +1,4 @@
-"""Planning in a child process, with a deadline that kills.
+"""Planning in a child process, with a deadline and a limit of memory that kill.
 
 Waiting for a future with a timeout gives up waiting but lets the work go on; a process can be killed. The child is
 our own (no pool), stays warm between rounds, and is replaced when it dies.
@@ -8,12 +8,14 @@ import asyncio
 import contextlib
 import os
 import pickle
+import resource
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import plimsoll
 from plimsoll.controller.planner_child import HEADER_BYTES, frame
@@ -23,12 +25,16 @@ from plimsoll.planning.snapshot import Snapshot
 PLANNER = "plimsoll.controller.planner_child:warm_planner"
 _SOURCE_ROOT = str(Path(plimsoll.__file__).parent.parent)
 _START_SECONDS = 60.0
+_LOOK_SECONDS = 0.1
+"""Between two looks at the child's memory."""
+_MEGABYTE = 2**20
 
 
 class FailureReason(StrEnum):
     """Why there is no plan."""
 
     DEADLINE = "PlanningDeadlineExceeded"
+    MEMORY = "PlanningMemoryExceeded"
     CRASHED = "PlannerCrashed"
     ERROR = "PlanningFailed"
 
@@ -45,9 +51,14 @@ class PlannerProcess:
     """A warm child that turns snapshots into plans, one at a time."""
 
     def __init__(
-        self, deadline_seconds: float, factory: str = PLANNER, search_path: Sequence[str] = (_SOURCE_ROOT,)
+        self,
+        deadline_seconds: float,
+        factory: str = PLANNER,
+        search_path: Sequence[str] = (_SOURCE_ROOT,),
+        *,
+        memory_megabytes: int = 1024,
     ) -> None:
-        self._deadline_seconds = deadline_seconds
+        self._deadline_seconds, self._memory_megabytes = deadline_seconds, memory_megabytes
         self._factory = factory
         self._search_path = tuple(search_path)
         self._process: Process | None = None
@@ -71,7 +82,14 @@ class PlannerProcess:
                 return failure
             try:
                 async with asyncio.timeout(self._deadline_seconds):
-                    kind, value = await self._exchange(frame(snapshot))
+                    kind, value = await self._watched(self._exchange(frame(snapshot)))
+            except MemoryError:
+                await self._kill()
+                return PlanFailure(
+                    FailureReason.MEMORY,
+                    f"planning was stopped at {self._memory_megabytes} megabytes of memory; the setting "
+                    "planner_memory_megabytes and the container's limit say how much there is",
+                )
             except TimeoutError:
                 await self._kill()
                 return PlanFailure(
@@ -91,6 +109,42 @@ class PlannerProcess:
         """End the child."""
         await self._kill()
 
+    async def _watched(self, exchange: Coroutine[Any, Any, tuple[str, object]]) -> tuple[str, object]:
+        """The answer, unless the child grows too large before.
+
+        Raises:
+            MemoryError: it has.
+        """
+        answer = asyncio.create_task(exchange)
+        try:
+            too_large = not await self._stays_small(answer)
+        except BaseException:
+            await _abandon(answer)
+            raise
+        if too_large:
+            await _abandon(answer)
+            raise MemoryError
+        kind, value = await answer
+        if kind == "memory":
+            raise MemoryError
+        return kind, value
+
+    async def _stays_small(self, answer: asyncio.Task[tuple[str, object]]) -> bool:
+        """Returns when there is an answer, or False as soon as the child is too large."""
+        while not answer.done():
+            if self._resident_megabytes() > self._memory_megabytes:
+                return False
+            await asyncio.wait((answer,), timeout=_LOOK_SECONDS)
+        return True
+
+    def _resident_megabytes(self) -> float:
+        """What the child occupies; 0 where the kernel does not tell (only Linux does)."""
+        try:
+            pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        except (OSError, IndexError, ValueError):
+            return 0.0
+        return pages * resource.getpagesize() / _MEGABYTE
+
     async def _ensure(self) -> PlanFailure | None:
         if self._process is not None and self._process.returncode is None:
             return None
@@ -102,6 +156,7 @@ class PlannerProcess:
             stdin=PIPE, stdout=PIPE, env=environment,
             start_new_session=True,  # a Ctrl+C at the terminal is for the operator, which then ends the child
         )  # fmt: skip
+        self._limit_memory(self._process.pid)
         try:
             async with asyncio.timeout(_START_SECONDS):
                 await self._receive()
@@ -114,6 +169,13 @@ class PlannerProcess:
             await self._kill()
             raise
         return None
+
+    def _limit_memory(self, pid: int) -> None:
+        """Have the kernel refuse what a child asks for faster than it is looked at."""
+        if sys.platform == "linux":
+            most = self._memory_megabytes * _MEGABYTE * 5 // 4
+            with contextlib.suppress(OSError):  # it may have ended already, which is noticed elsewhere
+                resource.prlimit(pid, resource.RLIMIT_DATA, (most, most))
 
     async def _exchange(self, request: bytes) -> tuple[str, object]:
         process = self._running()
@@ -158,6 +220,11 @@ class PlannerProcess:
             with contextlib.suppress(OSError, ValueError):
                 await process.stdout.read()
         await process.wait()
+
+
+async def _abandon(task: asyncio.Task[tuple[str, object]]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 __all__ = ["PLANNER", "FailureReason", "PlanFailure", "PlannerProcess"]

@@ -6,22 +6,27 @@ Crash-only: nothing here keeps state that a restart cannot rebuild, and whatever
 import asyncio
 import contextlib
 import logging
+import os
+import secrets
 import signal
-from collections.abc import Sequence
-from typing import Any, cast
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NoReturn, cast
 
 import kopf
 
 from plimsoll.controller import logs
 from plimsoll.controller.apply import Applier
-from plimsoll.controller.audit import audit, until_synced
 from plimsoll.controller.client import ApiError, Client, load_configuration
 from plimsoll.controller.corrections import Corrections
+from plimsoll.controller.discovery import Outdated, StartError, until_served
+from plimsoll.controller.duties import Operator, work
 from plimsoll.controller.events import Recorder
 from plimsoll.controller.feed import operator_settings, register
 from plimsoll.controller.guarding import Guarding
 from plimsoll.controller.health import HealthServer, Vitals
-from plimsoll.controller.kinds import ALL, HTTP_ROUTE, Kind
+from plimsoll.controller.kinds import HTTP_ROUTE, Kind
+from plimsoll.controller.leader import Election
 from plimsoll.controller.loop import Loop
 from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.planner_process import PlannerProcess
@@ -31,14 +36,15 @@ from plimsoll.controller.store import Store
 
 _log = logging.getLogger(__name__)
 _BEAT_SECONDS = 1.0
-
-
-class StartError(Exception):
-    """The operator cannot run in this cluster; the message says what is missing."""
+_LAST_WRITES_SECONDS = 5.0
+"""What writes under way may take when the process is asked to end."""
 
 
 def main(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT. Returns the exit code: 0 after a signal, 1 when the operator could not go on."""
+    """Run until SIGTERM or SIGINT. Returns the exit code: 1 when the operator could not go on.
+
+    It is 0 after a signal, and when a restart is due because the cluster serves other APIs by now.
+    """
     logs.configure(settings.log_level, settings.log_format)
     _log.info("settings: %s", settings)
     return asyncio.run(run(settings))
@@ -57,15 +63,26 @@ async def run(settings: Settings, stop: asyncio.Event | None = None) -> int:
     health.start()
     try:
         _log.info("health and metrics on port %d", health.port)
-        configuration = await load_configuration()
-        async with Client(
-            configuration,
-            metrics,
-            rate=settings.rate_per_second,
-            burst=settings.rate_burst,
-            in_flight=settings.in_flight,
-        ) as client:
-            return await _operate(settings, stop, client, metrics, vitals)
+        async with contextlib.AsyncExitStack() as clients:
+            identity = settings.identity or f"{socket.gethostname().lower()}-{secrets.token_hex(4)}"
+            election = None
+            if settings.lease_name:
+                # Of its own: renewing the Lease must not wait behind a thousand other requests.
+                keeper = Client(await load_configuration(), metrics, attempts=1, identity=identity)
+                await clients.enter_async_context(keeper)
+                place = settings.namespace, settings.lease_name
+                election = Election(keeper, *place, identity, metrics, end=lambda reason: _end_at_once(reason, vitals))
+            client = Client(
+                await load_configuration(),
+                metrics,
+                rate=settings.rate_per_second,
+                burst=settings.rate_burst,
+                in_flight=settings.in_flight,
+                identity=identity,
+                guard=election.check if election is not None else None,
+            )
+            await clients.enter_async_context(client)
+            return await _operate(settings, stop, client, election, metrics, vitals)
     except (StartError, ApiError) as error:
         _log.error("%s", error)
         return 1
@@ -74,13 +91,62 @@ async def run(settings: Settings, stop: asyncio.Event | None = None) -> int:
         health.close()
 
 
-async def _operate(settings: Settings, stop: asyncio.Event, client: Client, metrics: Metrics, vitals: Vitals) -> int:
-    kinds = await _discover(client, stop, vitals)
-    if stop.is_set():
-        return 0
+def _end_at_once(reason: str, vitals: Vitals) -> NoReturn:
+    """Without any tidying: whatever this process still did, it would do beside the next leader."""
+    vitals.ready = False
+    _log.critical("ending at once: %s", reason)
+    logging.shutdown()
+    os._exit(1)
+
+
+async def _operate(
+    settings: Settings, stop: asyncio.Event, client: Client, election: Election | None, metrics: Metrics, vitals: Vitals
+) -> int:
     store = Store()
-    planner = PlannerProcess(settings.plan_deadline_seconds)
-    recorder = Recorder(client, metrics)
+    # Before kopf starts: at its end it cancels every task that is younger than itself.
+    heartbeat = asyncio.create_task(_beat(vitals, store, metrics), name="heartbeat")
+    tasks = [heartbeat]
+
+    async def wind_down() -> None:
+        vitals.ready, vitals.detail = False, "stopping"
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await client.settle(_LAST_WRITES_SECONDS)
+        if election is not None:
+            await election.release()
+
+    try:
+        kinds = await until_served(client, stop, vitals)
+        if not kinds:
+            return 0
+        operator = _assemble(settings, client, election, store, kinds, metrics, vitals)
+        tasks.append(asyncio.create_task(work(operator), name="control loop"))
+        for task in tasks:
+            task.add_done_callback(lambda _: stop.set())
+        try:
+            code = await _feed(operator, stop, wind_down)
+        finally:
+            await wind_down()
+            await operator.planner.close()
+    finally:
+        heartbeat.cancel()
+    verdicts = [_verdict(task) for task in tasks if not task.cancelled()]
+    _log.info("stopped")
+    return max(code, *verdicts, 0)
+
+
+def _assemble(
+    settings: Settings,
+    client: Client,
+    election: Election | None,
+    store: Store,
+    kinds: Sequence[Kind],
+    metrics: Metrics,
+    vitals: Vitals,
+) -> Operator:
+    planner = PlannerProcess(settings.plan_deadline_seconds, memory_megabytes=settings.planner_memory_megabytes)
+    recorder = Recorder(client, metrics, instance=election.identity if election is not None else "")
     loop = Loop(
         settings,
         store,
@@ -94,26 +160,13 @@ async def _operate(settings: Settings, stop: asyncio.Event, client: Client, metr
     corrections = (
         Corrections(settings, client, store, recorder, metrics, lambda: loop.plan) if settings.prometheus_url else None
     )
-    # Before kopf starts: at its end it cancels every task that is younger than itself.
-    tasks = [
-        asyncio.create_task(_beat(vitals, store, metrics), name="heartbeat"),
-        asyncio.create_task(
-            _plan_and_audit(settings, client, store, planner, loop, kinds, corrections, metrics, vitals),
-            name="control loop",
-        ),
-    ]
-    for task in tasks:
-        task.add_done_callback(lambda _: stop.set())
+    return Operator(settings, client, store, planner, recorder, loop, corrections, election, kinds, metrics, vitals)
 
-    async def wind_down() -> None:
-        vitals.ready, vitals.detail = False, "stopping"
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
+async def _feed(operator: Operator, stop: asyncio.Event, wind_down: Callable[[], Awaitable[None]]) -> int:
+    """Run kopf until `stop` is set. Returns the exit code."""
     registry, kopf_settings = kopf.OperatorRegistry(), operator_settings()
-    register(registry, kopf_settings, kinds, store, metrics, on_cleanup=wind_down)
-    code = 0
+    register(registry, kopf_settings, operator.kinds, operator.store, operator.metrics, on_cleanup=wind_down)
     try:
         await kopf.operator(
             registry=registry,
@@ -126,82 +179,23 @@ async def _operate(settings: Settings, stop: asyncio.Event, client: Client, metr
         )
     except Exception:  # noqa: BLE001
         _log.exception("the feed cannot go on")
-        code = 1
-    finally:
-        await wind_down()
-        await planner.close()
-    failed = [task for task in tasks if not task.cancelled() and task.exception() is not None]
-    for task in failed:
-        _log.error("%s ended", task.get_name(), exc_info=task.exception())
-    _log.info("stopped")
-    return 1 if failed else code
+        return 1
+    return 0
 
 
-async def _discover(client: Client, stop: asyncio.Event, vitals: Vitals) -> Sequence[Kind]:
-    """The kinds that the cluster has.
-
-    Raises:
-        StartError: a kind is missing that Plimsoll cannot do without.
-    """
-    while not stop.is_set():
-        try:
-            served = [kind for kind in ALL if await client.serves(kind)]
-        except ApiError as error:
-            if error.status in (401, 403):
-                raise StartError(f"the API server refuses to say what it serves: {error}") from error
-            vitals.detail = f"the API server cannot be reached: {error}"
-            _log.warning(vitals.detail)
-            vitals.beat()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(2):
-                    await stop.wait()
-            continue
-        missing = [kind.name for kind in ALL if kind not in served and not kind.optional]
-        if missing:
-            what = ", ".join(missing)
-            raise StartError(
-                f"the cluster does not serve {what}; install Plimsoll's custom resource definitions (crds/)"
-            )
-        return served
-    return ()
-
-
-async def _plan_and_audit(
-    settings: Settings,
-    client: Client,
-    store: Store,
-    planner: PlannerProcess,
-    loop: Loop,
-    kinds: Sequence[Kind],
-    corrections: Corrections | None,
-    metrics: Metrics,
-    vitals: Vitals,
-) -> None:
-    vitals.detail = "waiting until every kind is known"
-    failure, _ = await asyncio.gather(planner.start(), until_synced(client, store, kinds))
-    if failure is not None:
-        _log.error("%s", failure.message)
-    if corrections is not None:
-        # Before the first plan, which would otherwise undo what observation has taught.
-        await corrections.load()
-    metrics.synced.set(1)
-    vitals.ready = True
-    _log.info("synced: %s", ", ".join(f"{count} {name}" for name, count in store.counts().items() if count))
-    tasks = [loop.run(), _audit_for_ever(settings, client, store, kinds, metrics)]
-    if corrections is not None:
-        tasks.append(corrections.run())
-    await asyncio.gather(*tasks)
-
-
-async def _audit_for_ever(
-    settings: Settings, client: Client, store: Store, kinds: Sequence[Kind], metrics: Metrics
-) -> None:
-    while True:
-        await asyncio.sleep(settings.audit_interval_seconds)
-        try:
-            await audit(client, store, kinds, metrics)
-        except ApiError as error:
-            _log.warning("audit: %s", error)
+def _verdict(task: asyncio.Task[None]) -> int:
+    """What a task's end means for the exit code; the log says why."""
+    error = task.exception()
+    if error is None:
+        return 0
+    outdated = error
+    while isinstance(outdated, BaseExceptionGroup) and len(outdated.exceptions) == 1:
+        (outdated,) = outdated.exceptions
+    if isinstance(outdated, Outdated):
+        _log.warning("%s: ending, to start again with the present APIs", outdated)
+        return 0
+    _log.error("%s ended: %s", task.get_name(), outdated, exc_info=error)
+    return 1
 
 
 async def _beat(vitals: Vitals, store: Store, metrics: Metrics) -> None:

@@ -1,12 +1,15 @@
 """All knobs of the operator process, from the environment. The chart sets it; the defaults suit most clusters."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
 
 from plimsoll.telemetry.prometheus import Access, PrometheusError
+
+_NAME = re.compile(r"(?=.{0,253}$)([a-z0-9]([-.a-z0-9]*[a-z0-9])?)?")
 
 
 class SettingsError(ValueError):
@@ -19,6 +22,10 @@ class Settings:
 
     namespace: str = "plimsoll-system"
     """Where the operator itself runs."""
+    identity: str = ""
+    """Which of several operators this is, such as the name of its pod; empty: the host's name and a random part."""
+    lease_name: str = ""
+    """Lease in that namespace which elects the one operator that acts; empty: there is only this one."""
     health_host: str = "0.0.0.0"  # noqa: S104  (probes and Prometheus come from outside the pod)
     health_port: int = 8080
     """Serves /healthz, /readyz and /metrics; 0 picks a free port."""
@@ -28,8 +35,10 @@ class Settings:
     """… or that long after the first change."""
     plan_deadline_seconds: float = 120.0
     """A planning round that takes longer is killed; the previous plan stays."""
+    planner_memory_megabytes: int = 1024
+    """A planning round whose process grows beyond that is killed; the previous plan stays."""
     audit_interval_seconds: float = 300.0
-    """How often the store is compared with the API server."""
+    """How often the operator's view is compared with the API server: objects, and which APIs there are."""
     in_flight: int = 16
     """Writes that may be under way at once."""
     rate_per_second: float = 200.0
@@ -51,6 +60,7 @@ class Settings:
             "debounce_idle_seconds",
             "debounce_cap_seconds",
             "plan_deadline_seconds",
+            "planner_memory_megabytes",
             "audit_interval_seconds",
             "in_flight",
             "rate_per_second",
@@ -70,6 +80,10 @@ class Settings:
                 raise SettingsError(f"{variable(name)}={getattr(self, name)}: must be above 0")
         if not 0 <= self.health_port <= 65535:
             raise SettingsError(f"{variable('health_port')}={self.health_port}: must be a port, 0 to 65535")
+        for name in ("identity", "lease_name"):
+            value = getattr(self, name)
+            if not _NAME.fullmatch(value):
+                raise SettingsError(f"{variable(name)}={value}: must be a DNS name: a-z, 0-9, '-' and '.', at most 253")
         if self.log_level not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
             raise SettingsError(f"{variable('log_level')}={self.log_level}: must be DEBUG, INFO, WARNING or ERROR")
         if self.log_format not in {"json", "text"}:

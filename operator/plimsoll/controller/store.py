@@ -100,6 +100,15 @@ class Store:
     def uids(self, kind: Kind) -> frozenset[str]:
         return frozenset(self._entries[kind])
 
+    def stale(self, kind: Kind, versions: Mapping[str, str]) -> frozenset[str]:
+        """Uids of known objects of which a newer version exists; `versions` are by uid."""
+        entries = self._entries[kind]
+        return frozenset(
+            uid
+            for uid, version in versions.items()
+            if (entry := entries.get(uid)) is not None and _older(entry.resource_version, version)
+        )
+
     def counts(self) -> Mapping[str, int]:
         return {kind.name: len(entries) for kind, entries in self._entries.items()}
 

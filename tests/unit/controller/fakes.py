@@ -23,6 +23,10 @@ class FakeCluster:
     async def apply(self, manifest, manager, *, force=True):  # noqa: ARG002
         name = manifest["metadata"]["name"]
         self._may("apply", manifest["kind"], name)
+        version = manifest["metadata"].get("resourceVersion")
+        known = self.objects.get(f"uid-{manifest['kind']}-{name}")
+        if version and known and version != known["metadata"]["resourceVersion"]:
+            raise ApiError(409, "Conflict", f"{name} has been modified")
         self.writes.append(("apply", manifest["kind"], name, manager))
         answer = stored(manifest, manager, next(self.numbers))
         self.objects[answer["metadata"]["uid"]] = answer
@@ -55,7 +59,8 @@ class FakeCluster:
         return found[-1] if found else None
 
     async def list_metadata(self, kind):
-        return [Listed(uid, "", uid) for uid in self.listed.get(kind.name, ())]
+        listed = self.listed.get(kind.name, ())
+        return [Listed(uid, "", uid, listed[uid] if isinstance(listed, dict) else "1") for uid in listed]
 
 
 def stored(manifest, manager, number):

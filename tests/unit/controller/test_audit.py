@@ -47,7 +47,7 @@ async def test_a_ghost_is_dropped_and_counted():
     cluster.listed = {"Node": ["n2", "n3"]}
     store.put(NODE, node("n1"))
     store.put(NODE, node("n2"))
-    await audit(cluster, store, [NODE], metrics)
+    await audit(cluster, store, [NODE], metrics, grace_seconds=0)
     assert store.uids(NODE) == {"n2"}
     value = metrics.registry.get_sample_value
     assert value("plimsoll_audit_drift_total", {"kind": "Node", "type": "ghost"}) == 1
