@@ -24,7 +24,7 @@ from tests.control_plane.bench import (
 
 CHAT = "chat"
 SETTINGS = {"PLIMSOLL_AUDIT_INTERVAL_SECONDS": "2"}
-SLOW = {"PLIMSOLL_RATE_PER_SECOND": "4", "PLIMSOLL_RATE_BURST": "1"}
+SLOW = {"PLIMSOLL_RATE_PER_SECOND": "6", "PLIMSOLL_RATE_BURST": "1"}
 """So slow that it can be frozen in the middle of its writes."""
 LEASE_SECONDS = 15
 
@@ -104,7 +104,7 @@ def test_a_standby_is_ready_and_writes_nothing(first: Bench, second: Bench) -> N
     assert says_it_leads(first)
     assert not says_it_leads(second)
     mark = first.cluster.mark()
-    ask_for(first, 2400)
+    ask_for(first, 1200)
     first.wait("more replicas", lambda: replicas(first) > 1)
     first.settle()
     assert sent_by(second, mark) == []
@@ -114,7 +114,7 @@ def test_a_standby_is_ready_and_writes_nothing(first: Bench, second: Bench) -> N
 def test_a_killed_leader_is_replaced(first: Bench, second: Bench) -> None:
     pods, term, before = first.pod_uids(), lease(first)["leaseTransitions"], replicas(first)
     send(first, signal.SIGKILL)
-    ask_for(first, 4800)
+    ask_for(first, 1800)
     second.wait("the standby leads", lambda: leads(second), LEASE_SECONDS + 5)
     second.wait("it plans", lambda: replicas(second) > before, 20)
     second.settle()
