@@ -179,7 +179,7 @@ async def test_routing_goes_only_over_the_version_that_it_was_made_from():
     newer = {**cluster.objects[uid], "metadata": {**cluster.objects[uid]["metadata"], "resourceVersion": "900"}}
     cluster.objects[uid] = newer  # another leader has written it since
     outcome = await first.run([work(*placement("a"), routing(data="2"))])
-    assert [finding.reason for finding in outcome.findings] == ["ApplyRefused"]
+    assert (outcome.findings, outcome.written, outcome.retry_after_seconds) == ([], 0, 1.0)
     assert cluster.objects[uid]["data"] == {"routing.json": "1"}
     store.put(CONFIG_MAP, newer)  # the watch brings it
     clock.now += 2
