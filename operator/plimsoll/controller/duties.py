@@ -54,14 +54,16 @@ async def work(operator: Operator) -> None:
     if failure is not None:
         _log.error("%s", failure.message)
     operator.metrics.synced.set(1)
-    operator.vitals.ready = True
     counts = operator.store.counts().items()
     _log.info("synced: %s", ", ".join(f"{count} {name}" for name, count in counts if count))
     async with asyncio.TaskGroup() as group:
         group.create_task(_audit_for_ever(operator))
+        group.create_task(_lead(operator))
         if operator.election is not None:
             group.create_task(operator.election.run())
-        group.create_task(_lead(operator))
+            operator.vitals.detail = "waiting until the Lease can be read"
+            await operator.election.known.wait()
+        operator.vitals.ready = True
 
 
 async def _lead(operator: Operator) -> None:
