@@ -5,7 +5,7 @@ Level-triggered: nobody asks which event changed what, only whether anything tha
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from plimsoll.api import GPUNodePool, InferenceSLO, LLMDeployment, ModelProfile, PlacementPolicy
@@ -56,6 +56,12 @@ class Store:
         live = None if isinstance(facts, Absent) else live_part(kind, manifest)
         entries[uid] = Entry(facts, live, version)
         return self._compare(known.facts if known is not None else Absent(), facts)
+
+    def pass_over(self, kind: Kind, uid: str, version: str) -> None:
+        """Take note of a version that cannot be read: what was known of the object stays, and nothing waits for it."""
+        known = self._entries[kind].get(uid) or Entry(Absent(), None, version)
+        if not _older(version, known.resource_version):
+            self._entries[kind][uid] = replace(known, resource_version=version)
 
     def drop(self, kind: Kind, uid: str) -> bool:
         """Forget an object. Returns whether anything that matters has changed."""
