@@ -68,9 +68,10 @@ def _against(store: Store, kind: Kind, before: frozenset[str], versions: Mapping
 
 
 async def audit(
-    lister: Lister, store: Store, kinds: Sequence[Kind], metrics: Metrics, grace_seconds: float = _GRACE_SECONDS
+    lister: Lister, store: Store, kinds: Sequence[Kind], metrics: Metrics, grace_seconds: float | None = None
 ) -> tuple[Drift, ...]:
     """Drop ghosts, count drift and return it. What is missing or stale comes with the watch, if that works."""
+    grace_seconds = _GRACE_SECONDS if grace_seconds is None else grace_seconds
     found = await asyncio.gather(*(compare(lister, store, kind, grace_seconds) for kind in kinds))
     for drift in found:
         for uid in drift.ghosts:
