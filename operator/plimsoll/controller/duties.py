@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from plimsoll.controller.audit import Drift, audit, refuse_repetition, until_synced
+from plimsoll.controller.audit import Drift, audit, refuse_repetition, until_current, until_synced
 from plimsoll.controller.client import ApiError, Client
 from plimsoll.controller.corrections import Corrections
 from plimsoll.controller.discovery import confirm
@@ -70,7 +70,7 @@ async def _lead(operator: Operator) -> None:
     if operator.election is not None:
         await operator.election.won.wait()
         # What the leader before wrote last must be known before anything is decided.
-        await until_synced(operator.client, operator.store, operator.kinds, current=True)
+        await until_current(operator.client, operator.store, operator.kinds)
         await _tell(operator.recorder, operator.election)
     if operator.corrections is not None:
         # Before the first plan, which would otherwise undo what observation has taught.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from plimsoll.controller.audit import Drift, Drifted, audit, refuse_repetition, until_synced
+from plimsoll.controller.audit import Drift, Drifted, audit, refuse_repetition, until_current, until_synced
 from plimsoll.controller.kinds import CONFIG_MAP, NODE, POD
 from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.store import Store
@@ -117,7 +117,7 @@ async def test_who_takes_over_waits_for_the_newest_version_of_what_operators_wri
     store.put(CONFIG_MAP, document)
     store.put(NODE, node("n1"))
     await asyncio.wait_for(until_synced(cluster, store, [CONFIG_MAP, NODE]), 1)
-    gate = asyncio.create_task(until_synced(cluster, store, [CONFIG_MAP, NODE], current=True))
+    gate = asyncio.create_task(until_current(cluster, store, [CONFIG_MAP, NODE]))
     await asyncio.sleep(0.5)
     assert not gate.done(), "the former leader's last write is not known yet"
     store.put(CONFIG_MAP, {"metadata": {**document["metadata"], "resourceVersion": "6"}})
