@@ -311,7 +311,8 @@ SEVEN = [f"m{number}" for number in range(7)]
 
 
 def fleet_of_nine_nodes(world, **spec):
-    """Nine nodes of four GPUs, and an LLMDeployment with that many replicas at least."""
+    """Nine nodes of four GPUs, and an LLMDeployment with eight replicas at least."""
+    annotate_policy(world)
     labels = {"nvidia.com/gpu.product": "NVIDIA-L40S"}
     allocatable = {"cpu": "96", "memory": "768Gi", "nvidia.com/gpu": "4"}
     ready = [{"type": "Ready", "status": "True"}]
@@ -336,27 +337,18 @@ async def settled_fleet(world):
     world.pods_become_ready()
     await world.turn()
     assert replicas(world) == 8
-    age_routing(world)
-    await world.turn()
-
-
-def age_routing(world):
-    (document,) = world.store.live(CONFIG_MAP)
-    aged = copy.deepcopy(dict(document))
-    aged["metadata"]["annotations"]["plimsoll.dev/routed-at"] = "2026-01-01T00:00:00Z"
-    world.see(CONFIG_MAP, aged)
 
 
 def annotate_policy(world, **annotations):
+    """Routers follow at once: what may shrink shrinks in the next turn."""
     metadata = {"name": "default", "generation": 1, "annotations": annotations}
-    world.see(POLICY, {"metadata": metadata, "spec": {"routing": {"propagationSeconds": 5}}})
+    world.see(POLICY, {"metadata": metadata, "spec": {"routing": {"propagationSeconds": 0}}})
 
 
 async def test_a_plan_that_removes_much_waits_until_a_person_names_it(world):
     await settled_fleet(world)
     shrink(world)
     await world.turn()
-    age_routing(world)
     await world.turn()
     assert replicas(world) == 8
     message = world.condition("Stalled")["message"]
@@ -371,7 +363,6 @@ async def test_a_plan_that_removes_much_waits_until_a_person_names_it(world):
     assert "names 0123456789ab, which is not this plan" in world.condition("Stalled")["message"]
     annotate_policy(world, **{"plimsoll.dev/release": message.partition("plimsoll.dev/release=")[2].split()[0]})
     await world.turn()
-    age_routing(world)
     await world.turn()
     assert replicas(world) == 1
     assert world.condition("Stalled") is None
@@ -385,7 +376,6 @@ async def test_growth_goes_on_while_a_mass_loss_is_held_also_after_a_restart(wor
     shrink(world)
     world.restart()
     await world.turn()
-    age_routing(world)
     await world.turn()
     assert replicas(world) == 8
     assert "16 of 36 Ready GPUs vanished" in world.condition("Stalled", POLICY)["message"]
@@ -395,8 +385,8 @@ async def test_growth_goes_on_while_a_mass_loss_is_held_also_after_a_restart(wor
 
 
 async def test_without_a_policy_the_message_says_how_to_make_one(world):
-    world.store.drop(POLICY, "uid-PlacementPolicy-default")
     await settled_fleet(world)
+    world.store.drop(POLICY, "uid-PlacementPolicy-default")
     shrink(world)
     await world.turn()
     assert '"metadata": {"name": "default", "annotations"' in world.condition("Stalled")["message"]
@@ -443,6 +433,7 @@ def scale(world, count, manager="kube-controller-manager"):
 
 
 async def test_a_workload_that_an_autoscaler_owns_is_neither_written_nor_deleted(world):
+    annotate_policy(world)
     await settle(world)
     (old,) = [m["metadata"]["name"] for m in world.store.live(DEPLOYMENT)]
     scale(world, 4)
@@ -456,8 +447,6 @@ async def test_a_workload_that_an_autoscaler_owns_is_neither_written_nor_deleted
     for _ in range(3):
         await world.turn()
         world.pods_become_ready()
-        if world.store.live(CONFIG_MAP):
-            age_routing(world)
     assert old in {m["metadata"]["name"] for m in world.store.live(DEPLOYMENT)}
 
 
