@@ -2,7 +2,8 @@
 
 What was there before a loss stands in no status: the statuses of pools follow the loss as it happens, and workloads say
 what is wanted, not what was Ready. So the baseline is kept in a small ConfigMap beside the operator, written only when
-it changes. A restart, or another leader, in the middle of a loss reads it before its first step.
+it changes. A restart, or another leader, in the middle of a loss reads it before its first step. It bears no time,
+since at rest nobody would renew it: what vanished while no operator ran is held, too, however long that was.
 """
 
 import asyncio
