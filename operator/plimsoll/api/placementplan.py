@@ -187,8 +187,8 @@ class PlacementPlanStatus(Status):
     state: Annotated[
         Literal["Recommended", "AwaitingApproval", "Rejected", "Refused", "Applying", "Applied", "Superseded"] | None,
         Field(
-            description="Recommended (not applied), AwaitingApproval, Rejected by a person, Refused by Plimsoll although "
-            "it was approved, Applying, Applied, or Superseded by a later plan."
+            description="Recommended (not applied), AwaitingApproval, Rejected by a person, Refused by Plimsoll "
+            "although it was approved, Applying, Applied, or Superseded by a later plan."
         ),
     ] = None
     reason: Annotated[
@@ -212,7 +212,7 @@ class PlacementPlan(Resource):
         short_name="pplan",
         scope="Cluster",
         columns=(
-            PrinterColumn("State", ".status.state", description="What became of it, such as Applied or AwaitingApproval."),
+            PrinterColumn("State", ".status.state", description="What became of it, such as Applied."),
             PrinterColumn("Cost/h", ".spec.costPerHour", description="Cost per hour."),
             PrinterColumn("Gap", ".spec.gap", description="Part of the objective that could be saved at most."),
             PrinterColumn("Changes", ".spec.summary.changedDeployments", "integer", "LLMDeployments that it changes."),
