@@ -126,8 +126,9 @@ def current(existing: Sequence[Record], decision: str) -> Record | None:
         return existing[-1]
     for record in reversed(existing):
         if record.status.state in IN_FORCE:
-            break
-        if record.decision == decision and record.approval is not None and record.approval.decision == "Rejected":
+            return record if record.decision == decision else None
+        said = record.approval is not None and record.approval.decision == "Rejected"
+        if record.decision == decision and (said or record.status.state == "Rejected"):
             return record
     return None
 

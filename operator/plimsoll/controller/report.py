@@ -114,13 +114,13 @@ class Reporter:
                 continue
             before = _status_of(target, LLMDeploymentStatus)
             progress = turn.progress[plan.ref]
-            generation = plan.resource.metadata.generation or 0
+            proposed = turn.standing.waiting.get(plan.ref)
+            generation = (proposed or plan).resource.metadata.generation or 0
             observed = {
                 name: item
                 for (namespace, name), item in self._store.observed.items()
                 if namespace == plan.ref.namespace
             }
-            proposed = turn.standing.waiting.get(plan.ref)
             waiting = None if proposed is None else Waiting(plan_name, proposed, turn.standing.mode)
             applied = plan.ref not in turn.standing.unapplied
             name = followed_name if applied else plan_name
