@@ -127,10 +127,9 @@ def _sentences(deployments: Sequence[Manifest], policies: Sequence[Manifest], pl
     status = (policy or {}).get("status") or {}
     mode = "Automatic" if policy is None else policy["spec"].get("approval", "Automatic")
     followed = records.in_force(plans)
-    lines = [
-        f"{counted(len(deployments), 'LLMDeployment')}, {status.get('costPerHour', '?')} per hour; approval {mode}; "
-        f"in force: {followed.name if followed is not None else 'no plan'}"
-    ]
+    name = followed.name if followed is not None else "no plan"
+    count = counted(len(deployments), "LLMDeployment")
+    lines = [f"{count}, {status.get('costPerHour', '?')} per hour; approval {mode}; in force: {name}"]
     if policy is not None and _paused(policy):
         lines.append("paused: the operator writes nothing (kubectl plimsoll resume --all)")
     lines.extend(
