@@ -19,7 +19,7 @@ from plimsoll.controller.records import Record
 from plimsoll.planning.plan import FleetPlan
 
 _CLOSED = {
-    "Refused": "it was refused; see its message",
+    "Refused": "it was refused:",
     "Applying": "it is in force already",
     "Applied": "it is in force already",
 }
@@ -45,15 +45,11 @@ def run_cluster_plan(target: Target, name: str, output: str) -> int:
 def run_decide(target: Target, name: str, decision: str, *, yes: bool) -> int:
     """Show a plan, ask, and write the person's decision into it."""
     record, latest, mode = asked(target, lambda cluster: _looked_at(cluster, name, decision))
-    status = record.status
-    console = wide_console()
-    print_changes(console, record)
+    print_changes(wide_console(), record)
     if mode != "Manual":
         _warn(f"approval of the PlacementPolicy is {mode}, so nobody waits for this; it counts once it is Manual")
     if latest.name != record.name and decision == "Approved":
         _warn(f"{record.name} has been overtaken by {latest.name}: the operator will refuse it")
-    if status.state in _CLOSED:
-        raise ClusterError(f"{record.name} cannot be {decision.lower()} any more: {_CLOSED[status.state]}")
     if not yes:
         click.confirm(f"{'Approve' if decision == 'Approved' else 'Reject'} {record.name}?", abort=True, err=True)
     approval = {"decision": decision, "digest": f"sha256:{record.decision}"}
@@ -94,6 +90,11 @@ async def _looked_at(cluster: Cluster, name: str, decision: str) -> tuple[Record
     record = await cluster.plan(name)
     if not record.decision:
         raise ClusterError(f"{record.name} was made by a release that knew no approval")
+    status = record.status
+    if status.state in _CLOSED:
+        raise ClusterError(
+            f"{name} cannot be {decision.lower()} any more: {_CLOSED[status.state]} {status.message or ''}"
+        )
     if decision == "Approved":
         await cluster.details(record)
     try:

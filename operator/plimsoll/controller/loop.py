@@ -126,9 +126,7 @@ class Loop:
                 outcome = await self._applier.run(works)
             progress = _with_findings(progress, outcome.findings)
         told = await self._reporter.report(
-            Round(
-                standing.fleet, snapshot, progress, standing, fresh, verdict.findings, _sentence(outcome, standing)
-            )
+            Round(standing.fleet, snapshot, progress, standing, fresh, verdict.findings, _sentence(outcome, standing))
         )
         await self._reporter.report_drift(outcome.drift)
         self._measure(standing.fleet)

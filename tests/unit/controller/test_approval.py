@@ -417,3 +417,18 @@ async def test_the_plan_in_force_is_kept_however_many_wait_after_it(serving):
     kept = serving.plans()
     assert kept["plan-000001"]["state"] == "Applied"
     assert len(kept) == 21
+
+
+async def test_an_approval_is_a_release_of_the_guard_against_mass_removal(world):
+    world.policy("Manual")
+    world.see(LLM, world.deployment("assistant", placement={"replicas": {"min": 6}}))
+    await world.turn()
+    world.say("Approved")
+    await world.settle()
+    assert sum(world.pods().values()) == 6
+    world.see(LLM, world.deployment("assistant", generation=2))
+    await world.turn()
+    assert sum(world.pods().values()) == 6
+    world.say("Approved")
+    await world.settle()
+    assert sum(world.pods().values()) == 1
