@@ -22,6 +22,7 @@ from plimsoll.planning.plan import FleetPlan
 
 FORM = "plimsoll.dev/plan-details/v1"
 _METADATA = ("name", "namespace", "uid", "generation")
+_AS_IT_IS = frozenset({str, int, bool, type(None)})
 
 
 class ArchiveError(ValueError):
@@ -61,24 +62,32 @@ def content_digest(content: bytes) -> str:
 
 
 def _written(value: object) -> Any:  # noqa: ANN401  (JSON has no narrower type)
-    if isinstance(value, Resource):
-        kept = {key: item for key, item in to_wire(value.metadata).items() if key in _METADATA}
-        return {"apiVersion": value.api_version, "kind": value.kind, "metadata": kept, "spec": to_wire(value.spec)}
-    if is_dataclass(value) and not isinstance(value, type):
-        return {to_camel(item.name): _written(getattr(value, item.name)) for item in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _written(item) for key, item in value.items()}
+    kind = type(value)
+    if kind in _AS_IT_IS:
+        return value
+    if isinstance(value, float):
+        # 2 and 2.0 are equal values, so they must give equal bytes.
+        return int(value) if value.is_integer() else float(value)
     if isinstance(value, tuple | list):
         return [_written(item) for item in value]
+    if is_dataclass(kind):
+        return {key: _written(getattr(value, name)) for name, key in _keys(kind)}
+    if isinstance(value, Resource):
+        metadata = value.metadata
+        kept = {key: item for key in _METADATA if (item := getattr(metadata, key)) is not None}
+        return {"apiVersion": value.api_version, "kind": value.kind, "metadata": kept, "spec": to_wire(value.spec)}
+    if isinstance(value, Mapping):
+        return {str(key): _written(item) for key, item in value.items()}
     if isinstance(value, Decimal):
         return str(value)
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)  # 2 and 2.0 are equal values, so they must give equal bytes
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    raise TypeError(f"no form for {type(value).__name__}")
+    raise TypeError(f"no form for {kind.__name__}")
+
+
+@cache
+def _keys(kind: type) -> tuple[tuple[str, str], ...]:
+    return tuple((item.name, to_camel(item.name)) for item in fields(kind))
 
 
 def _read(hint: Any, value: Any) -> Any:  # noqa: ANN401  (a type hint, and JSON)
