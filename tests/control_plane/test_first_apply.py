@@ -29,8 +29,9 @@ from tests.control_plane.bench import (
 )
 
 REST_SECONDS = 6.0
-OPTIONAL_COLUMNS = {"islo": {"TTFT MS", "TPOT MS", "E2E MS", "ATTAINMENT"}}
-"""Targets that an objective need not have; attainment is measured, and nothing measures it here."""
+OPTIONAL_COLUMNS = {"islo": {"TTFT MS", "TPOT MS", "E2E MS", "ATTAINMENT"}, "pplan": {"REASON"}}
+"""Targets that an objective need not have; attainment is measured, and nothing measures it here. A plan that is simply
+applied has no reason for its state."""
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,7 @@ class Loop:
             Round(standing.fleet, snapshot, progress, standing, fresh, verdict.findings, _sentence(outcome, standing))
         )
         await self._reporter.report_drift(outcome.drift)
+        self._metrics.awaiting_approval.set(len(standing.waiting) if standing.mode == "Manual" else 0)
         self._measure(standing.fleet)
         full_plan = self._full_plan_due - time.monotonic()
         due = [full_plan, wait, outcome.retry_after_seconds, None if told and standing.complete else _RETRY_SECONDS]

@@ -149,11 +149,11 @@ class Plans:
 
     # --- Writing them down -------------------------------------------------------------------------------------------
 
-    def latest_name(self) -> str:
-        """The newest record that is in force, else the newest; empty when there is none."""
+    def names(self) -> tuple[str, str]:
+        """Names of the plan in force and of the newest; empty where there is none."""
         existing = self._records()
-        record = records.in_force(existing) or (existing[-1] if existing else None)
-        return record.name if record is not None else ""
+        followed = records.in_force(existing)
+        return followed.name if followed is not None else "", existing[-1].name if existing else ""
 
     async def keep(self, standing: Standing, snapshot: Snapshot, *, busy: bool) -> tuple[bool, str, str]:
         """Write down the present decision, and the state of all plans.
@@ -163,8 +163,7 @@ class Plans:
         existing = self._records()
         decision = records.decision_digest(standing.present)
         if not decision:
-            name = self.latest_name()
-            return True, name, name
+            return True, *self.names()
         try:
             chosen = records.current(existing, decision)
             if chosen is None:
@@ -173,8 +172,7 @@ class Plans:
             await self._write_details()
         except ApiError as error:
             _log.warning("PlacementPlan: %s", error)
-            name = self.latest_name()
-            return False, name, name
+            return False, *self.names()
         state, reason = _state(standing, chosen, busy=busy)
         followed = chosen if state in records.IN_FORCE else records.in_force(existing)
         fine = await self._mark(chosen, state, reason, "")

@@ -90,8 +90,7 @@ class Reporter:
         """Report a round. Returns False when something could not be written and should be tried again."""
         now = now or datetime.now(UTC)
         if not turn.fresh:
-            name = self.plans.latest_name()
-            writes = self._deployments(turn, name, name, now)
+            writes = self._deployments(turn, *self.plans.names(), now)
             return all(await asyncio.gather(*(self._write(*write) for write in writes)))
         recorded, followed_name, plan_name = await self.plans.keep(turn.standing, turn.snapshot, busy=_busy(turn))
         writes = [
@@ -123,7 +122,7 @@ class Reporter:
             }
             waiting = None if proposed is None else Waiting(plan_name, proposed, turn.standing.mode)
             applied = plan.ref not in turn.standing.unapplied
-            name = followed_name if applied else plan_name
+            name = followed_name if applied and followed_name else plan_name
             after = deployment_status(
                 progress, before, generation, name, now, applied=applied, observed=observed, waiting=waiting
             )
@@ -151,7 +150,7 @@ class Reporter:
         for slo, target in self._targets(turn.snapshot.slos, "InferenceSLO"):
             before = _status_of(target, InferenceSLOStatus)
             found = _about(turn.fleet, slo)
-            after = slo_status(slo, turn.fleet, before, found, now)
+            after = slo_status(slo, turn.standing.present, before, found, now)
             writes.append((target, before, after))
         return writes
 
@@ -160,7 +159,7 @@ class Reporter:
         for profile, target in self._targets(turn.snapshot.profiles, "ModelProfile"):
             before = _status_of(target, ModelProfileStatus)
             found = _about(turn.fleet, profile)
-            after = profile_status(profile, turn.fleet, before, found, now)
+            after = profile_status(profile, turn.standing.present, before, found, now)
             writes.append((target, before, after))
         return writes
 
