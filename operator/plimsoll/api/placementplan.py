@@ -195,7 +195,7 @@ class PlacementPlanStatus(Status):
         ShortText | None,
         Field(
             description="Why it is in this state, in one word: Approved by a person; Stale, DigestMismatch or "
-            "DetailsMissing where it was refused; Replaced or Outdated where it was superseded after, or before, it was "
+            "DetailsMissing where it was refused; Replaced or Outdated where it was superseded after or before it was "
             "in force."
         ),
     ] = None
