@@ -14,10 +14,10 @@ from plimsoll.controller import records
 from plimsoll.controller.kinds import RESOURCES
 from plimsoll.controller.records import Record
 from plimsoll.planning.explain import Chosen, ClassExplanation, DeploymentExplanation
+from plimsoll.planning.pause import PAUSED
 from plimsoll.planning.plan import ClassPlan, DeploymentPlan, FleetPlan
 from plimsoll.planning.variants import label_of
 
-PAUSED = "plimsoll.dev/paused"
 _LLM, _POOL, _POLICY = (RESOURCES[name] for name in ("LLMDeployment", "GPUNodePool", "PlacementPolicy"))
 Manifest = Mapping[str, Any]
 
