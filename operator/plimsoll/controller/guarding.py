@@ -79,12 +79,14 @@ class Guarding:
         fleet: FleetPlan,
         running: Mapping[Place, Sequence[Workload]],
         observed: Mapping[Place, ObservedRouting | None],
+        approved: str = "",
     ) -> Verdict:
-        """Whether the plan may take anything away now."""
+        """Whether the plan may take anything away now. `approved`: digest of a decision that a person has approved."""
         memory = self._memory if self._memory is not None else await self._load()
         intent = intent_of(fleet, running, observed)
         named, findings = _release(snapshot)
         released = bool(named) and bool(intent.digest) and intent.digest.startswith(named)
+        released = released or (bool(approved) and intent.digest == approved)
         self._memory, reasons = judge(memory, census_of(snapshot), intent, self._clock(), released=released)
         await self._keep(self._memory)
         self._metrics.blast_radius_held.set(1 if reasons else 0)

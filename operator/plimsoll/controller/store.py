@@ -69,7 +69,7 @@ class Store:
         return gone is not None and self._compare(gone.facts, Absent())
 
     def _compare(self, before: Facts, after: Facts) -> bool:
-        if before == after or PlanRecord in (type(before), type(after)):
+        if before == after or _said(before) == _said(after) is not None:
             return False
         self.changes += 1
         self._dirty.set()
@@ -154,6 +154,13 @@ class Store:
 
     def _workloads(self) -> list[Workload]:
         return [facts.workload for facts in self._all(OwnedFacts) if facts.workload is not None]
+
+
+def _said(facts: Facts) -> str | None:
+    """What a person said to a plan; empty for other plans and for what does not exist; None for everything else."""
+    if isinstance(facts, PlanRecord):
+        return facts.approval
+    return "" if isinstance(facts, Absent) else None
 
 
 def _reference(resource: LLMDeployment | GPUNodePool | InferenceSLO | ModelProfile) -> str:
