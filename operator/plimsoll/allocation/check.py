@@ -2,8 +2,8 @@
 
 Rules beyond DESIGN section 4:
 
-- A replica's place is proven by `packing`; running replicas whose node is not known need no proof, nor do pools whose
-  stock is not known. With `keep_running` a node that takes new replicas must hold them beside everything running there
+- A replica consists of pieces, each wholly on one node. Their places are proven by `packing`; pieces that run on a node
+  that is not known need no proof, nor do pools whose stock is not known. With `keep_running` a node that takes new replicas must hold them beside everything running there
   (in the resources that they ask for, as Kubernetes' scheduler does), and GPUs under a pool's limit count running
   replicas until they are gone.
 - Budget, storage and GPU limits forbid growth above the running state, and never demand a removal.
@@ -68,9 +68,12 @@ def _all(problem: AllocationProblem, allocation: Allocation, tolerance: float) -
 
 
 def _running(problem: AllocationProblem) -> dict[int, int]:
-    total: dict[int, int] = defaultdict(int)
+    pieces: dict[int, int] = defaultdict(int)
     for option, _, count in problem.running.tolist():
-        total[option] += count
+        pieces[option] += count
+    total: dict[int, int] = defaultdict(int)
+    for option, count in pieces.items():
+        total[option] = count // int(problem.option_nodes[option])
     return total
 
 
@@ -154,7 +157,7 @@ def _packing(problem: AllocationProblem, allocation: Allocation, tolerance: floa
         if not (0 <= option < problem.options and 0 <= node < len(problem.node_pool)):
             yield Violation("packing", f"row names option {option} and node {node}, which are not there")
         elif count < 1:
-            yield Violation("packing", f"row puts {count} replicas of option {option} on node {node}")
+            yield Violation("packing", f"row puts {count} pieces of option {option} on node {node}")
         elif problem.option_pool[option] != problem.node_pool[node]:
             yield Violation("packing", f"option {option} is put on node {node} of another pool")
         else:
@@ -170,11 +173,12 @@ def _packing(problem: AllocationProblem, allocation: Allocation, tolerance: floa
     for (option, _), count in placed.items():
         proven[option] += count
     for option, replicas in enumerate(allocation.replicas.tolist()):
-        expected = replicas - min(replicas, unknown[option])
+        pieces = replicas * int(problem.option_nodes[option])
+        expected = pieces - min(pieces, unknown[option])
         if problem.pool_unlimited[problem.option_pool[option]]:
             expected = 0
         if proven[option] != expected:
-            yield Violation("packing", f"option {option}: {proven[option]} replicas are packed, expected {expected}")
+            yield Violation("packing", f"option {option}: {proven[option]} pieces are packed, expected {expected}")
     yield from _stock(problem, placed, known, tolerance)
 
 
@@ -216,7 +220,7 @@ def _limits(problem: AllocationProblem, allocation: Allocation, tolerance: float
         pool = int(problem.option_pool[option])
         rent += float(problem.option_price_per_hour[option]) * replicas
         counted = max(replicas, running[option]) if problem.keep_running else replicas
-        gpus[pool] += float(problem.option_demand[option, 0]) * counted
+        gpus[pool] += float(problem.option_demand[option, 0]) * int(problem.option_nodes[option]) * counted
         if replicas > running[option]:
             grown.append(option)
     stored = _stored(problem, allocation)

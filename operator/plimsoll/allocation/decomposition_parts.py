@@ -1,7 +1,7 @@
 """Deployments of one problem as padded arrays: those with equally many classes together, promising options only.
 
 An option is left out of plans if another one of its pool can stand in for each of its replicas with floor(g / g')
-replicas (g and g': their GPUs) that serve every class at least as well, fit, and rent for no more. The costs of
+replicas (g and g': GPUs of their pieces, which are equally many) that serve every class at least as well, fit, and rent for no more. The costs of
 starting are not compared, so a bound has to look at all options.
 """
 
@@ -158,10 +158,12 @@ class Table:
         return kept
 
     def _criteria(self) -> Floats:
-        """(F, N): pool, GPUs, price, whether it runs, cores, memory; then per class replicas and cost of the share."""
+        """(F, N): pool and pieces, GPUs, price, whether it runs, cores, memory; then per class replicas and cost of the share."""
         problem, options = self.problem, self.options
+        # Replicas of different numbers of pieces are not compared: each pool is one group per number.
+        groups = problem.option_pool + len(problem.pool_unlimited) * (problem.option_nodes - 1)
         columns = [
-            problem.option_pool[options],
+            groups[options],
             problem.option_demand[options, GPU],
             problem.option_price_per_hour[options],
             self.running[options] > 0,

@@ -1,7 +1,7 @@
 """What couples deployments, as linear rows over replicas: stock by pool, GPU limits of pools, the budget.
 
 A pool's stock is one row for its GPUs and one for each size of replica: a node with f free GPUs holds floor(f / s)
-slots of s GPUs, and a replica with g GPUs fills at least floor(g / s) of them. Where the sizes divide each other the
+slots of s GPUs, and a piece with g GPUs fills at least floor(g / s) of them. Where the sizes divide each other the
 rows are exact, that is, replicas that keep them can be packed. Rows that cannot bind are left out.
 """
 
@@ -103,7 +103,7 @@ def coupling_rows(problem: AllocationProblem) -> Rows:
     kept = [True] * len(limits)
     limit_row = np.full(len(per_pool), -1, dtype=np.int64)
     gpus = np.bincount(
-        problem.option_pool, problem.option_demand[:, GPU] * running, minlength=len(problem.pool_unlimited)
+        problem.option_pool, problem.replica_gpus() * running, minlength=len(problem.pool_unlimited)
     )
     for pool in np.flatnonzero(np.isfinite(problem.pool_gpu_limit)).tolist():
         limit_row[pool] = len(limits)
@@ -117,9 +117,9 @@ def coupling_rows(problem: AllocationProblem) -> Rows:
     demand = problem.option_demand[example]
     rows_of = pool_rows[problem.option_pool[example]]
     asked = demand[np.arange(len(example))[:, None], resource.astype(np.int64)[rows_of]]
-    # A replica weighs the slots of the row's size that it fills; where the row has no size, its part of the scale.
+    # A piece weighs the slots of the row's size that it fills; where the row has no size, its part of the scale.
     slots = np.floor(asked / np.where(size > 0, size, 1.0)[rows_of] + _WHOLE)
-    weight = np.where(size[rows_of] > 0, slots, asked / scale[rows_of])
+    weight = np.where(size[rows_of] > 0, slots, asked / scale[rows_of]) * problem.option_nodes[example, None]
     return Rows(
         limit=limit,
         kept=tuple(kept),
@@ -127,7 +127,7 @@ def coupling_rows(problem: AllocationProblem) -> Rows:
         shape_rows=rows_of,
         shape_weight=np.where(rows_of >= 0, weight, 0.0),
         shape_limit_row=limit_row[problem.option_pool[example]],
-        shape_gpus=demand[:, GPU],
+        shape_gpus=problem.replica_gpus()[example],
         held=need_no_place(problem),
         counted_above=running if problem.keep_running else np.zeros_like(running),
     )
@@ -135,7 +135,7 @@ def coupling_rows(problem: AllocationProblem) -> Rows:
 
 def _shapes(problem: AllocationProblem) -> tuple[Ints, Ints]:
     """Number of each option's shape (N,), and one option of each shape (S,)."""
-    keys = (*problem.option_demand.T, problem.option_pool)
+    keys = (*problem.option_demand.T, problem.option_nodes, problem.option_pool)
     order = np.lexsort(keys)
     new = np.ones(len(order), dtype=bool)
     new[1:] = np.logical_or.reduce([key[order[1:]] != key[order[:-1]] for key in keys])

@@ -71,7 +71,7 @@ class Fleet:
         self._reserved_stored = stored_gigabytes(problem, running)
         self._gpus = np.zeros(len(problem.pool_unlimited))
         self._reserved_gpus = np.zeros(len(problem.pool_unlimited))
-        np.add.at(self._reserved_gpus, problem.option_pool, problem.option_demand[:, 0] * running)
+        np.add.at(self._reserved_gpus, problem.option_pool, problem.replica_gpus() * running)
 
     def money_room(self) -> float:
         """What rent and storage may grow by, below zero where running replicas exceed the budget."""

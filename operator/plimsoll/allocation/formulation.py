@@ -12,7 +12,7 @@ import numpy as np
 
 from plimsoll.allocation.milp import INFINITY, Model
 from plimsoll.allocation.packing import need_no_place
-from plimsoll.allocation.problem import GPU, Allocation, AllocationProblem, Bools, Floats, Ints
+from plimsoll.allocation.problem import Allocation, AllocationProblem, Bools, Floats, Ints
 from plimsoll.allocation.stock_rows import add_stock_rows, room_alone
 from plimsoll.allocation.useful import useful_replicas
 
@@ -108,7 +108,7 @@ class Formulation:
     _short: Mapping[int, int]
     """Per deployment the column of replicas missing from the least number."""
     _nodes: Mapping[tuple[int, int], int] = field(default_factory=dict)
-    """Column of the new replicas of an option on a node, where nodes are told apart."""
+    """Column of the pieces of an option's new replicas on a node, where nodes are told apart."""
 
     def replicas_of(self, values: Floats) -> Ints:
         """Replicas per option (N,) of a solution."""
@@ -116,8 +116,8 @@ class Formulation:
         return replicas
 
     def places_of(self, values: Floats) -> dict[int, dict[int, int]]:
-        """Where replicas that need a place lie, by option and node, of options whose nodes are told apart."""
-        missing = np.maximum(self.replicas_of(values) - self._held, 0)
+        """Where pieces of replicas that need a place lie, by option and node, of options whose nodes are told apart."""
+        missing = np.maximum(self.replicas_of(values) - self._held, 0) * self.problem.option_nodes
         places: dict[int, dict[int, int]] = {}
         for (option, node), column in self._nodes.items():
             count = min(round(float(values[column])), int(missing[option]))
@@ -142,7 +142,7 @@ class Formulation:
         for deployment, column in self._short.items():
             total = int(replicas[problem.option_deployment == deployment].sum())
             values[column] = max(0, int(problem.deployment_min_replicas[deployment]) - total)
-        new = np.maximum(replicas - self._held, 0)
+        new = np.maximum(replicas - self._held, 0) * problem.option_nodes
         for option, node, count in allocation.packing.tolist():
             if (option, node) in self._nodes:
                 values[self._nodes[option, node]] = min(count, new[option])
@@ -189,7 +189,7 @@ def _most_replicas(problem: AllocationProblem) -> Ints:
     most = np.minimum(most, need_no_place(problem) + room_alone(problem))
     if problem.keep_running:
         # Running replicas alone are above the pool's limit: nothing may grow there until they are gone.
-        demand = problem.option_demand[:, GPU]
+        demand = problem.replica_gpus()
         gpus = np.bincount(problem.option_pool, demand * running, minlength=len(problem.pool_gpu_limit))
         stuck = (gpus > problem.pool_gpu_limit)[problem.option_pool] & (demand > 0)
         most[stuck] = np.minimum(most, running)[stuck]
@@ -379,7 +379,7 @@ class _Builder:
         self._add_limit(terms, problem.budget_per_hour, unchanged, paid)
 
     def add_pool_limits(self) -> None:
-        problem, gpus = self.problem, self.problem.option_demand[:, GPU]
+        problem, gpus = self.problem, self.problem.replica_gpus()
         for pool in np.flatnonzero(np.isfinite(problem.pool_gpu_limit)).tolist():
             options = np.flatnonzero((problem.option_pool == pool) & (gpus > 0))
             if not len(options):

@@ -54,7 +54,7 @@ def _reach(workload: Workload, sources: list[int], allowance: Allowance) -> Floa
     for source in sources:
         with np.errstate(divide="ignore", invalid="ignore"):
             gain = np.fmax(workload.gpus[source] / workload.gpus, workload.price[source] / workload.price)
-        reach += workload.replicas[source] * (gain + 1)
+        reach += workload.replicas[source] * (gain + workload.nodes[source])
     return reach + ROUNDING
 
 

@@ -12,8 +12,8 @@ from plimsoll.allocation.useful import useful_replicas
 def undominated(problem: AllocationProblem) -> Bools:
     """Options (N,) that are worth looking at: without the others the optimum is the same.
 
-    An option is dropped where another of the same deployment and pool asks for no more money, GPUs, CPU cores or memory
-    and does no worse by any class in any resource, delay, error or stored data; of equals the first stays. Replica for
+    An option is dropped where another of the same deployment and pool asks for no more money, for no more pieces and
+    for no more GPUs, CPU cores or memory in each, and does no worse by any class in any resource, delay, error or stored data; of equals the first stays. Replica for
     replica, the other can then take its place. Where storage or the exclusion of configurations tells pairs of model
     variant and pool apart, only options of one pair are compared. Running options are never dropped and drop none.
     """
@@ -79,6 +79,7 @@ def _measures(problem: AllocationProblem) -> list[Floats]:
     of_option = [
         problem.option_price_per_hour,
         *problem.option_demand.T,
+        problem.option_nodes,
         problem.option_start_cost_per_hour,
         problem.option_storage_gigabytes,
     ]

@@ -22,6 +22,7 @@ _FINITE_FROM_ZERO = (
     "node_free",
 )
 _FROM_ZERO = ("class_mean_delay_limit_seconds", "class_mean_error_limit", "pool_gpu_limit")
+_FROM_ONE = ("option_nodes",)
 _COUNTS = ("option_max_replicas", "deployment_min_replicas", "deployment_max_replicas")
 
 
@@ -42,6 +43,9 @@ def _problems(problem: AllocationProblem) -> Iterator[str]:
     for name in _COUNTS:
         values = getattr(problem, name)
         yield from _first(name, values, values < 0, "a number from 0 on")
+    for name in _FROM_ONE:
+        values = getattr(problem, name)
+        yield from _first(name, values, values < 1, "a number from 1 on")
     limit = problem.class_unserved_limit
     yield from _first("class_unserved_limit", limit, ~((limit >= 0) & (limit <= 1)), "a number from 0 to 1")
     capacity = problem.option_capacity

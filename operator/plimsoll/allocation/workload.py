@@ -70,6 +70,9 @@ class Workload:
     exclusive: bool
     """At most one option of a pair may have replicas."""
     gpus: Floats
+    """Of a whole replica."""
+    nodes: Ints
+    """Pieces of a replica."""
     pool: Ints
     pair: Ints
     """Pairs of model variant and pool, numbered from 0 within the workload."""
@@ -452,7 +455,8 @@ def _workload(
         stored_gigabytes=problem.option_storage_gigabytes[options],
         storage_price=problem.storage_price_per_gigabyte_hour,
         exclusive=problem.one_option_per_pair,
-        gpus=problem.option_demand[options, 0],
+        gpus=problem.replica_gpus()[options],
+        nodes=problem.option_nodes[options],
         pool=problem.option_pool[options],
         pair=np.unique(problem.option_pair[options], return_inverse=True)[1].reshape(-1),
         tensor=problem.option_tensor[options],

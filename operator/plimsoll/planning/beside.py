@@ -10,7 +10,7 @@ import numpy as np
 
 from plimsoll.allocation import Allocation, AllocationProblem, cost_of, subset
 from plimsoll.allocation.evaluate import stored_gigabytes
-from plimsoll.allocation.problem import GPU, Bools, Floats, Ints
+from plimsoll.allocation.problem import Bools, Floats, Ints
 from plimsoll.allocation.subset import Subset
 from plimsoll.planning.search import TOLERANCE
 
@@ -158,7 +158,7 @@ def _remaining(
     free, gone = part.node_free.copy(), part.running[keeps & (part.running[:, 1] >= 0)]
     np.subtract.at(free, gone[:, 1], part.option_demand[gone[:, 0]] * gone[:, 2:3])
     taken = part.running_replicas() * added
-    gpus = np.bincount(part.option_pool, taken * part.option_demand[:, GPU], minlength=len(part.pool_gpu_limit))
+    gpus = np.bincount(part.option_pool, taken * part.replica_gpus(), minlength=len(part.pool_gpu_limit))
     has = by_deployment(part, base.replicas).astype(np.int64)
     return replace(
         part,
