@@ -7,6 +7,7 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
+from plimsoll.allocation.limits import Limit, limited
 from plimsoll.allocation.problem import AllocationProblem
 from plimsoll.allocation.validate import validate
 
@@ -35,6 +36,8 @@ class ProblemBuilder:
     """Per deployment: least and most replicas. Without any, one deployment without limits is meant."""
     running: list[tuple[int, int, int]] = field(default_factory=list)
     """Option, node (-1 where it is not known) and pieces of replicas that run there now."""
+    limits: list[Limit] = field(default_factory=list)
+    """Of groups of options."""
     options: list[dict[str, float]] = field(default_factory=list)
     classes: list[dict[str, float]] = field(default_factory=list)
     _capacities: list[Sequence[float]] = field(default_factory=list)
@@ -196,6 +199,7 @@ class ProblemBuilder:
             one_option_per_pair=self.one_option_per_pair,
             means_over_all=self.means_over_all,
         )
+        problem = limited(problem, self.limits)
         validate(problem)
         return problem
 

@@ -3,10 +3,10 @@
 Rules beyond DESIGN section 4:
 
 - A replica consists of pieces, each wholly on one node. Their places are proven by `packing`; pieces that run on a node
-  that is not known need no proof, nor do pools whose stock is not known. With `keep_running` a node that takes new replicas must hold them beside everything running there
-  (in the resources that they ask for, as Kubernetes' scheduler does), and GPUs under a pool's limit count running
-  replicas until they are gone.
-- Budget, storage and GPU limits forbid growth above the running state, and never demand a removal.
+  that is not known need no proof, nor do pools whose stock is not known. With `keep_running` a node that takes new
+  replicas must hold them beside everything running there (in the resources that they ask for, as Kubernetes' scheduler
+  does), and GPUs under a pool's limit count running replicas until they are gone.
+- Budget, storage, GPU and group limits forbid growth above the running state, and never demand a removal.
 - Unserved demand beyond its limit, and fewer replicas than the least number, are findings for the plan, not violations.
 """
 
@@ -24,7 +24,7 @@ RESOURCES = ("GPUs", "CPU cores", "bytes of memory")
 @dataclass(frozen=True, slots=True)
 class Violation:
     """`kind` is one of shape, integrality, sign, demand, service, capacity, delay, error, replicas, exclusion, packing,
-    stock, pool-limit, budget, storage, cost."""
+    stock, pool-limit, limit, budget, storage, cost."""
 
     kind: str
     message: str
@@ -241,6 +241,26 @@ def _limits(problem: AllocationProblem, allocation: Allocation, tolerance: float
         growing = [n for n in grown if problem.option_pool[n] == pool and problem.option_demand[n, 0] > 0]
         if growing and _over(count, limit, tolerance):
             yield Violation("pool-limit", f"pool {pool}: {count} GPUs exceed {limit} while options {growing} grow")
+    yield from _group_limits(problem, allocation, running, grown, tolerance)
+
+
+def _group_limits(
+    problem: AllocationProblem, allocation: Allocation, running: dict[int, int], grown: list[int], tolerance: float
+) -> Iterator[Violation]:
+    used: dict[int, float] = defaultdict(float)
+    growing: dict[int, list[int]] = defaultdict(list)
+    entries = zip(problem.use_limit.tolist(), problem.use_option.tolist(), problem.use_amount.tolist(), strict=True)
+    for number, option, amount in entries:
+        counted = int(allocation.replicas[option])
+        if problem.keep_running and problem.limit_at_once[number]:
+            counted = max(counted, running[option])
+        used[number] += amount * counted
+        if option in grown and amount > 0:
+            growing[number].append(option)
+    for number, options in growing.items():
+        capacity = float(problem.limit_capacity[number])
+        if _over(used[number], capacity, tolerance):
+            yield Violation("limit", f"limit {number}: {used[number]} exceed {capacity} while options {options} grow")
 
 
 def _stored(problem: AllocationProblem, allocation: Allocation) -> float:

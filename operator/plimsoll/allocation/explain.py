@@ -12,6 +12,7 @@ from enum import StrEnum
 import numpy as np
 
 from plimsoll.allocation.evaluate import stored_gigabytes
+from plimsoll.allocation.limits import exceeded
 from plimsoll.allocation.problem import GPU, Allocation, AllocationProblem, Bools, Floats, Ints
 
 TOLERANCE = 1e-6
@@ -31,6 +32,8 @@ class Reason(StrEnum):
     """It would pay, but needs more replicas than the option or its deployment may have."""
     STOCK = "stock"
     """It would pay, but its replicas find no place."""
+    LIMIT = "limit"
+    """It would pay, but a limit of a group of options that it belongs to is reached."""
     STORAGE = "storage"
     """It would pay, but there is no storage left for its weights."""
     BUDGET = "budget"
@@ -180,6 +183,8 @@ class _WhatIf:
                 reason = Reason.REPLICAS
             elif grown > self._places.room_without(option, grown, gone):
                 reason = Reason.STOCK
+            elif grown and self._beyond_limit(option, grown, gone):
+                reason = Reason.LIMIT
             elif grown and self._stored + stored[index] > _limit(problem.storage_limit_gigabytes):
                 reason = Reason.STORAGE
             elif grown and plan.cost.spending + spending[index] > _limit(problem.budget_per_hour):
@@ -232,6 +237,15 @@ class _WhatIf:
             problem.option_start_cost_per_hour[options] * started + problem.option_stop_cost_per_hour[options] * stopped
         )
         return change
+
+    def _beyond_limit(self, option: int, grown: int, gone: Mapping[int, int]) -> bool:
+        if not len(self._problem.limit_capacity):
+            return False
+        replicas = self._plan.replicas.copy()
+        for other, count in gone.items():
+            replicas[other] -= count
+        replicas[option] += grown
+        return len(exceeded(self._problem, replicas, TOLERANCE)) > 0
 
     def _too_many(self, option: int, replicas: int, deployment: int, total: int) -> bool:
         problem = self._problem

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from plimsoll.allocation.limits import counts_running, use_of
 from plimsoll.allocation.milp import INFINITY, Model
 from plimsoll.allocation.packing import need_no_place
 from plimsoll.allocation.problem import Allocation, AllocationProblem, Bools, Floats, Ints
@@ -193,6 +194,9 @@ def _most_replicas(problem: AllocationProblem) -> Ints:
         gpus = np.bincount(problem.option_pool, demand * running, minlength=len(problem.pool_gpu_limit))
         stuck = (gpus > problem.pool_gpu_limit)[problem.option_pool] & (demand > 0)
         most[stuck] = np.minimum(most, running)[stuck]
+    full = counts_running(problem) & (use_of(problem, running) > problem.limit_capacity)
+    held = problem.use_option[full[problem.use_limit]]
+    most[held] = np.minimum(most, running)[held]
     return most
 
 
@@ -223,6 +227,7 @@ def formulate(
     builder.add_exclusion_and_storage()
     builder.add_budget()
     builder.add_pool_limits()
+    builder.add_group_limits()
     nodes = add_stock_rows(model, problem, builder.placed, told_apart)
     for weights, most in cuts:
         used = np.flatnonzero(weights)
@@ -390,6 +395,21 @@ class _Builder:
                 self._add_limit(terms, limit, now, options[self.most[options] > self.running[options]])
             elif now <= limit:
                 self.model.add_row(self.grown[options], gpus[options], upper=limit - now)
+
+    def add_group_limits(self) -> None:
+        problem, counts, now = self.problem, counts_running(self.problem), use_of(self.problem, self.running)
+        for number, limit in enumerate(problem.limit_capacity.tolist()):
+            mine = problem.use_limit == number
+            options, amount = problem.use_option[mine], problem.use_amount[mine]
+            if not len(options):
+                continue
+            if not counts[number]:
+                terms = dict(zip(self.replicas[options].tolist(), amount.tolist(), strict=True))
+                growing = options[self.most[options] > self.running[options]]
+                self._add_limit(terms, limit, float(now[number]), growing)
+            elif now[number] <= limit:
+                scale = float(amount.max())
+                self.model.add_row(self.grown[options], amount / scale, upper=(limit - float(now[number])) / scale)
 
     def _add_limit(self, terms: Terms, limit: float, unchanged: float, options: Ints) -> None:
         """A limit on a sum that only the growth of some options has to keep; `unchanged` is the most without growth."""

@@ -8,7 +8,7 @@ One type carries production's problem (one resource: the replica's time; nodes, 
 resources: compute and KV memory; one replica of one configuration per model and tier; storage): see `paper.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,18 @@ Bools = NDArray[np.bool_]
 
 GPU, CPU, MEMORY = 0, 1, 2
 """Columns of `option_demand` and `node_free`: GPUs, CPU cores, bytes of host memory."""
+
+
+def _no_numbers() -> Ints:
+    return np.zeros(0, dtype=np.int64)
+
+
+def _no_floats() -> Floats:
+    return np.zeros(0)
+
+
+def _no_flags() -> Bools:
+    return np.zeros(0, dtype=bool)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,6 +112,15 @@ class AllocationProblem:
     """At most one option of a (model variant, pool) pair may have replicas."""
     means_over_all: bool
     """Mean limits count unserved traffic as zero delay and error: sum of D x <= limit, not <= limit (1 - u)."""
+
+    # Limits (L) of groups of options, and their entries (E): see `limits.py`.
+    limit_capacity: Floats = field(default_factory=_no_floats)
+    limit_at_once: Bools = field(default_factory=_no_flags)
+    """True: what runs counts until it is gone; False: only the answer's replicas do."""
+    use_limit: Ints = field(default_factory=_no_numbers)
+    use_option: Ints = field(default_factory=_no_numbers)
+    use_amount: Floats = field(default_factory=_no_floats)
+    """What one replica of the option takes of the limit, above 0."""
 
     @property
     def classes(self) -> int:

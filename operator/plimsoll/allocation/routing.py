@@ -4,6 +4,7 @@ import numpy as np
 
 from plimsoll.allocation.evaluate import cost_of, stored_gigabytes
 from plimsoll.allocation.formulation import LEAST_LOAD, Traffic, add_traffic, priorities
+from plimsoll.allocation.limits import exceeded
 from plimsoll.allocation.milp import INFINITY, LinearProgram, LinearResult, Model, SolverError, Status
 from plimsoll.allocation.packing import pack
 from plimsoll.allocation.problem import Allocation, AllocationProblem, Floats, Ints
@@ -46,6 +47,8 @@ def within_limits(problem: AllocationProblem, replicas: Ints) -> bool:
         return False
     room = spending_left(problem, replicas)
     if room is not None and _over(-room, 0.0):
+        return False
+    if len(exceeded(problem, replicas, ROUNDING)):
         return False
     gpus = problem.replica_gpus()
     counted = np.maximum(replicas, running) if problem.keep_running else replicas

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from plimsoll.allocation.evaluate import cost_of, stored_gigabytes
+from plimsoll.allocation.limits import of_options, use_of
 from plimsoll.allocation.problem import Allocation, AllocationProblem, Bools, Ints
 
 
@@ -48,9 +49,7 @@ def subset(problem: AllocationProblem, answer: Allocation, chosen: Bools) -> Sub
     left_out_share = answer.share.copy()
     left_out_share[pairs] = 0.0
     left_out_cost = cost_of(problem, left_out, left_out_share, np.zeros(problem.classes))
-    gpus = np.bincount(
-        problem.option_pool, left_out * problem.replica_gpus(), minlength=len(problem.pool_gpu_limit)
-    )
+    gpus = np.bincount(problem.option_pool, left_out * problem.replica_gpus(), minlength=len(problem.pool_gpu_limit))
     class_number = np.searchsorted(classes, problem.pair_class[pairs])
     option_number = np.searchsorted(options, problem.pair_option[pairs])
     part = replace(
@@ -65,6 +64,8 @@ def subset(problem: AllocationProblem, answer: Allocation, chosen: Bools) -> Sub
         pair_storage_cost_per_hour=problem.pair_storage_cost_per_hour[pairs],
         node_free=np.maximum(free, 0.0),
         pool_gpu_limit=np.maximum(problem.pool_gpu_limit - gpus, 0.0),
+        limit_capacity=np.maximum(problem.limit_capacity - use_of(problem, left_out), 0.0),
+        **of_options(problem, options),
         running=_running(answer, options, problem.option_nodes),
         budget_per_hour=problem.budget_per_hour - left_out_cost.spending,
         storage_limit_gigabytes=problem.storage_limit_gigabytes - stored_gigabytes(problem, left_out),

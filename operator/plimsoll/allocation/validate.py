@@ -20,6 +20,8 @@ _FINITE_FROM_ZERO = (
     "pair_error",
     "pair_storage_cost_per_hour",
     "node_free",
+    "limit_capacity",
+    "use_amount",
 )
 _FROM_ZERO = ("class_mean_delay_limit_seconds", "class_mean_error_limit", "pool_gpu_limit")
 _FROM_ONE = ("option_nodes",)
@@ -60,6 +62,8 @@ def _problems(problem: AllocationProblem) -> Iterator[str]:
         ("pair_class", problem.classes),
         ("pair_option", problem.options),
         ("node_pool", len(problem.pool_unlimited)),
+        ("use_limit", len(problem.limit_capacity)),
+        ("use_option", problem.options),
     ):
         numbers = getattr(problem, name)
         yield from _first(name, numbers, (numbers < 0) | (numbers >= end), f"a number from 0 to {end - 1}")
