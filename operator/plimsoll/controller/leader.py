@@ -222,9 +222,14 @@ class Election:
     async def _look(self) -> None:
         self._lease = await self._keeper.read(LEASE, self._namespace, self._name)
         self.known.set()
-        self._record = None if self._lease is None else seen(self._record, self._lease, self._clock())
-        if self._record is not None:
-            self._metrics.leader_transitions.set(self._record.term)
+        before, self._record = self._record, None
+        if self._lease is None:
+            return
+        self._record = seen(before, self._lease, self._clock())
+        self._metrics.leader_transitions.set(self._record.term)
+        other = self._record.holder
+        if other not in ("", self.identity) and (before is None or before.holder != other):
+            _log.info("%s leads, term %d; %s stands by", other, self._record.term, self.identity)
 
     async def _take(self, step: Step) -> None:
         if step is Step.WAIT:
