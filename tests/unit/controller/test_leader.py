@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plimsoll.controller.client import ApiError
-from plimsoll.controller.leader import Election, Record, Step, decide, seen
+from plimsoll.controller.leader import Election
+from plimsoll.controller.lease import Record, Step, decide, seen
 from plimsoll.controller.metrics import Metrics
 
 
