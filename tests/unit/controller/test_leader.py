@@ -325,7 +325,7 @@ MOVES = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(MOVES)
 def test_two_never_hold_the_lease_at_the_same_time(moves):
     asyncio.run(play(moves))
@@ -353,3 +353,87 @@ async def play(moves):
         if leases.stored is not None:
             terms.append(leases.term)
     assert terms == sorted(terms)
+
+
+class Wire:
+    """One process's way to the Lease: each request waits before it arrives, and again before its answer does."""
+
+    def __init__(self, leases):
+        self.leases = leases
+        self.waiting = None
+
+    async def pause(self):
+        self.waiting = asyncio.get_running_loop().create_future()
+        await self.waiting
+
+    async def send(self, request, *arguments):
+        await self.pause()
+        answer, error = None, None
+        try:
+            answer = await request(*arguments)
+        except ApiError as caught:
+            error = caught
+        await self.pause()
+        if error is not None:
+            raise error
+        return answer
+
+    async def read(self, *arguments):
+        return await self.send(self.leases.read, *arguments)
+
+    async def create(self, *arguments):
+        return await self.send(self.leases.create, *arguments)
+
+    async def replace(self, *arguments):
+        return await self.send(self.leases.replace, *arguments)
+
+
+class Process:
+    """An election whose turns can be held up anywhere for any time; it starts anew where it ends."""
+
+    def __init__(self, leases, name, clock):
+        self.leases, self.name, self.clock = leases, name, clock
+        self.task = None
+        self.begin()
+
+    def begin(self):
+        self.wire = Wire(self.leases)
+        self.election = election(self.wire, self.name, self.clock)
+
+    async def go_on(self):
+        if self.task is None:
+            self.task = asyncio.create_task(self.election.turn())
+        elif self.wire.waiting is not None and not self.wire.waiting.done():
+            self.wire.waiting.set_result(None)
+        for _ in range(6):
+            await asyncio.sleep(0)
+        if self.task.done():
+            task, self.task = self.task, None
+            if isinstance(task.exception(), Ended):
+                self.begin()
+
+    def may_write(self):
+        try:
+            self.election.check()
+        except (ApiError, Ended):
+            return False
+        return True
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.floats(0.0, 8.0)), max_size=120))
+def test_two_may_never_write_at_the_same_time_although_requests_take_any_time(moves):
+    asyncio.run(interleave(moves))
+
+
+async def interleave(moves):
+    leases, clock = Leases(), Clock()
+    processes = [Process(leases, name, clock) for name in "abc"]
+    for number, seconds in moves:
+        await processes[number].go_on()
+        clock.now += seconds
+        assert sum(process.may_write() for process in processes) <= 1
+    for process in processes:
+        if process.task is not None:
+            process.task.cancel()
+            await asyncio.gather(process.task, return_exceptions=True)
