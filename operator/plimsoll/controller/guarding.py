@@ -21,7 +21,6 @@ from plimsoll.controller import records
 from plimsoll.controller.client import ApiError
 from plimsoll.controller.foreign import Place
 from plimsoll.controller.kinds import CONFIG_MAP, Kind
-from plimsoll.controller.metrics import Metrics
 from plimsoll.planning.guard import Census, Hold, Intent, Memory, Served, judge
 from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Finding, FleetPlan, Severity
 from plimsoll.planning.snapshot import ObjectRef, Snapshot, Workload
@@ -66,10 +65,8 @@ class Verdict:
 class Guarding:
     """Asks the guard each turn. Belongs to the event loop's thread."""
 
-    def __init__(
-        self, keeper: Keeper, namespace: str, metrics: Metrics, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._keeper, self._namespace, self._metrics, self._clock = keeper, namespace, metrics, clock
+    def __init__(self, keeper: Keeper, namespace: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._keeper, self._namespace, self._clock = keeper, namespace, clock
         self._memory: Memory | None = None
         self._kept: dict[str, Any] | None = None
 
@@ -95,7 +92,6 @@ class Guarding:
         released = released or (bool(approved) and intent.digest == approved)
         self._memory, reasons = judge(memory, census_of(snapshot), intent, self._clock(), released=released)
         await self._keep(self._memory)
-        self._metrics.blast_radius_held.set(1 if reasons else 0)
         if not reasons:
             return Verdict(findings=findings)
         message = f"{'; '.join(reasons)}; growth goes on and nothing is taken away {_until(snapshot, intent, named)}"

@@ -124,6 +124,7 @@ class Loop:
             verdict = await self._guarding.judge(
                 snapshot, acted, running, observed, scalers.keys(), approved=standing.agreed
             )
+        self._metrics.blast_radius_held.set(1 if verdict.held else 0)
         progress, works, wait = self._steps(standing, running, observed, scalers, verdict, policy.spec)
         outcome = Outcome()
         if acted:

@@ -78,7 +78,7 @@ class World:
         settings = Settings()
         reporter = Reporter(self.cluster, self.store, Recorder(self.cluster, self.metrics), self.metrics)
         applier = Applier(self.cluster, self.store, self.metrics)
-        guarding = Guarding(self.keeper, "plimsoll-system", self.metrics, self.clock)
+        guarding = Guarding(self.keeper, "plimsoll-system", self.clock)
         parts = (settings, self.store, self.planner, applier, reporter, guarding, self.metrics)
         self.loop = Loop(*parts, gateway_api=False)
 
