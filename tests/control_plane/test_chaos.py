@@ -28,7 +28,7 @@ LATE_SIGHT_SECONDS = 0.5
 ELSEWHERE = {
     "report:Reporter.report:0": "only after a round without a plan that follows one with a plan",
     "client:Client.create:0": "only Events are created, and none may be due",
-    "client:Client.find:0": "only the corrections from Prometheus look for one object",
+    "report:Reporter.report_drift:0": "only after somebody else's change of a rendered object",
     "client:Client.__aexit__:0": "only when the operator ends of itself",
 }
 """Kill points that a change of the fleet does not pass, and why."""
