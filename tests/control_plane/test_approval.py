@@ -13,9 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
 from devcluster.binaries import binary
 from devcluster.installation import NAMESPACE as OPERATOR_NAMESPACE
+from plimsoll.cli.main import main
 from plimsoll.controller import records
 from plimsoll.planning.archive import restored
 from plimsoll.planning.plan import FleetPlan
@@ -25,12 +27,12 @@ from tests.control_plane.bench import Bench, Manifest, conditions, llm_deploymen
 NAMESPACE, NAME = "chat", "assistant"
 PERSON = "approver"
 OBJECT_BYTES = 256 * 1024
-Say = Callable[..., subprocess.CompletedProcess[str]]
+Say = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
 def say(bench: Bench) -> Say:
-    """`kubectl plimsoll …` as somebody who may list and patch plans, list the fleet and read details: nothing else."""
+    """`plimsoll …` as somebody who may list and patch plans, list the fleet and read details: nothing else."""
     everywhere = [
         {"apiGroups": ["plimsoll.dev"], "resources": ["placementplans"], "verbs": ["list", "patch"]},
         {
@@ -64,15 +66,20 @@ def say(bench: Bench) -> Say:
     )
     token = bench.cluster.service_account_token(NAMESPACE, PERSON)
     kubeconfig = bench.cluster.kubeconfig_for_token(token, bench.cluster.directory / "person.kubeconfig")
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "KUBECONFIG": str(kubeconfig)}
 
-    def run(*arguments: str, admin: bool = False) -> subprocess.CompletedProcess[str]:
-        whose = {**environment, "KUBECONFIG": str(bench.cluster.kubeconfig)} if admin else environment
-        command = [binary("kubectl"), "plimsoll", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=whose, timeout=60)
+    def run(*arguments: str, admin: bool = False) -> Result:
+        whose = bench.cluster.kubeconfig if admin else kubeconfig
+        return CliRunner().invoke(main, [*arguments, "--kubeconfig", str(whose)])
 
     return run
+
+
+def kubectl_plimsoll(bench: Bench, *arguments: str) -> str:
+    """kubectl finds the command by its name on the path."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "KUBECONFIG": str(bench.cluster.kubeconfig)}
+    command = [binary("kubectl"), "plimsoll", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=60).stdout
 
 
 def plans(bench: Bench) -> dict[str, tuple[str, str]]:
@@ -102,13 +109,13 @@ def test_nothing_is_created_until_a_person_has_approved(bench: Bench, say: Say) 
     written = {item["objectRef"]["resource"] for item in bench.writes(mark)}
     assert not written & {"deployments", "services", "poddisruptionbudgets"}
     shown = say("plan")
-    assert shown.returncode == 0, shown.stderr
+    assert shown.exit_code == 0, shown.stderr
     for part in ("plan-000001", "AwaitingApproval", f"{NAMESPACE}/{NAME}", "0 → 1", "0.00 → 1.10 per hour"):
         assert part in shown.stdout
-    assert "plan-000001 waits" in say("status").stdout
+    assert "plan-000001 waits" in kubectl_plimsoll(bench, "status")
 
     answer = say("approve", "plan-000001", "--yes")
-    assert answer.returncode == 0, answer.stderr
+    assert answer.exit_code == 0, answer.stderr
     assert "0 → 1" in answer.stdout
     bench.settle()
     wait_state(bench, "plan-000001", "Applied", "Approved")
@@ -146,7 +153,7 @@ def test_edited_details_are_refused_by_the_command_and_by_the_operator(bench: Be
     patch = {"op": "replace", "path": f"/binaryData/{KEY}", "value": base64.b64encode(edited).decode()}
     bench.patch("configmap", kept["metadata"]["name"], OPERATOR_NAMESPACE, patch)
     refused = say("approve", "plan-000003", "--yes")
-    assert refused.returncode == 1
+    assert refused.exit_code == 1
     assert "cannot be trusted" in refused.stderr
     digest = bench.get("placementplan", "plan-000003")["spec"]["decisionDigest"]
     approval = {"op": "add", "path": "/spec/approval", "value": {"decision": "Approved", "digest": digest}}
@@ -155,13 +162,13 @@ def test_edited_details_are_refused_by_the_command_and_by_the_operator(bench: Be
     wait_state(bench, "plan-000004", "AwaitingApproval")
     assert bench.pod_uids() == before
 
-    assert say("approve", "plan-000004", "--yes").returncode == 0
+    assert say("approve", "plan-000004", "--yes").exit_code == 0
     bench.wait("more pods", lambda: bench.pod_uids() > before)
     bench.settle()
     wait_state(bench, "plan-000004", "Applied", "Approved")
     wait_state(bench, "plan-000001", "Superseded", "Replaced")
     explained = say("explain", NAME, "-n", NAMESPACE)
-    assert explained.returncode == 0, explained.stderr
+    assert explained.exit_code == 0, explained.stderr
     assert "chosen" in explained.stdout
     assert "llama" in explained.stdout.lower()
 
@@ -170,7 +177,7 @@ def test_a_rejected_plan_changes_nothing_and_is_not_repeated(bench: Bench, say: 
     before = bench.pod_uids()
     demand(bench, 60)
     wait_state(bench, "plan-000005", "AwaitingApproval")
-    assert say("reject", "plan-000005", "--yes").returncode == 0
+    assert say("reject", "plan-000005", "--yes").exit_code == 0
     wait_state(bench, "plan-000005", "Rejected")
     assert bench.pod_uids() == before
     assert list(plans(bench)) == [f"plan-00000{number}" for number in range(1, 6)]
@@ -186,16 +193,16 @@ def test_the_commands_say_what_is_wrong(bench: Bench, say: Say) -> None:
         (("pause", NAME, "-n", NAMESPACE), 'you may not do that: llmdeployments.plimsoll.dev "assistant" is forbidden'),
     ):
         answer = say(*arguments)
-        assert answer.returncode == 1
+        assert answer.exit_code == 1
         assert text in answer.stderr
 
 
 def test_pause_and_resume_annotate(bench: Bench, say: Say) -> None:
     annotation = "plimsoll.dev/paused"
-    assert say("pause", f"{NAMESPACE}/{NAME}", admin=True).returncode == 0
+    assert say("pause", f"{NAMESPACE}/{NAME}", admin=True).exit_code == 0
     assert bench.get("llmdeployment", NAME, NAMESPACE)["metadata"]["annotations"][annotation] == "true"
     assert "Paused" in say("status").stdout
-    assert say("resume", f"{NAMESPACE}/{NAME}", admin=True).returncode == 0
+    assert say("resume", f"{NAMESPACE}/{NAME}", admin=True).exit_code == 0
     assert annotation not in bench.get("llmdeployment", NAME, NAMESPACE)["metadata"].get("annotations", {})
 
 
