@@ -32,8 +32,8 @@ Say = Callable[..., Result]
 
 @pytest.fixture(scope="module")
 def say(bench: Bench) -> Say:
-    """`plimsoll …` as somebody who may list and patch plans, list the fleet and read details: nothing else."""
-    everywhere = [
+    """`plimsoll …` as somebody who may list and patch plans and list the fleet: nothing else."""
+    rules = [
         {"apiGroups": ["plimsoll.dev"], "resources": ["placementplans"], "verbs": ["list", "patch"]},
         {
             "apiGroups": ["plimsoll.dev"],
@@ -41,29 +41,8 @@ def say(bench: Bench) -> Say:
             "verbs": ["list"],
         },
     ]
-    details = [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}]
-    api = "rbac.authorization.k8s.io"
-    bound = {"kind": "ServiceAccount", "name": PERSON, "namespace": NAMESPACE}
-    inside = {"name": PERSON, "namespace": OPERATOR_NAMESPACE}
-    bench.apply(
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": PERSON, "namespace": NAMESPACE}},
-        {"apiVersion": f"{api}/v1", "kind": "ClusterRole", "metadata": {"name": PERSON}, "rules": everywhere},
-        {"apiVersion": f"{api}/v1", "kind": "Role", "metadata": inside, "rules": details},
-        {
-            "apiVersion": f"{api}/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": PERSON},
-            "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": PERSON},
-            "subjects": [bound],
-        },
-        {
-            "apiVersion": f"{api}/v1",
-            "kind": "RoleBinding",
-            "metadata": inside,
-            "roleRef": {"apiGroup": api, "kind": "Role", "name": PERSON},
-            "subjects": [bound],
-        },
-    )
+    bench.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": PERSON, "namespace": NAMESPACE}})
+    grant(bench, "ClusterRole", {"name": PERSON}, rules)
     token = bench.cluster.service_account_token(NAMESPACE, PERSON)
     kubeconfig = bench.cluster.kubeconfig_for_token(token, bench.cluster.directory / "person.kubeconfig")
 
@@ -72,6 +51,17 @@ def say(bench: Bench) -> Say:
         return CliRunner().invoke(main, [*arguments, "--kubeconfig", str(whose)])
 
     return run
+
+
+def grant(bench: Bench, kind: str, metadata: Manifest, rules: list[Manifest]) -> None:
+    """A role, bound to the person."""
+    api = "rbac.authorization.k8s.io"
+    role = {"apiVersion": f"{api}/v1", "kind": kind, "metadata": metadata}
+    subject = {"kind": "ServiceAccount", "name": PERSON, "namespace": NAMESPACE}
+    reference = {"apiGroup": api, "kind": kind, "name": metadata["name"]}
+    bench.apply(
+        {**role, "rules": rules}, {**role, "kind": f"{kind}Binding", "roleRef": reference, "subjects": [subject]}
+    )
 
 
 def kubectl_plimsoll(bench: Bench, *arguments: str) -> str:
@@ -117,6 +107,7 @@ def test_nothing_is_created_until_a_person_has_approved(bench: Bench, say: Say) 
     answer = say("approve", "plan-000001", "--yes")
     assert answer.exit_code == 0, answer.stderr
     assert "0 → 1" in answer.stdout
+    assert "only the operator checks them" in answer.stderr
     bench.settle()
     wait_state(bench, "plan-000001", "Applied", "Approved")
     text = bench.cluster.kubectl("get", "placementplan", "plan-000001", "--output=json", "--show-managed-fields")
@@ -152,6 +143,8 @@ def test_edited_details_are_refused_by_the_command_and_by_the_operator(bench: Be
     edited = gzip.compress(content.replace(b'"image":"', b'"image":"evil.example/'))
     patch = {"op": "replace", "path": f"/binaryData/{KEY}", "value": base64.b64encode(edited).decode()}
     bench.patch("configmap", kept["metadata"]["name"], OPERATOR_NAMESPACE, patch)
+    details_role = {"name": PERSON, "namespace": OPERATOR_NAMESPACE}
+    grant(bench, "Role", details_role, [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}])
     refused = say("approve", "plan-000003", "--yes")
     assert refused.exit_code == 1
     assert "cannot be trusted" in refused.stderr
