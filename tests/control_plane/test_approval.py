@@ -137,14 +137,14 @@ def test_while_a_plan_waits_what_was_approved_runs_on_over_a_restart(bench: Benc
 
 
 def test_edited_details_are_refused_by_the_command_and_by_the_operator(bench: Bench, say: Say) -> None:
+    details_role = {"name": PERSON, "namespace": OPERATOR_NAMESPACE}
+    grant(bench, "Role", details_role, [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}])
     before = bench.pod_uids()
     kept = details(bench, "plan-000003")
     content = gzip.decompress(base64.b64decode(kept["binaryData"][KEY]))
     edited = gzip.compress(content.replace(b'"image":"', b'"image":"evil.example/'))
     patch = {"op": "replace", "path": f"/binaryData/{KEY}", "value": base64.b64encode(edited).decode()}
     bench.patch("configmap", kept["metadata"]["name"], OPERATOR_NAMESPACE, patch)
-    details_role = {"name": PERSON, "namespace": OPERATOR_NAMESPACE}
-    grant(bench, "Role", details_role, [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}])
     refused = say("approve", "plan-000003", "--yes")
     assert refused.exit_code == 1
     assert "cannot be trusted" in refused.stderr
