@@ -13,9 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
 from devcluster.binaries import binary
 from devcluster.installation import NAMESPACE as OPERATOR_NAMESPACE
+from plimsoll.cli.main import main
 from plimsoll.controller import records
 from plimsoll.planning.archive import restored
 from plimsoll.planning.plan import FleetPlan
@@ -25,13 +27,13 @@ from tests.control_plane.bench import Bench, Manifest, conditions, llm_deploymen
 NAMESPACE, NAME = "chat", "assistant"
 PERSON = "approver"
 OBJECT_BYTES = 256 * 1024
-Say = Callable[..., subprocess.CompletedProcess[str]]
+Say = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
 def say(bench: Bench) -> Say:
-    """`kubectl plimsoll …` as somebody who may list and patch plans, list the fleet and read details: nothing else."""
-    everywhere = [
+    """`plimsoll …` as somebody who may list and patch plans and list the fleet: nothing else."""
+    rules = [
         {"apiGroups": ["plimsoll.dev"], "resources": ["placementplans"], "verbs": ["list", "patch"]},
         {
             "apiGroups": ["plimsoll.dev"],
@@ -39,40 +41,35 @@ def say(bench: Bench) -> Say:
             "verbs": ["list"],
         },
     ]
-    details = [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}]
-    api = "rbac.authorization.k8s.io"
-    bound = {"kind": "ServiceAccount", "name": PERSON, "namespace": NAMESPACE}
-    inside = {"name": PERSON, "namespace": OPERATOR_NAMESPACE}
-    bench.apply(
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": PERSON, "namespace": NAMESPACE}},
-        {"apiVersion": f"{api}/v1", "kind": "ClusterRole", "metadata": {"name": PERSON}, "rules": everywhere},
-        {"apiVersion": f"{api}/v1", "kind": "Role", "metadata": inside, "rules": details},
-        {
-            "apiVersion": f"{api}/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": PERSON},
-            "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": PERSON},
-            "subjects": [bound],
-        },
-        {
-            "apiVersion": f"{api}/v1",
-            "kind": "RoleBinding",
-            "metadata": inside,
-            "roleRef": {"apiGroup": api, "kind": "Role", "name": PERSON},
-            "subjects": [bound],
-        },
-    )
+    bench.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": PERSON, "namespace": NAMESPACE}})
+    grant(bench, "ClusterRole", {"name": PERSON}, rules)
     token = bench.cluster.service_account_token(NAMESPACE, PERSON)
     kubeconfig = bench.cluster.kubeconfig_for_token(token, bench.cluster.directory / "person.kubeconfig")
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "KUBECONFIG": str(kubeconfig)}
 
-    def run(*arguments: str, admin: bool = False) -> subprocess.CompletedProcess[str]:
-        whose = {**environment, "KUBECONFIG": str(bench.cluster.kubeconfig)} if admin else environment
-        command = [binary("kubectl"), "plimsoll", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=whose, timeout=60)
+    def run(*arguments: str, admin: bool = False) -> Result:
+        whose = bench.cluster.kubeconfig if admin else kubeconfig
+        return CliRunner().invoke(main, [*arguments, "--kubeconfig", str(whose)])
 
     return run
+
+
+def grant(bench: Bench, kind: str, metadata: Manifest, rules: list[Manifest]) -> None:
+    """A role, bound to the person."""
+    api = "rbac.authorization.k8s.io"
+    role = {"apiVersion": f"{api}/v1", "kind": kind, "metadata": metadata}
+    subject = {"kind": "ServiceAccount", "name": PERSON, "namespace": NAMESPACE}
+    reference = {"apiGroup": api, "kind": kind, "name": metadata["name"]}
+    bench.apply(
+        {**role, "rules": rules}, {**role, "kind": f"{kind}Binding", "roleRef": reference, "subjects": [subject]}
+    )
+
+
+def kubectl_plimsoll(bench: Bench, *arguments: str) -> str:
+    """kubectl finds the command by its name on the path."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "KUBECONFIG": str(bench.cluster.kubeconfig)}
+    command = [binary("kubectl"), "plimsoll", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=60).stdout
 
 
 def plans(bench: Bench) -> dict[str, tuple[str, str]]:
@@ -102,14 +99,15 @@ def test_nothing_is_created_until_a_person_has_approved(bench: Bench, say: Say) 
     written = {item["objectRef"]["resource"] for item in bench.writes(mark)}
     assert not written & {"deployments", "services", "poddisruptionbudgets"}
     shown = say("plan")
-    assert shown.returncode == 0, shown.stderr
+    assert shown.exit_code == 0, shown.stderr
     for part in ("plan-000001", "AwaitingApproval", f"{NAMESPACE}/{NAME}", "0 → 1", "0.00 → 1.10 per hour"):
         assert part in shown.stdout
-    assert "plan-000001 waits" in say("status").stdout
+    assert "plan-000001 waits" in kubectl_plimsoll(bench, "status")
 
     answer = say("approve", "plan-000001", "--yes")
-    assert answer.returncode == 0, answer.stderr
+    assert answer.exit_code == 0, answer.stderr
     assert "0 → 1" in answer.stdout
+    assert "only the operator checks them" in answer.stderr
     bench.settle()
     wait_state(bench, "plan-000001", "Applied", "Approved")
     text = bench.cluster.kubectl("get", "placementplan", "plan-000001", "--output=json", "--show-managed-fields")
@@ -139,6 +137,8 @@ def test_while_a_plan_waits_what_was_approved_runs_on_over_a_restart(bench: Benc
 
 
 def test_edited_details_are_refused_by_the_command_and_by_the_operator(bench: Bench, say: Say) -> None:
+    details_role = {"name": PERSON, "namespace": OPERATOR_NAMESPACE}
+    grant(bench, "Role", details_role, [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}])
     before = bench.pod_uids()
     kept = details(bench, "plan-000003")
     content = gzip.decompress(base64.b64decode(kept["binaryData"][KEY]))
@@ -146,7 +146,7 @@ def test_edited_details_are_refused_by_the_command_and_by_the_operator(bench: Be
     patch = {"op": "replace", "path": f"/binaryData/{KEY}", "value": base64.b64encode(edited).decode()}
     bench.patch("configmap", kept["metadata"]["name"], OPERATOR_NAMESPACE, patch)
     refused = say("approve", "plan-000003", "--yes")
-    assert refused.returncode == 1
+    assert refused.exit_code == 1
     assert "cannot be trusted" in refused.stderr
     digest = bench.get("placementplan", "plan-000003")["spec"]["decisionDigest"]
     approval = {"op": "add", "path": "/spec/approval", "value": {"decision": "Approved", "digest": digest}}
@@ -155,13 +155,13 @@ def test_edited_details_are_refused_by_the_command_and_by_the_operator(bench: Be
     wait_state(bench, "plan-000004", "AwaitingApproval")
     assert bench.pod_uids() == before
 
-    assert say("approve", "plan-000004", "--yes").returncode == 0
+    assert say("approve", "plan-000004", "--yes").exit_code == 0
     bench.wait("more pods", lambda: bench.pod_uids() > before)
     bench.settle()
     wait_state(bench, "plan-000004", "Applied", "Approved")
     wait_state(bench, "plan-000001", "Superseded", "Replaced")
     explained = say("explain", NAME, "-n", NAMESPACE)
-    assert explained.returncode == 0, explained.stderr
+    assert explained.exit_code == 0, explained.stderr
     assert "chosen" in explained.stdout
     assert "llama" in explained.stdout.lower()
 
@@ -170,7 +170,7 @@ def test_a_rejected_plan_changes_nothing_and_is_not_repeated(bench: Bench, say: 
     before = bench.pod_uids()
     demand(bench, 60)
     wait_state(bench, "plan-000005", "AwaitingApproval")
-    assert say("reject", "plan-000005", "--yes").returncode == 0
+    assert say("reject", "plan-000005", "--yes").exit_code == 0
     wait_state(bench, "plan-000005", "Rejected")
     assert bench.pod_uids() == before
     assert list(plans(bench)) == [f"plan-00000{number}" for number in range(1, 6)]
@@ -186,16 +186,16 @@ def test_the_commands_say_what_is_wrong(bench: Bench, say: Say) -> None:
         (("pause", NAME, "-n", NAMESPACE), 'you may not do that: llmdeployments.plimsoll.dev "assistant" is forbidden'),
     ):
         answer = say(*arguments)
-        assert answer.returncode == 1
+        assert answer.exit_code == 1
         assert text in answer.stderr
 
 
 def test_pause_and_resume_annotate(bench: Bench, say: Say) -> None:
     annotation = "plimsoll.dev/paused"
-    assert say("pause", f"{NAMESPACE}/{NAME}", admin=True).returncode == 0
+    assert say("pause", f"{NAMESPACE}/{NAME}", admin=True).exit_code == 0
     assert bench.get("llmdeployment", NAME, NAMESPACE)["metadata"]["annotations"][annotation] == "true"
     assert "Paused" in say("status").stdout
-    assert say("resume", f"{NAMESPACE}/{NAME}", admin=True).returncode == 0
+    assert say("resume", f"{NAMESPACE}/{NAME}", admin=True).exit_code == 0
     assert annotation not in bench.get("llmdeployment", NAME, NAMESPACE)["metadata"].get("annotations", {})
 
 

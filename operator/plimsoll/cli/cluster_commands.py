@@ -52,8 +52,8 @@ def approve(plan: str, yes: bool, kubeconfig: Path | None, context: str | None) 
     """Approve the PlacementPlan PLAN: shows what it changes, asks, and lets the operator carry it out.
 
     Approved is what is shown: the operator refuses the plan when the cluster has changed so far that it would decide
-    otherwise now, or when what was recorded of it was edited. Needs the rights to list and patch placementplans, and to
-    get ConfigMaps in the operator's namespace.
+    otherwise now, or when what was recorded of it was edited. Needs the rights to list and patch placementplans; with
+    that to get ConfigMaps in the operator's namespace, an edited plan shows here already.
     """
     from plimsoll.cli.cluster_plans import run_decide
 

@@ -44,12 +44,10 @@ def run_cluster_plan(target: Target, name: str, output: str) -> int:
 
 def run_decide(target: Target, name: str, decision: str, *, yes: bool) -> int:
     """Show a plan, ask, and write the person's decision into it."""
-    record, latest, mode = asked(target, lambda cluster: _looked_at(cluster, name, decision))
+    record, warnings = asked(target, lambda cluster: _looked_at(cluster, name, decision))
     print_changes(wide_console(), record)
-    if mode != "Manual":
-        _warn(f"approval of the PlacementPolicy is {mode}, so nobody waits for this; it counts once it is Manual")
-    if latest.name != record.name and decision == "Approved":
-        _warn(f"{record.name} has been overtaken by {latest.name}: the operator will refuse it")
+    for text in warnings:
+        click.echo(f"{click.style('warning', fg='yellow')}: {text}", err=True)
     if not yes:
         click.confirm(f"{'Approve' if decision == 'Approved' else 'Reject'} {record.name}?", abort=True, err=True)
     approval = {"decision": decision, "digest": f"sha256:{record.decision}"}
@@ -84,27 +82,44 @@ def run_history(target: Target, output: str) -> int:
     return 0
 
 
-async def _looked_at(cluster: Cluster, name: str, decision: str) -> tuple[Record, Record, str]:
-    """The plan, the newest plan, and the policy's approval. What is to be approved must be what was recorded."""
+async def _looked_at(cluster: Cluster, name: str, decision: str) -> tuple[Record, list[str]]:
+    """The plan, and what to warn of. What is to be approved must be what was recorded.
+
+    What the person may not see is not checked here; the operator checks it all.
+    """
     found = await cluster.plans()
     record = await cluster.plan(name)
     if not record.decision:
         raise ClusterError(f"{record.name} was made by a release that knew no approval")
     status = record.status
     if status.state in _CLOSED:
-        raise ClusterError(
-            f"{name} cannot be {decision.lower()} any more: {_CLOSED[status.state]} {status.message or ''}"
-        )
+        why = f"{_CLOSED[status.state]} {status.message or ''}".strip()
+        raise ClusterError(f"{name} cannot be {decision.lower()} any more: {why}")
+    warnings = []
+    mode = await _mode(cluster)
+    if mode not in ("Manual", ""):
+        warnings.append(f"approval of the PlacementPolicy is {mode}, so nobody waits for this; it counts in Manual")
     if decision == "Approved":
-        await cluster.details(record)
+        if found[-1].name != record.name:
+            warnings.append(f"{name} has been overtaken by {found[-1].name}: the operator will refuse it")
+        try:
+            await cluster.details(record)
+        except ApiError as error:
+            if error.status != 403:
+                raise
+            warnings.append(f"you may not read the plan's details, so only the operator checks them: {error}")
+    return record, warnings
+
+
+async def _mode(cluster: Cluster) -> str:
+    """The policy's approval; empty for a person who may not see it."""
     try:
         policies = await cluster.all(RESOURCES["PlacementPolicy"])
     except ApiError as error:
         if error.status != 403:
             raise
-        return record, found[-1], "Manual"  # a person who may not see the policy is not warned of it
-    mode = next((str(item["spec"].get("approval", "Automatic")) for item in policies), "Automatic")
-    return record, found[-1], mode
+        return ""
+    return next((str(item["spec"].get("approval", "Automatic")) for item in policies), "Automatic")
 
 
 # --- Showing ---------------------------------------------------------------------------------------------------------
@@ -184,7 +199,3 @@ def _ago(moment: str | datetime | None) -> str:
         if seconds < limit:
             return f"{seconds // size}{unit}"
     return f"{seconds // 86_400}d"
-
-
-def _warn(text: str) -> None:
-    click.echo(f"{click.style('warning', fg='yellow')}: {text}", err=True)

@@ -22,7 +22,7 @@ EVENT = Kind("Event", "events.k8s.io", "v1", "events")
 CONTROLLER = "plimsoll.dev/operator"
 _REPEAT_SECONDS = 120.0
 _BAD_WHEN_TRUE = frozenset({"Stalled"})
-_EXPECTED = frozenset({"WaitingForPods"})
+_EXPECTED = frozenset({"WaitingForPods", "AwaitingApproval"})
 """Reasons that are no cause for alarm."""
 _TOLD = frozenset({"Planned", "Ready", "Stalled", "SLOMet"})
 """Conditions whose changes are told; the others change with every step of a transition."""

@@ -121,9 +121,10 @@ def _aspects(
     newest = plan if waiting is None else waiting.plan
     planned_errors, later_errors = errors(newest.findings), errors(progress.findings)
     serving, why = _serving(progress, running)
-    if not applied and waiting is not None and waiting.mode == "Manual":
-        why = waiting.text
-    aspects = [_ready(progress, serving, why), _planned(newest, planned_errors, waiting)]
+    ready = _ready(progress, serving, why)
+    if not applied and waiting is not None and waiting.mode == "Manual" and ready.reason == "WaitingForPods":
+        ready = Aspect("Ready", "False", "AwaitingApproval", waiting.text)
+    aspects = [ready, _planned(newest, planned_errors, waiting)]
     stopped = [item for item in (*newest.findings, *later_errors) if item.reason in _STOPS]
     if plan.state is not DeploymentState.HELD:
         aspects.append(_slo_met(plan) if waiting is None or not applied else _slo_unknown(waiting))

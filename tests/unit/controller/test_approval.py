@@ -89,7 +89,8 @@ async def test_nothing_runs_before_a_person_has_approved(world):
     planned = world.condition("Planned")
     assert (planned["status"], planned["reason"]) == ("True", "AwaitingApproval")
     assert "kubectl plimsoll approve plan-000001" in planned["message"]
-    assert world.condition("Ready")["status"] == "False"
+    ready = world.condition("Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "AwaitingApproval")
     assert await world.turn() == [], "waiting is rest"
     assert not world.pods()
 
