@@ -96,7 +96,7 @@ class _Benchmark:
         self._settle()
         events = self._cluster.requests_since(mark)
         planned = _first_round(_accepted(events))
-        routing = _first_writes(event for event in _accepted(events) if _resource(event) == "configmaps")
+        routing = _first_writes(event for event in _accepted(events) if _is_routing(event))
         rounds = self._metric("plimsoll_plan_seconds_count")
         say(f"settled; written: {_summary(_accepted(events))}")
         return [
@@ -253,6 +253,11 @@ def _writes(events: Iterable[Event]) -> list[Event]:
         for event in events
         if event["user"]["username"] == USER and event["verb"] in verbs and _resource(event) != "leases"
     ]
+
+
+def _is_routing(event: Event) -> bool:
+    """Whether it is about a routing document; details of plans are ConfigMaps, too."""
+    return _resource(event) == "configmaps" and str(event["objectRef"].get("name", "")).endswith("-routing")
 
 
 def _first_round(writes: list[Event]) -> list[Event]:

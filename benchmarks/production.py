@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.results import Figure, Table, show
 from plimsoll.allocation import AllocationProblem, check, solve_adaptive, solve_greedy
 from plimsoll.allocation.decomposition import DecomposedSolution, Memory, solve_decomposed
-from plimsoll.allocation.problem import GPU, Allocation, Bools, Cost, Floats, Ints
+from plimsoll.allocation.problem import Allocation, Bools, Cost, Floats, Ints
 
 CLASSES = 3
 GPUS_PER_NODE = 8
@@ -208,7 +208,7 @@ def run() -> tuple[list[Figure], list[Table]]:
 
 def with_stock(problem: AllocationProblem, best: Allocation, stock: float) -> AllocationProblem:
     """Nodes of eight GPUs that hold `stock` times what `best` takes of each pool; a pool's last node is smaller."""
-    taken = np.bincount(problem.option_pool, best.replicas * problem.option_demand[:, GPU], minlength=POOLS)
+    taken = np.bincount(problem.option_pool, best.replicas * problem.replica_gpus(), minlength=POOLS)
     node_pool: list[int] = []
     node_gpus: list[int] = []
     for pool, gpus in enumerate(np.round(stock * taken).astype(int).tolist()):
@@ -328,6 +328,7 @@ def _unlimited(deployments: int, seed: int) -> AllocationProblem:
         option_max_replicas=np.full(options, 10_000),
         option_capacity=np.full((options, 1), USABLE_TIME),
         option_demand=gpus[shape][usable, None] * np.array([1.0, 12.0, 120e9]),
+        option_nodes=np.ones(options, dtype=np.int64),
         option_start_cost_per_hour=option_price * load_seconds / 3600 / HORIZON_HOURS,
         option_stop_cost_per_hour=np.full(options, 0.01),
         option_storage_gigabytes=np.zeros(options),

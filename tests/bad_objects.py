@@ -201,7 +201,7 @@ POLICY = _object(
         "planning": {"intervalSeconds": 60},
         "rebalance": {"horizonHours": 12, "minimalSaving": "0.02"},
         "storage": {"pricePerGiBHour": "0.0002", "limitGiB": 4096},
-        "approval": "Recommend",
+        "approval": "Manual",
         "defaultSLO": {"ttft": {"percentile": 99, "milliseconds": 1500}},
     },
 )
@@ -211,6 +211,8 @@ PLAN = _object(
     "plan-000412",
     {
         "inputsDigest": "sha256:" + "0" * 64,
+        "decisionDigest": "sha256:" + "1" * 64,
+        "detailsDigest": "sha256:" + "2" * 64,
         "costPerHour": "31.40",
         "objectivePerHour": "31.52",
         "lowerBoundPerHour": "31.10",
@@ -228,7 +230,8 @@ PLAN = _object(
                 ],
             }
         ],
-        "detailsRefs": [{"namespace": "plimsoll", "name": "plan-000412-0"}],
+        "detailsRefs": [{"namespace": "plimsoll", "name": "plan-000412-details-0"}],
+        "approval": {"decision": "Approved", "digest": "sha256:" + "1" * 64},
     },
 )
 
@@ -459,12 +462,18 @@ BAD_OBJECTS: list[BadObject] = [
     _policy("storage price as a number", "spec.storage.pricePerGiBHour", 0.1),
     _policy("storage below nothing", "spec.storage.limitGiB", -1),
     _policy("misspelt storage price", "spec.storage.pricePerGibHour", "0.1"),
-    _policy("unknown approval", "spec.approval", "Manual"),
+    _policy("unknown approval", "spec.approval", "Never"),
     _policy("interval too short", "spec.planning.intervalSeconds", 1),
     _policy("all latency as headroom", "spec.headroom.latency", "1"),
     _plan("gap above 1", "spec.gap", "1.2"),
     _plan("unknown kind of limit", "spec.bindingLimits.0.kind", "Nodes"),
     _plan("digest of another kind", "spec.inputsDigest", "md5:0"),
+    _plan("approval without a decision", "spec.approval.decision", ABSENT),
+    _plan("approval without a digest", "spec.approval.digest", ABSENT),
+    _plan("unknown decision", "spec.approval.decision", "Maybe"),
+    _plan("approval of something else", "spec.approval.digest", "sha256:" + "3" * 64),
+    _plan("approval by a short digest", "spec.approval.digest", "sha256:1111"),
+    _plan("approval of a plan without a digest", "spec.decisionDigest", ABSENT, "spec.approval.digest"),
     # Repeated items
     _deployment("model twice", "spec.models.1.name", LLAMA_8B, "spec.models[1]"),
     _deployment("class twice", "spec.traffic.1.name", "chat", "spec.traffic[1]"),

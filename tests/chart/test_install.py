@@ -63,7 +63,7 @@ def test_restricted_namespace_admits_the_pod(cluster: Cluster) -> None:
     while not (pods := _get(cluster, "pods", "-n", NAMESPACE)):
         assert time.monotonic() < deadline, cluster.kubectl("get", "events", "-n", NAMESPACE)
         time.sleep(0.2)
-    assert [pod["spec"]["serviceAccountName"] for pod in pods] == ["plimsoll"]
+    assert {pod["spec"]["serviceAccountName"] for pod in pods} == {"plimsoll"}
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,19 @@ def test_account_may_do_its_work(cluster: Cluster, verb: str, resource: str) -> 
 )
 def test_account_may_do_nothing_else(cluster: Cluster, verb: str, resource: str) -> None:
     assert not _may(cluster, verb, resource)
+
+
+def test_account_may_keep_its_own_lease_and_no_other(cluster: Cluster) -> None:
+    def may(verb: str, lease: str, namespace: str) -> bool:
+        account = f"system:serviceaccount:{NAMESPACE}:plimsoll"
+        question = ("auth", "can-i", verb, lease, f"--namespace={namespace}", "--as", account)
+        return cluster.kubectl(*question, check=False).strip().endswith("yes")
+
+    assert may("get", "leases/plimsoll", NAMESPACE)
+    assert may("update", "leases/plimsoll", NAMESPACE)
+    assert not may("update", "leases/another", NAMESPACE)
+    assert not may("delete", "leases/plimsoll", NAMESPACE)
+    assert not may("update", "leases/plimsoll", "kube-system")
 
 
 def test_upgrade_to_the_same_chart_changes_nothing(cluster: Cluster) -> None:

@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 
 from devcluster.audit import Mark
 from devcluster.cluster import Cluster
+from devcluster.installation import NAMESPACE as OPERATOR_NAMESPACE
 from devcluster.installation import ROOT, USER, Installation
 from plimsoll.api import GROUP, KINDS, VERSION
+from plimsoll.controller.guarding import NAME as GUARD
 from plimsoll.rendering import labels
 
 EXAMPLES = ROOT / "examples"
@@ -161,6 +163,8 @@ class Bench:
             scope = f"/namespaces/{namespace}" if namespace else ""
             # One request for all, however many there are.
             self.cluster.kubectl("delete", "--raw", f"{prefix}{scope}/{PLURALS[kind]}")
+        # Otherwise the next operator would find its fleet vanished.
+        self.cluster.kubectl("delete", "configmap", GUARD, f"--namespace={OPERATOR_NAMESPACE}", "--ignore-not-found")
         self.wait("everything collected", lambda: not self.own("pods,replicasets,deployments,services,configmaps"), 120)
 
 

@@ -15,6 +15,7 @@ from plimsoll.api import KINDS
 from plimsoll.api.parse import parse
 from plimsoll.api.units import canonical_quantity
 from tests.bad_objects import (
+    ABSENT,
     BAD_OBJECTS,
     DEPLOYMENT,
     GOOD_OBJECTS,
@@ -169,11 +170,36 @@ def test_a_plan_cannot_be_changed(cluster: Cluster) -> None:
         ("spec.summary.gpus", 7),
         ("spec.inputsDigest", "sha256:" + "1" * 64),
     ):
-        with pytest.raises(CommandError, match="spec is immutable"):
+        with pytest.raises(CommandError, match="only approval may be changed"):
             cluster.kubectl("replace", "--filename=-", input=json.dumps(changed(manifest, path, value)))
     relabelled = changed(manifest, "metadata.labels", {"a": "b"})
     cluster.kubectl("replace", "--filename=-", input=json.dumps(relabelled))
     _set_status(cluster, manifest, {"state": "Superseded"})
+
+
+def test_a_plan_is_approved_by_its_digest_and_an_approval_stands(cluster: Cluster) -> None:
+    name, digest = "decided", PLAN["spec"]["decisionDigest"]
+    _create(cluster, changed(changed(PLAN, "spec.approval", ABSENT), "metadata.name", name))
+
+    def say(decision: str | None, digest: str = digest) -> None:
+        approval = None if decision is None else {"decision": decision, "digest": digest}
+        patch = json.dumps({"spec": {"approval": approval}})
+        cluster.kubectl("patch", "placementplan", name, "--type=merge", "--patch", patch)
+
+    with pytest.raises(CommandError, match=r"approval\.digest must be the plan's decisionDigest"):
+        say("Approved", "sha256:" + "9" * 64)
+    with pytest.raises(CommandError, match=r'spec\.approval\.decision.*"Maybe"'):
+        say("Maybe")
+    say("Rejected")
+    say(None)
+    say("Rejected")
+    say("Approved")
+    for other in ("Rejected", None):
+        with pytest.raises(CommandError, match="an approval stands"):
+            say(other)
+    again = changed(changed(PLAN, "metadata.name", name), "spec.costPerHour", "1")
+    with pytest.raises(CommandError, match="only approval may be changed"):
+        cluster.kubectl("replace", "--filename=-", input=json.dumps(again))
 
 
 def test_a_second_policy_is_refused(cluster: Cluster) -> None:
@@ -201,10 +227,13 @@ def test_rules_hold_at_the_largest_sizes(cluster: Cluster) -> None:
     labels = {f"{'d' * 100}.example.com/key-{i}": "v" for i in range(32)}
     manifest = changed(manifest, "spec.engine.podTemplate", {"labels": labels, "annotations": labels})
     assert _refusal(cluster, manifest) is None
-    changes = [{**PLAN["spec"]["changes"][0], "name": f"deployment-{i}"} for i in range(200)]
+    (change,) = PLAN["spec"]["changes"]
+    changes = [{**change, "name": f"deployment-{i}"} for i in range(200)]
+    moved = [{**change["placements"][0], "placement": f"placement-{i}"} for i in range(32)]
+    changes[0]["placements"] = moved
     largest = changed(changed(PLAN, "spec.changes", changes), "metadata.name", "largest")
     _create(cluster, largest)
-    with pytest.raises(CommandError, match="spec is immutable"):
+    with pytest.raises(CommandError, match="only approval may be changed"):
         cluster.kubectl("replace", "--filename=-", input=json.dumps(changed(largest, "spec.costPerHour", "1")))
 
 

@@ -15,6 +15,7 @@ def exhaustive(problem: AllocationProblem) -> tuple[float, ...]:
     running = [0] * problem.options
     for option, _, count in problem.running.tolist():
         running[option] += count
+    running = [pieces // int(problem.option_nodes[option]) for option, pieces in enumerate(running)]
     used = set(problem.pair_option.tolist())
     ranges = [
         range(int(min(most, 10)) + 1 if option in used else min(running[option], int(most)) + 1)
@@ -69,7 +70,15 @@ def _allowed(problem: AllocationProblem, replicas: tuple[int, ...], running: lis
     spending = _fixed_spending(problem, replicas)
     if _pays_for_growth(problem, replicas, running) and spending > problem.budget_per_hour + 1e-9:
         return False
-    gpus = problem.option_demand[:, 0].tolist()
+    for number, most in enumerate(problem.limit_capacity.tolist()):
+        mine = [entry for entry, limit in enumerate(problem.use_limit.tolist()) if limit == number]
+        options = [int(problem.use_option[entry]) for entry in mine]
+        at_once = problem.keep_running and problem.limit_at_once[number]
+        counts = [max(replicas[n], running[n]) if at_once else replicas[n] for n in options]
+        taken = sum(count * problem.use_amount[entry] for count, entry in zip(counts, mine, strict=True))
+        if any(grows[n] for n in options) and taken > most + 1e-9:
+            return False
+    gpus = (problem.option_demand[:, 0] * problem.option_nodes).tolist()
     for pool, limit in enumerate(problem.pool_gpu_limit.tolist()):
         mine = [n for n in range(problem.options) if problem.option_pool[n] == pool]
         counted = sum(gpus[n] * (max(replicas[n], running[n]) if problem.keep_running else replicas[n]) for n in mine)
@@ -79,7 +88,7 @@ def _allowed(problem: AllocationProblem, replicas: tuple[int, ...], running: lis
 
 
 def _packs(problem: AllocationProblem, replicas: tuple[int, ...], running: list[int]) -> bool:
-    """Tries every place of every replica that needs one."""
+    """Tries every place of every piece that needs one."""
     free = problem.node_free.tolist()
     unknown = [0] * problem.options
     for option, node, count in problem.running.tolist():
@@ -90,9 +99,10 @@ def _packs(problem: AllocationProblem, replicas: tuple[int, ...], running: list[
                 free[node][resource] -= count * problem.option_demand[option, resource]
     items = []
     for option, count in enumerate(replicas):
-        held = running[option] if problem.keep_running else unknown[option]
+        pieces = int(problem.option_nodes[option])
+        held = running[option] if problem.keep_running else unknown[option] // pieces
         if not problem.pool_unlimited[problem.option_pool[option]]:
-            items += [option] * max(0, count - held)
+            items += [option] * (max(0, count - held) * pieces)
 
     def fits(index: int) -> bool:
         if index == len(items):

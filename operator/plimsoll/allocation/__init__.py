@@ -17,7 +17,7 @@ with `ProblemBuilder` (or fill `AllocationProblem`'s arrays), solve it, check th
 ([2, 3], 1.0)
 >>> round(allocation.cost.total, 2), solution.gap < 0.1
 (13.3, True)
->>> allocation.packing.tolist()  # option, node, replicas
+>>> allocation.packing.tolist()  # option, node, pieces
 [[0, 0, 1], [0, 1, 1], [1, 2, 3]]
 >>> check(problem, allocation)
 ()
@@ -38,6 +38,7 @@ from plimsoll.allocation.evaluate import cost_of
 from plimsoll.allocation.exact import solve_exact
 from plimsoll.allocation.explain import alternatives, full_pools, room, with_node, worth
 from plimsoll.allocation.greedy import solve as solve_greedy
+from plimsoll.allocation.limits import Limit, limited
 from plimsoll.allocation.paper import PaperInstance, from_paper_instance
 from plimsoll.allocation.problem import Allocation, AllocationProblem, Cost, Solution
 from plimsoll.allocation.robust import priced, restage, shed, stressed, with_headroom
@@ -50,6 +51,7 @@ __all__ = [
     "Allocation",
     "AllocationProblem",
     "Cost",
+    "Limit",
     "Memory",
     "PaperInstance",
     "ProblemBuilder",
@@ -61,6 +63,7 @@ __all__ = [
     "cost_of",
     "from_paper_instance",
     "full_pools",
+    "limited",
     "lower_bound",
     "priced",
     "restage",

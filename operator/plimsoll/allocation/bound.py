@@ -266,7 +266,7 @@ class _Relaxation:
         needs = model.add_rows(upper=0.0, count=len(explicit))
         model.add_entries(needs, share[explicit], 1.0)
         model.add_entries(needs, replicas[place[explicit]], -1.0)
-        pool, wanted = problem.option_pool[options], problem.option_demand[options]
+        pool, wanted = problem.option_pool[options], problem.replica_demand()[options]
         taking = growth if problem.keep_running else replicas
         scale = np.where(np.isfinite(self.stock) & (self.stock > 0), self.stock, 1.0)
         stock = model.add_rows(upper=(self.stock / scale).ravel()).reshape(-1, 3)
@@ -355,8 +355,9 @@ class _Relaxation:
         reduced -= prices.delay[number] * self.delay + prices.error[number] * self.error
         deployment, pool = problem.option_deployment, problem.option_pool
         rent = problem.option_price_per_hour * (1.0 - prices.budget) - prices.replicas[deployment]
-        taken = -(prices.stock[pool] * problem.option_demand).sum(axis=1)
-        taken -= prices.gpus[pool] * problem.option_demand[:, GPU]
+        wanted = problem.replica_demand()
+        taken = -(prices.stock[pool] * wanted).sum(axis=1)
+        taken -= prices.gpus[pool] * wanted[:, GPU]
         start = problem.option_start_cost_per_hour.copy()
         if problem.keep_running:
             start += taken
@@ -471,6 +472,7 @@ def _stock(problem: AllocationProblem) -> tuple[Floats, Ints]:
     unknown = np.zeros(problem.options, dtype=np.int64)
     rows = problem.running[problem.running[:, 1] < 0]
     np.add.at(unknown, rows[:, 0], rows[:, 2])
+    unknown //= problem.option_nodes
     if problem.keep_running:
         np.subtract.at(free, known[:, 1], problem.option_demand[known[:, 0]] * known[:, 2:3])
     free = np.maximum(free, 0.0)
@@ -478,7 +480,7 @@ def _stock(problem: AllocationProblem) -> tuple[Floats, Ints]:
     np.add.at(stock, problem.node_pool, free)
     kept = problem.running_replicas() if problem.keep_running else unknown
     if not problem.keep_running:
-        np.add.at(stock, problem.option_pool, problem.option_demand * unknown[:, None])
+        np.add.at(stock, problem.option_pool, problem.replica_demand() * unknown[:, None])
     fitting = kept.astype(np.float64)
     for pool in range(pools):
         options = np.flatnonzero(problem.option_pool == pool)
@@ -486,14 +488,14 @@ def _stock(problem: AllocationProblem) -> tuple[Floats, Ints]:
         demand = problem.option_demand[options]
         with np.errstate(divide="ignore", invalid="ignore"):
             each = np.where(demand[:, None] > 0, nodes / demand[:, None] * (1 + 1e-6) + 1e-6, np.inf).min(axis=2)
-        fitting[options] += np.floor(each).sum(axis=1)
+        fitting[options] += np.floor(np.floor(each).sum(axis=1) / problem.option_nodes[options])
     stock[problem.pool_unlimited] = np.inf
     fitting[problem.pool_unlimited[problem.option_pool]] = np.inf
     return stock, np.minimum(fitting, np.iinfo(np.int32).max).astype(np.int64)
 
 
 def _gpus(problem: AllocationProblem, replicas: Ints) -> Floats:
-    weights = replicas * problem.option_demand[:, GPU]
+    weights = replicas * problem.replica_gpus()
     gpus: Floats = np.bincount(problem.option_pool, weights, minlength=len(problem.pool_gpu_limit)).astype(np.float64)
     return gpus
 

@@ -7,6 +7,7 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
+from plimsoll.allocation.limits import Limit, limited
 from plimsoll.allocation.problem import AllocationProblem
 from plimsoll.allocation.validate import validate
 
@@ -34,7 +35,9 @@ class ProblemBuilder:
     deployments: list[tuple[int, int]] = field(default_factory=list)
     """Per deployment: least and most replicas. Without any, one deployment without limits is meant."""
     running: list[tuple[int, int, int]] = field(default_factory=list)
-    """Option, node (-1 where it is not known) and replicas that run there now."""
+    """Option, node (-1 where it is not known) and pieces of replicas that run there now."""
+    limits: list[Limit] = field(default_factory=list)
+    """Of groups of options."""
     options: list[dict[str, float]] = field(default_factory=list)
     classes: list[dict[str, float]] = field(default_factory=list)
     _capacities: list[Sequence[float]] = field(default_factory=list)
@@ -72,19 +75,24 @@ class ProblemBuilder:
         max_replicas: int = MANY,
         cpu_cores: float = 0.0,
         memory_bytes: float = 0.0,
+        nodes: int = 1,
         start_cost_per_hour: float = 0.0,
         stop_cost_per_hour: float = 0.0,
         storage_gigabytes: float = 0.0,
     ) -> int:
-        """One way to serve; `pair` is the same for the configurations of one model variant in one pool."""
+        """One way to serve; `pair` is the same for the configurations of one model variant in one pool.
+
+        `gpus`, `cpu_cores` and `memory_bytes` are of each of the replica's `nodes` pieces.
+        """
         number = len(self.options)
         self.options.append(
             {
                 "deployment": deployment,
                 "pool": pool,
                 "pair": number if pair is None else pair,
-                "tensor": int(gpus) // pipeline if tensor is None else tensor,
+                "tensor": int(gpus) * nodes // pipeline if tensor is None else tensor,
                 "pipeline": pipeline,
+                "nodes": nodes,
                 "price_per_hour": price_per_hour,
                 "max_replicas": max_replicas,
                 "start_cost_per_hour": start_cost_per_hour,
@@ -167,6 +175,7 @@ class ProblemBuilder:
             option_max_replicas=of_option("max_replicas").astype(np.int64),
             option_capacity=np.array(self._capacities, dtype=np.float64).reshape(-1, resources),
             option_demand=np.array(self._demands, dtype=np.float64).reshape(-1, 3),
+            option_nodes=of_option("nodes").astype(np.int64),
             option_start_cost_per_hour=of_option("start_cost_per_hour"),
             option_stop_cost_per_hour=of_option("stop_cost_per_hour"),
             option_storage_gigabytes=of_option("storage_gigabytes"),
@@ -190,6 +199,7 @@ class ProblemBuilder:
             one_option_per_pair=self.one_option_per_pair,
             means_over_all=self.means_over_all,
         )
+        problem = limited(problem, self.limits)
         validate(problem)
         return problem
 

@@ -2,11 +2,11 @@
 
 Rules beyond DESIGN section 4:
 
-- A replica's place is proven by `packing`; running replicas whose node is not known need no proof, nor do pools whose
-  stock is not known. With `keep_running` a node that takes new replicas must hold them beside everything running there
-  (in the resources that they ask for, as Kubernetes' scheduler does), and GPUs under a pool's limit count running
-  replicas until they are gone.
-- Budget, storage and GPU limits forbid growth above the running state, and never demand a removal.
+- A replica consists of pieces, each wholly on one node. Their places are proven by `packing`; pieces that run on a node
+  that is not known need no proof, nor do pools whose stock is not known. With `keep_running` a node that takes new
+  replicas must hold them beside everything running there (in the resources that they ask for, as Kubernetes' scheduler
+  does), and GPUs under a pool's limit count running replicas until they are gone.
+- Budget, storage, GPU and group limits forbid growth above the running state, and never demand a removal.
 - Unserved demand beyond its limit, and fewer replicas than the least number, are findings for the plan, not violations.
 """
 
@@ -24,7 +24,7 @@ RESOURCES = ("GPUs", "CPU cores", "bytes of memory")
 @dataclass(frozen=True, slots=True)
 class Violation:
     """`kind` is one of shape, integrality, sign, demand, service, capacity, delay, error, replicas, exclusion, packing,
-    stock, pool-limit, budget, storage, cost."""
+    stock, pool-limit, limit, budget, storage, cost."""
 
     kind: str
     message: str
@@ -68,9 +68,12 @@ def _all(problem: AllocationProblem, allocation: Allocation, tolerance: float) -
 
 
 def _running(problem: AllocationProblem) -> dict[int, int]:
-    total: dict[int, int] = defaultdict(int)
+    pieces: dict[int, int] = defaultdict(int)
     for option, _, count in problem.running.tolist():
-        total[option] += count
+        pieces[option] += count
+    total: dict[int, int] = defaultdict(int)
+    for option, count in pieces.items():
+        total[option] = count // int(problem.option_nodes[option])
     return total
 
 
@@ -154,7 +157,7 @@ def _packing(problem: AllocationProblem, allocation: Allocation, tolerance: floa
         if not (0 <= option < problem.options and 0 <= node < len(problem.node_pool)):
             yield Violation("packing", f"row names option {option} and node {node}, which are not there")
         elif count < 1:
-            yield Violation("packing", f"row puts {count} replicas of option {option} on node {node}")
+            yield Violation("packing", f"row puts {count} pieces of option {option} on node {node}")
         elif problem.option_pool[option] != problem.node_pool[node]:
             yield Violation("packing", f"option {option} is put on node {node} of another pool")
         else:
@@ -170,11 +173,12 @@ def _packing(problem: AllocationProblem, allocation: Allocation, tolerance: floa
     for (option, _), count in placed.items():
         proven[option] += count
     for option, replicas in enumerate(allocation.replicas.tolist()):
-        expected = replicas - min(replicas, unknown[option])
+        pieces = replicas * int(problem.option_nodes[option])
+        expected = pieces - min(pieces, unknown[option])
         if problem.pool_unlimited[problem.option_pool[option]]:
             expected = 0
         if proven[option] != expected:
-            yield Violation("packing", f"option {option}: {proven[option]} replicas are packed, expected {expected}")
+            yield Violation("packing", f"option {option}: {proven[option]} pieces are packed, expected {expected}")
     yield from _stock(problem, placed, known, tolerance)
 
 
@@ -216,7 +220,7 @@ def _limits(problem: AllocationProblem, allocation: Allocation, tolerance: float
         pool = int(problem.option_pool[option])
         rent += float(problem.option_price_per_hour[option]) * replicas
         counted = max(replicas, running[option]) if problem.keep_running else replicas
-        gpus[pool] += float(problem.option_demand[option, 0]) * counted
+        gpus[pool] += float(problem.option_demand[option, 0]) * int(problem.option_nodes[option]) * counted
         if replicas > running[option]:
             grown.append(option)
     stored = _stored(problem, allocation)
@@ -237,6 +241,26 @@ def _limits(problem: AllocationProblem, allocation: Allocation, tolerance: float
         growing = [n for n in grown if problem.option_pool[n] == pool and problem.option_demand[n, 0] > 0]
         if growing and _over(count, limit, tolerance):
             yield Violation("pool-limit", f"pool {pool}: {count} GPUs exceed {limit} while options {growing} grow")
+    yield from _group_limits(problem, allocation, running, grown, tolerance)
+
+
+def _group_limits(
+    problem: AllocationProblem, allocation: Allocation, running: dict[int, int], grown: list[int], tolerance: float
+) -> Iterator[Violation]:
+    used: dict[int, float] = defaultdict(float)
+    growing: dict[int, list[int]] = defaultdict(list)
+    entries = zip(problem.use_limit.tolist(), problem.use_option.tolist(), problem.use_amount.tolist(), strict=True)
+    for number, option, amount in entries:
+        counted = int(allocation.replicas[option])
+        if problem.keep_running and problem.limit_at_once[number]:
+            counted = max(counted, running[option])
+        used[number] += amount * counted
+        if option in grown and amount > 0:
+            growing[number].append(option)
+    for number, options in growing.items():
+        capacity = float(problem.limit_capacity[number])
+        if _over(used[number], capacity, tolerance):
+            yield Violation("limit", f"limit {number}: {used[number]} exceed {capacity} while options {options} grow")
 
 
 def _stored(problem: AllocationProblem, allocation: Allocation) -> float:

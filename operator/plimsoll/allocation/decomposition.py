@@ -252,7 +252,7 @@ class _Search:
         """Raise prices where more is taken than there is, lower them elsewhere; each step adds columns."""
         store, limit = self._store, self._rows.limit
         problem = self._problem
-        unit = float(np.median(problem.option_price_per_hour / np.maximum(problem.option_demand[:, 0], 1.0)))
+        unit = float(np.median(problem.option_price_per_hour / np.maximum(problem.replica_gpus(), 1.0)))
         price = np.zeros(len(limit))
         spending = 0.0
         prices = Prices(price, spending)

@@ -53,9 +53,9 @@ def fill(table: Table, rows: Rows, replicas: Ints, share: Floats, spending: floa
             ).astype(np.float64)
             for column in range(names.shape[1]):
                 more = np.minimum(more, _fitting(left[names[:, column]], weight[:, column]))
-            limit_row, gpus = rows.limits(options)
-            if len(left):
-                more = np.minimum(more, _fitting(left[limit_row], gpus))
+            limit_rows, use = rows.limits(options)
+            for column in range(limit_rows.shape[1] if len(left) else 0):
+                more = np.minimum(more, _fitting(left[limit_rows[:, column]], use[:, column]))
             if money < np.inf:
                 more = np.minimum(more, _fitting(np.full(len(price), money), price))
             more = np.maximum(more, 0.0)

@@ -1,8 +1,8 @@
 """Deployments of one problem as padded arrays: those with equally many classes together, promising options only.
 
 An option is left out of plans if another one of its pool can stand in for each of its replicas with floor(g / g')
-replicas (g and g': their GPUs) that serve every class at least as well, fit, and rent for no more. The costs of
-starting are not compared, so a bound has to look at all options.
+replicas (g and g': GPUs of their pieces, which are equally many) that serve every class at least as well, fit, take no
+more of any limit, and rent for no more. The costs of starting are not compared, so a bound has to look at all options.
 """
 
 from collections.abc import Iterator
@@ -12,12 +12,13 @@ from hashlib import blake2b
 
 import numpy as np
 
+from plimsoll.allocation.limits import padded
 from plimsoll.allocation.problem import CPU, GPU, MEMORY, AllocationProblem, Bools, Floats, Ints
 
 _FEW = 32
 """Up to so many options deployments share a batch; then up to twice as many, and so on."""
 _FIXED = 6
-"""Columns of the criteria before those of the classes."""
+"""Columns of the criteria before those of the limits and the classes."""
 
 
 @dataclass(slots=True)
@@ -139,6 +140,15 @@ class Table:
         """(N, width): replicas (a fraction) that the whole class takes; inf where not eligible."""
         return self.of_pairs(self.pair_need, np.inf)
 
+    @cached_property
+    def _limits(self) -> tuple[Ints, Floats]:
+        return padded(self.problem)
+
+    @property
+    def _first_need(self) -> int:
+        """Row of the criteria at which those of the classes begin."""
+        return _FIXED + int(self._limits[1].shape[1])
+
     def promising(self, memory: Memory | None) -> Bools:
         """Rows worth looking at for plans; running options always are. A bound may not rely on it."""
         criteria = self._criteria()
@@ -158,15 +168,23 @@ class Table:
         return kept
 
     def _criteria(self) -> Floats:
-        """(F, N): pool, GPUs, price, whether it runs, cores, memory; then per class replicas and cost of the share."""
+        """(F, N): group, GPUs, price, whether it runs, cores, memory, use of limits; then per class replicas and cost
+        of the share."""
         problem, options = self.problem, self.options
+        # Replicas of different numbers of pieces, or under different limits, are not compared.
+        groups = problem.option_pool + len(problem.pool_unlimited) * (problem.option_nodes - 1)
+        limits, use = self._limits
+        if limits.size:
+            _, groups = np.unique(np.column_stack((groups, limits)), axis=0, return_inverse=True)
+            groups = groups.reshape(-1)
         columns = [
-            problem.option_pool[options],
+            groups[options],
             problem.option_demand[options, GPU],
             problem.option_price_per_hour[options],
             self.running[options] > 0,
             problem.option_demand[options, CPU],
             problem.option_demand[options, MEMORY],
+            *use[options].T,
             *self.need.T,
         ]
         columns += [column for excess in self.pair_excess if excess.any() for column in self.of_pairs(excess, np.inf).T]
@@ -176,7 +194,8 @@ class Table:
 
     def _compare(self, criteria: Floats, wanted: Bools) -> Bools:
         pool, gpus, _, runs, *_ = criteria
-        usable = np.isfinite(criteria[_FIXED : _FIXED + self.width]).any(axis=0)
+        first = self._first_need
+        usable = np.isfinite(criteria[first : first + self.width]).any(axis=0)
         kept = usable | (runs > 0)
         rows = np.flatnonzero(wanted[self.owner] & kept)
         # First among equal sizes, which leaves little to compare between sizes.
@@ -186,7 +205,7 @@ class Table:
             new[1:] = self.owner[order[1:]] != self.owner[order[:-1]]
             for key in keys:
                 new[1:] |= key[order[1:]] != key[order[:-1]]
-            dominated = _dominated(criteria[:, order], np.flatnonzero(new), self.width)
+            dominated = _dominated(criteria[:, order], np.flatnonzero(new), self.width, first)
             kept[order[dominated]] = False
             rows = order[~dominated]
         found: Bools = kept
@@ -259,8 +278,9 @@ def _excess(value: Floats, limit: Floats) -> Floats:
     return np.where(np.abs(excess) <= 1e-12, 0.0, excess)
 
 
-def _dominated(criteria: Floats, starts: Ints, classes: int) -> Bools:
+def _dominated(criteria: Floats, starts: Ints, classes: int, first_need: int) -> Bools:
     """Rows that another row of the same group dominates; `starts` says where each group begins."""
+    asked = first_need - 4
     count = criteria.shape[1]
     dominated = np.zeros(count, dtype=bool)
     if not count:
@@ -278,11 +298,11 @@ def _dominated(criteria: Floats, starts: Ints, classes: int) -> Bools:
         better_off = np.zeros(len(rows), dtype=bool)
         fine = (times >= 1) & (price[better] * times <= price[rows])
         for number, column in enumerate(rest):
-            of_class = 2 <= number < 2 + classes
+            of_class = asked <= number < asked + classes
             ours, theirs = column[rows], column[better]
             if of_class:
                 ours = ours * np.where(times >= 1, times, 1.0)
-            elif number < 2:
+            elif number < asked:
                 theirs = theirs * times
             fine &= theirs <= ours
             better_off |= theirs < ours

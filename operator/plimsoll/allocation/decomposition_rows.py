@@ -1,14 +1,17 @@
-"""What couples deployments, as linear rows over replicas: stock by pool, GPU limits of pools, the budget.
+"""What couples deployments, as linear rows over replicas: stock by pool, GPU limits of pools, limits of groups.
 
 A pool's stock is one row for its GPUs and one for each size of replica: a node with f free GPUs holds floor(f / s)
-slots of s GPUs, and a replica with g GPUs fills at least floor(g / s) of them. Where the sizes divide each other the
+slots of s GPUs, and a piece with g GPUs fills at least floor(g / s) of them. Where the sizes divide each other the
 rows are exact, that is, replicas that keep them can be packed. Rows that cannot bind are left out.
+
+A group's limit that does not count what is about to go is kept as if it did: plans may lose by it, proofs do without.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from plimsoll.allocation.limits import padded, use_of
 from plimsoll.allocation.packing import need_no_place
 from plimsoll.allocation.problem import CPU, GPU, MEMORY, AllocationProblem, Floats, Ints
 
@@ -19,7 +22,7 @@ _WHOLE = 1e-9
 class Rows:
     """Q rows over the replicas: sum of weight x counted replicas <= limit.
 
-    Rows of the stock count replicas above `held`, rows of a pool's GPU limit those above `counted_above`.
+    Rows of the stock count replicas above `held`, rows of limits those above `counted_above`.
     """
 
     limit: Floats
@@ -32,14 +35,14 @@ class Rows:
     """(S, W): the stock rows of a shape; -1 for none."""
     shape_weight: Floats
     """(S, W): what one replica weighs there."""
-    shape_limit_row: Ints
-    """(S,): row of the pool's GPU limit; -1 for none."""
-    shape_gpus: Floats
-    """(S,)"""
+    shape_limit_rows: Ints
+    """(S, L): rows of the pool's GPU limit and of the limits of groups; -1 for none."""
+    shape_use: Floats
+    """(S, L): what one replica weighs there."""
     held: Ints
     """(N,): replicas that need no place."""
     counted_above: Ints
-    """(N,): replicas that a GPU limit has counted already."""
+    """(N,): replicas that a limit has counted already."""
 
     def weights(self, options: Ints) -> tuple[Ints, Floats]:
         """Stock rows of these options and what one replica weighs there: shape of `options` with an axis W more."""
@@ -47,17 +50,17 @@ class Rows:
         return self.shape_rows[shape], self.shape_weight[shape]
 
     def limits(self, options: Ints) -> tuple[Ints, Floats]:
-        """Row of the GPU limit of these options, -1 for none, and what one replica weighs there."""
+        """Rows of the limits of these options, -1 for none, and what one replica weighs there: as `weights`."""
         shape = self.shape[options]
-        row = self.shape_limit_row[shape]
-        return row, np.where(row >= 0, self.shape_gpus[shape], 0.0)
+        row = self.shape_limit_rows[shape]
+        return row, np.where(row >= 0, self.shape_use[shape], 0.0)
 
     def prices(self, price: Floats) -> tuple[Floats, Floats]:
-        """(S,) each: what a replica of a shape pays at the rows' prices (Q,): by stock rows, and by the GPU limit."""
+        """(S,) each: what a replica of a shape pays at the rows' prices (Q,): by stock rows, and by limits."""
         if not len(price):
-            return np.zeros(len(self.shape_gpus)), np.zeros(len(self.shape_gpus))
+            return np.zeros(len(self.shape_use)), np.zeros(len(self.shape_use))
         stock = np.where(self.shape_rows >= 0, price[self.shape_rows] * self.shape_weight, 0.0).sum(axis=1)
-        limit = np.where(self.shape_limit_row >= 0, price[self.shape_limit_row] * self.shape_gpus, 0.0)
+        limit = np.where(self.shape_limit_rows >= 0, price[self.shape_limit_rows] * self.shape_use, 0.0).sum(axis=1)
         return stock, limit
 
     def entries(self, options: Ints, replicas: Ints) -> tuple[Ints, Ints, Floats]:
@@ -65,10 +68,10 @@ class Rows:
         rows, weight = self.weights(options)
         above = np.maximum(replicas - self.held[options], 0)
         value = weight * above[:, None]
-        limit_row, gpus = self.limits(options)
-        counted = np.maximum(replicas - self.counted_above[options], 0) * gpus
-        rows = np.concatenate((rows, limit_row[:, None]), axis=1)
-        value = np.concatenate((value, counted[:, None]), axis=1)
+        limit_rows, use = self.limits(options)
+        counted = np.maximum(replicas - self.counted_above[options], 0)[:, None] * use
+        rows = np.concatenate((rows, limit_rows), axis=1)
+        value = np.concatenate((value, counted), axis=1)
         position, column = np.nonzero(value > 0)
         return position, rows[position, column], value[position, column]
 
@@ -102,40 +105,59 @@ def coupling_rows(problem: AllocationProblem) -> Rows:
         pool_rows[pool, : len(numbers)] = numbers
     kept = [True] * len(limits)
     limit_row = np.full(len(per_pool), -1, dtype=np.int64)
-    gpus = np.bincount(
-        problem.option_pool, problem.option_demand[:, GPU] * running, minlength=len(problem.pool_unlimited)
-    )
+    gpus = np.bincount(problem.option_pool, problem.replica_gpus() * running, minlength=len(problem.pool_unlimited))
     for pool in np.flatnonzero(np.isfinite(problem.pool_gpu_limit)).tolist():
         limit_row[pool] = len(limits)
         taken = gpus[pool] if problem.keep_running else 0.0
         limits.append((max(0.0, float(problem.pool_gpu_limit[pool] - taken)), GPU, 0.0, 1.0))
         kept.append(problem.keep_running or gpus[pool] <= problem.pool_gpu_limit[pool])
+    first_group = len(limits)
+    group_limits, group_kept, group_scale = _group_rows(problem, running)
+    limits += [(limit, GPU, 0.0, 1.0) for limit in group_limits]
+    kept += group_kept
     limit, resource, size, scale = (
         (np.array(column) for column in zip(*limits, strict=True)) if limits else (np.zeros(0) for _ in range(4))
     )
-    shape, example = _shapes(problem)
+    groups, use = padded(problem)
+    shape, example = _shapes(problem, groups, use)
     demand = problem.option_demand[example]
     rows_of = pool_rows[problem.option_pool[example]]
     asked = demand[np.arange(len(example))[:, None], resource.astype(np.int64)[rows_of]]
-    # A replica weighs the slots of the row's size that it fills; where the row has no size, its part of the scale.
+    # A piece weighs the slots of the row's size that it fills; where the row has no size, its part of the scale.
     slots = np.floor(asked / np.where(size > 0, size, 1.0)[rows_of] + _WHOLE)
-    weight = np.where(size[rows_of] > 0, slots, asked / scale[rows_of])
+    weight = np.where(size[rows_of] > 0, slots, asked / scale[rows_of]) * problem.option_nodes[example, None]
+    of_groups = groups[example]
+    limit_rows = np.where(of_groups >= 0, first_group + of_groups, -1)
+    group_use = use[example] / np.where(of_groups >= 0, group_scale[of_groups], 1.0) if use.size else use[example]
     return Rows(
         limit=limit,
         kept=tuple(kept),
         shape=shape,
         shape_rows=rows_of,
         shape_weight=np.where(rows_of >= 0, weight, 0.0),
-        shape_limit_row=limit_row[problem.option_pool[example]],
-        shape_gpus=demand[:, GPU],
+        shape_limit_rows=np.concatenate((limit_row[problem.option_pool[example], None], limit_rows), axis=1),
+        shape_use=np.concatenate((problem.replica_gpus()[example, None], group_use), axis=1),
         held=need_no_place(problem),
         counted_above=running if problem.keep_running else np.zeros_like(running),
     )
 
 
-def _shapes(problem: AllocationProblem) -> tuple[Ints, Ints]:
+def _group_rows(problem: AllocationProblem, running: Ints) -> tuple[list[float], list[bool], Floats]:
+    """Limit, use in proofs, and scale (L,) of the rows of the limits of groups, in parts of the largest replica."""
+    scale = np.zeros(len(problem.limit_capacity))
+    np.maximum.at(scale, problem.use_limit, problem.use_amount)
+    scale = np.where(scale > 0, scale, 1.0)
+    now = use_of(problem, running)
+    taken = now if problem.keep_running else 0.0
+    limits: list[float] = (np.maximum(problem.limit_capacity - taken, 0.0) / scale).tolist()
+    within = now <= problem.limit_capacity
+    kept: list[bool] = np.where(problem.keep_running, problem.limit_at_once, within).astype(bool).tolist()
+    return limits, kept, scale
+
+
+def _shapes(problem: AllocationProblem, groups: Ints, use: Floats) -> tuple[Ints, Ints]:
     """Number of each option's shape (N,), and one option of each shape (S,)."""
-    keys = (*problem.option_demand.T, problem.option_pool)
+    keys = (*use.T, *groups.T, *problem.option_demand.T, problem.option_nodes, problem.option_pool)
     order = np.lexsort(keys)
     new = np.ones(len(order), dtype=bool)
     new[1:] = np.logical_or.reduce([key[order[1:]] != key[order[:-1]] for key in keys])

@@ -38,11 +38,11 @@ def pack_anew(problem: AllocationProblem, replicas: Ints) -> Ints | None:
 
 
 def _kept(problem: AllocationProblem, replicas: Ints) -> Ints | None:
-    """Running rows cut down to these replicas (N,); None where they do not fit the nodes all together."""
+    """Running rows cut down to the pieces of these replicas (N,); None where they do not fit the nodes all together."""
     running = problem.running
     known = running[:, 1] >= 0
     option, node, count = running[known].T
-    left = replicas.copy()
+    left = replicas * problem.option_nodes
     np.subtract.at(left, running[~known, 0], running[~known, 2])
     # What earlier rows of the option take is gone.
     order = np.argsort(option, kind="stable")

@@ -188,7 +188,7 @@ def _cut(problem: AllocationProblem, replicas: Ints) -> tuple[Floats, float]:
     held = need_no_place(problem)
     here = problem.option_pool == problem.option_pool[np.flatnonzero(replicas)[0]]
     demand = problem.option_demand / np.maximum(problem.option_demand[here].max(axis=0), ROUNDING)
-    weight = np.where(here, demand.sum(axis=1), 0.0)
+    weight = np.where(here, demand.sum(axis=1) * problem.option_nodes, 0.0)
     packed = replicas.copy()
     while pack(problem, packed) is None:  # without the largest ones
         new = np.flatnonzero(packed > held)

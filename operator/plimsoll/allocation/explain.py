@@ -12,6 +12,7 @@ from enum import StrEnum
 import numpy as np
 
 from plimsoll.allocation.evaluate import stored_gigabytes
+from plimsoll.allocation.limits import exceeded
 from plimsoll.allocation.problem import GPU, Allocation, AllocationProblem, Bools, Floats, Ints
 
 TOLERANCE = 1e-6
@@ -31,6 +32,8 @@ class Reason(StrEnum):
     """It would pay, but needs more replicas than the option or its deployment may have."""
     STOCK = "stock"
     """It would pay, but its replicas find no place."""
+    LIMIT = "limit"
+    """It would pay, but a limit of a group of options that it belongs to is reached."""
     STORAGE = "storage"
     """It would pay, but there is no storage left for its weights."""
     BUDGET = "budget"
@@ -180,6 +183,8 @@ class _WhatIf:
                 reason = Reason.REPLICAS
             elif grown > self._places.room_without(option, grown, gone):
                 reason = Reason.STOCK
+            elif grown and self._beyond_limit(option, grown, gone):
+                reason = Reason.LIMIT
             elif grown and self._stored + stored[index] > _limit(problem.storage_limit_gigabytes):
                 reason = Reason.STORAGE
             elif grown and plan.cost.spending + spending[index] > _limit(problem.budget_per_hour):
@@ -233,6 +238,15 @@ class _WhatIf:
         )
         return change
 
+    def _beyond_limit(self, option: int, grown: int, gone: Mapping[int, int]) -> bool:
+        if not len(self._problem.limit_capacity):
+            return False
+        replicas = self._plan.replicas.copy()
+        for other, count in gone.items():
+            replicas[other] -= count
+        replicas[option] += grown
+        return len(exceeded(self._problem, replicas, TOLERANCE)) > 0
+
     def _too_many(self, option: int, replicas: int, deployment: int, total: int) -> bool:
         problem = self._problem
         return bool(
@@ -262,7 +276,7 @@ class _Places:
         self._planned = allocation.replicas
         self._held = np.maximum(allocation.replicas, held)
         size = len(problem.pool_unlimited)
-        gpus = self._held * problem.option_demand[:, GPU]
+        gpus = self._held * problem.replica_gpus()
         self._gpus = problem.pool_gpu_limit - np.bincount(problem.option_pool, gpus, minlength=size)
         order = np.argsort(problem.node_pool, kind="stable")
         self._nodes = np.split(order, np.searchsorted(problem.node_pool[order], np.arange(1, size)))
@@ -287,7 +301,7 @@ class _Places:
         for other, leaving in left.items():
             if self._problem.option_pool[other] != pool:
                 continue
-            remaining = leaving
+            remaining = leaving * int(self._problem.option_nodes[other])
             for node, count in self._by_option.get(other, ()):
                 given = min(max(count - self._running.get((other, node), 0), 0), remaining)
                 free[node] += given * self._problem.option_demand[other]
@@ -297,14 +311,14 @@ class _Places:
 
     def _fitting(self, options: Ints, free: Floats, pool_gpus: float) -> Ints:
         """Replicas of one kind that fit these nodes (m, 3): kinds are counted each alone, so no packing is needed."""
-        demand = self._problem.option_demand[options]
+        demand, pieces = self._problem.option_demand[options], self._problem.option_nodes[options]
         asks = demand > 0
         each = np.full((len(options), len(free)), float(ENDLESS))
         for resource in range(demand.shape[1]):
             ratio = free[None, :, resource] / np.where(asks[:, resource], demand[:, resource], 1.0)[:, None]
             each = np.minimum(each, np.where(asks[:, [resource]], ratio, ENDLESS))
-        whole = np.floor(np.maximum(each, 0.0) + TOLERANCE).sum(axis=1)
-        by_limit = np.where(asks[:, GPU], pool_gpus / np.where(asks[:, GPU], demand[:, GPU], 1.0), ENDLESS)
+        whole = np.floor(np.floor(np.maximum(each, 0.0) + TOLERANCE).sum(axis=1) / pieces)
+        by_limit = np.where(asks[:, GPU], pool_gpus / np.where(asks[:, GPU], demand[:, GPU] * pieces, 1.0), ENDLESS)
         fitting: Ints = np.floor(np.clip(np.minimum(whole, by_limit + TOLERANCE), 0, ENDLESS)).astype(np.int64)
         return fitting
 

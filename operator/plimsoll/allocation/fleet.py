@@ -1,10 +1,11 @@
-"""What couples the deployments during a solve: stock, GPU limits of pools, budget and storage."""
+"""What couples the deployments during a solve: stock, GPU limits of pools, limits of groups, budget and storage."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from plimsoll.allocation.evaluate import stored_gigabytes
+from plimsoll.allocation.limits import use_of
 from plimsoll.allocation.problem import AllocationProblem, Bools, Floats, Ints
 from plimsoll.allocation.stock import PLENTY, Places, Stock
 from plimsoll.allocation.workload import Traffic, Workload, workloads
@@ -59,7 +60,7 @@ class Fleet:
         self._gpus_limited = bool(np.isfinite(problem.pool_gpu_limit).any())
         self._storage_limited = bool(np.isfinite(problem.storage_limit_gigabytes))
         self._budgeted = bool(np.isfinite(problem.budget_per_hour))
-        self.simple = not (self._stocked or self._gpus_limited)
+        self.simple = not (self._stocked or self._gpus_limited or len(problem.limit_capacity))
         """Nothing but money and storage limits growth."""
         running = problem.running_replicas()
         self._grown = 0
@@ -71,7 +72,10 @@ class Fleet:
         self._reserved_stored = stored_gigabytes(problem, running)
         self._gpus = np.zeros(len(problem.pool_unlimited))
         self._reserved_gpus = np.zeros(len(problem.pool_unlimited))
-        np.add.at(self._reserved_gpus, problem.option_pool, problem.option_demand[:, 0] * running)
+        np.add.at(self._reserved_gpus, problem.option_pool, problem.replica_gpus() * running)
+        self._use = np.zeros(len(problem.limit_capacity))
+        """Of the limits of groups of options."""
+        self._reserved_use = use_of(problem, running)
 
     def money_room(self) -> float:
         """What rent and storage may grow by, below zero where running replicas exceed the budget."""
@@ -121,11 +125,22 @@ class Fleet:
             gpu_room = self.problem.pool_gpu_limit - (self._reserved_gpus if counted else self._gpus)
             gpus = _affordable(gpu_room[workload.pool[chosen]], workload.gpus[chosen])
             limit = np.minimum(limit, gpus + (unused if counted else nothing))
+        if len(workload.limits):
+            limit = np.minimum(limit, self._within_limits(workload, chosen, unused))
         if self._storage_limited:
             limit = np.where(self._storable(workload, chosen), limit, rent_free)
         if self.reserving and not workload.blocked:
             workload.blocked = bool((limit < np.minimum(count, workload.enough[chosen])).any())
         return Allowance(np.maximum(np.minimum(count, limit), 0), total, max(rent_room, 0.0), rent_free)
+
+    def _within_limits(self, workload: Workload, chosen: Ints | slice, unused: Ints) -> Ints:
+        """Replicas per option that the limits of groups allow."""
+        problem, limits = self.problem, workload.limits
+        counted = problem.limit_at_once[limits] & problem.keep_running | self.reserving
+        room = problem.limit_capacity[limits] - np.where(counted, self._reserved_use[limits], self._use[limits])
+        more = _affordable(room[:, None], workload.limit_use[:, chosen]) + np.where(counted[:, None], unused, 0)
+        least: Ints = more.min(axis=0)
+        return least
 
     def _storable(self, workload: Workload, chosen: Ints | slice) -> Bools:
         """Whether a first replica of the option's pair fits the storage."""
@@ -206,6 +221,9 @@ class Fleet:
         if self._gpus_limited:
             self._gpus[pool] += gpus * (replicas - old)
             self._reserved_gpus[pool] += gpus * above
+        if len(workload.limits):
+            self._use[workload.limits] += workload.limit_use[:, option] * (replicas - old)
+            self._reserved_use[workload.limits] += workload.limit_use[:, option] * above
         stood = int(workload.pair_replicas[pair])
         workload.replicas[option] = replicas
         workload.pair_replicas[pair] = stood + replicas - old

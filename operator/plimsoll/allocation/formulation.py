@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from plimsoll.allocation.limits import counts_running, use_of
 from plimsoll.allocation.milp import INFINITY, Model
 from plimsoll.allocation.packing import need_no_place
-from plimsoll.allocation.problem import GPU, Allocation, AllocationProblem, Bools, Floats, Ints
+from plimsoll.allocation.problem import Allocation, AllocationProblem, Bools, Floats, Ints
 from plimsoll.allocation.stock_rows import add_stock_rows, room_alone
 from plimsoll.allocation.useful import useful_replicas
 
@@ -108,7 +109,7 @@ class Formulation:
     _short: Mapping[int, int]
     """Per deployment the column of replicas missing from the least number."""
     _nodes: Mapping[tuple[int, int], int] = field(default_factory=dict)
-    """Column of the new replicas of an option on a node, where nodes are told apart."""
+    """Column of the pieces of an option's new replicas on a node, where nodes are told apart."""
 
     def replicas_of(self, values: Floats) -> Ints:
         """Replicas per option (N,) of a solution."""
@@ -116,8 +117,8 @@ class Formulation:
         return replicas
 
     def places_of(self, values: Floats) -> dict[int, dict[int, int]]:
-        """Where replicas that need a place lie, by option and node, of options whose nodes are told apart."""
-        missing = np.maximum(self.replicas_of(values) - self._held, 0)
+        """Where pieces of replicas that need a place lie, by option and node, of options whose nodes are told apart."""
+        missing = np.maximum(self.replicas_of(values) - self._held, 0) * self.problem.option_nodes
         places: dict[int, dict[int, int]] = {}
         for (option, node), column in self._nodes.items():
             count = min(round(float(values[column])), int(missing[option]))
@@ -142,7 +143,7 @@ class Formulation:
         for deployment, column in self._short.items():
             total = int(replicas[problem.option_deployment == deployment].sum())
             values[column] = max(0, int(problem.deployment_min_replicas[deployment]) - total)
-        new = np.maximum(replicas - self._held, 0)
+        new = np.maximum(replicas - self._held, 0) * problem.option_nodes
         for option, node, count in allocation.packing.tolist():
             if (option, node) in self._nodes:
                 values[self._nodes[option, node]] = min(count, new[option])
@@ -189,10 +190,13 @@ def _most_replicas(problem: AllocationProblem) -> Ints:
     most = np.minimum(most, need_no_place(problem) + room_alone(problem))
     if problem.keep_running:
         # Running replicas alone are above the pool's limit: nothing may grow there until they are gone.
-        demand = problem.option_demand[:, GPU]
+        demand = problem.replica_gpus()
         gpus = np.bincount(problem.option_pool, demand * running, minlength=len(problem.pool_gpu_limit))
         stuck = (gpus > problem.pool_gpu_limit)[problem.option_pool] & (demand > 0)
         most[stuck] = np.minimum(most, running)[stuck]
+    full = counts_running(problem) & (use_of(problem, running) > problem.limit_capacity)
+    held = problem.use_option[full[problem.use_limit]]
+    most[held] = np.minimum(most, running)[held]
     return most
 
 
@@ -223,6 +227,7 @@ def formulate(
     builder.add_exclusion_and_storage()
     builder.add_budget()
     builder.add_pool_limits()
+    builder.add_group_limits()
     nodes = add_stock_rows(model, problem, builder.placed, told_apart)
     for weights, most in cuts:
         used = np.flatnonzero(weights)
@@ -379,7 +384,7 @@ class _Builder:
         self._add_limit(terms, problem.budget_per_hour, unchanged, paid)
 
     def add_pool_limits(self) -> None:
-        problem, gpus = self.problem, self.problem.option_demand[:, GPU]
+        problem, gpus = self.problem, self.problem.replica_gpus()
         for pool in np.flatnonzero(np.isfinite(problem.pool_gpu_limit)).tolist():
             options = np.flatnonzero((problem.option_pool == pool) & (gpus > 0))
             if not len(options):
@@ -390,6 +395,21 @@ class _Builder:
                 self._add_limit(terms, limit, now, options[self.most[options] > self.running[options]])
             elif now <= limit:
                 self.model.add_row(self.grown[options], gpus[options], upper=limit - now)
+
+    def add_group_limits(self) -> None:
+        problem, counts, now = self.problem, counts_running(self.problem), use_of(self.problem, self.running)
+        for number, limit in enumerate(problem.limit_capacity.tolist()):
+            mine = problem.use_limit == number
+            options, amount = problem.use_option[mine], problem.use_amount[mine]
+            if not len(options):
+                continue
+            if not counts[number]:
+                terms = dict(zip(self.replicas[options].tolist(), amount.tolist(), strict=True))
+                growing = options[self.most[options] > self.running[options]]
+                self._add_limit(terms, limit, float(now[number]), growing)
+            elif now[number] <= limit:
+                scale = float(amount.max())
+                self.model.add_row(self.grown[options], amount / scale, upper=(limit - float(now[number])) / scale)
 
     def _add_limit(self, terms: Terms, limit: float, unchanged: float, options: Ints) -> None:
         """A limit on a sum that only the growth of some options has to keep; `unchanged` is the most without growth."""

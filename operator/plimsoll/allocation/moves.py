@@ -54,7 +54,9 @@ def _reach(workload: Workload, sources: list[int], allowance: Allowance) -> Floa
     for source in sources:
         with np.errstate(divide="ignore", invalid="ignore"):
             gain = np.fmax(workload.gpus[source] / workload.gpus, workload.price[source] / workload.price)
-        reach += workload.replicas[source] * (gain + 1)
+            for use in workload.limit_use:
+                gain = np.fmax(gain, use[source] / use)
+        reach += workload.replicas[source] * (gain + workload.nodes[source])
     return reach + ROUNDING
 
 

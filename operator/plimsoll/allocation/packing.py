@@ -8,7 +8,7 @@ from plimsoll.allocation.stock import Places, Stock
 
 
 def pack(problem: AllocationProblem, replicas: Ints) -> Ints | None:
-    """Rows (Q, 3) of option, node, replicas that prove that these replicas (N,) fit; None where no place was found.
+    """Rows (Q, 3) of option, node, pieces that prove that these replicas (N,) fit; None where no place was found.
 
     Running replicas that are kept stay on their nodes; new ones go to the fullest node that can take them, the largest
     options first. Without `keep_running` everything may move where it does not fit otherwise.
@@ -36,14 +36,14 @@ def need_no_place(problem: AllocationProblem) -> Ints:
     unknown = problem.running[problem.running[:, 1] < 0]
     held = np.zeros(problem.options, dtype=np.int64)
     np.add.at(held, unknown[:, 0], unknown[:, 2])
-    return held
+    return held // problem.option_nodes
 
 
 def proof(problem: AllocationProblem, replicas: Ints, places: dict[int, Places]) -> Ints:
     """Packing rows: kept replicas where they run (those at unknown places are left out), new ones as in `places`."""
     counts: dict[tuple[int, int], int] = {}
     if problem.keep_running:
-        kept = np.minimum(replicas, problem.running_replicas())
+        kept = np.minimum(replicas, problem.running_replicas()) * problem.option_nodes
         unknown = problem.running[:, 1] < 0
         np.subtract.at(kept, problem.running[unknown, 0], problem.running[unknown, 2])
         for option, node, count in problem.running[~unknown].tolist():
@@ -60,7 +60,7 @@ def proof(problem: AllocationProblem, replicas: Ints, places: dict[int, Places])
 
 def _places(problem: AllocationProblem, replicas: Ints, *, staying: bool) -> dict[int, Places] | None:
     stock = Stock(problem, staying=staying)
-    wanted = np.maximum(replicas - need_no_place(problem), 0)
+    wanted = np.maximum(replicas - need_no_place(problem), 0) * problem.option_nodes
     wanted[problem.pool_unlimited[problem.option_pool]] = 0
     for option in np.flatnonzero(wanted).tolist():
         wanted[option] -= stock.place_where_running(option, int(wanted[option]))

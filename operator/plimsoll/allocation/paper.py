@@ -101,6 +101,7 @@ def from_paper_instance(
             (constants["compute_capacity_fraction"] * peak * g, usable[tier] * g - stored), axis=1
         ),
         option_demand=np.stack((g.astype(np.float64), np.zeros(options), np.zeros(options)), axis=1),
+        option_nodes=np.ones(options, dtype=np.int64),
         option_start_cost_per_hour=np.zeros(options),
         option_stop_cost_per_hour=np.zeros(options),
         option_storage_gigabytes=stored,

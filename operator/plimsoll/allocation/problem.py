@@ -8,7 +8,7 @@ One type carries production's problem (one resource: the replica's time; nodes, 
 resources: compute and KV memory; one replica of one configuration per model and tier; storage): see `paper.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,18 @@ Bools = NDArray[np.bool_]
 
 GPU, CPU, MEMORY = 0, 1, 2
 """Columns of `option_demand` and `node_free`: GPUs, CPU cores, bytes of host memory."""
+
+
+def _no_numbers() -> Ints:
+    return np.zeros(0, dtype=np.int64)
+
+
+def _no_floats() -> Floats:
+    return np.zeros(0)
+
+
+def _no_flags() -> Bools:
+    return np.zeros(0, dtype=bool)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +64,9 @@ class AllocationProblem:
     option_capacity: Floats
     """(N, R): what one replica has of each resource, above 0. Production: its usable time share, in (0, 1]."""
     option_demand: Floats
-    """(N, 3): GPUs, CPU cores and bytes of host memory of one replica, all on one node."""
+    """(N, 3): GPUs, CPU cores and bytes of host memory of one piece of a replica, all on one node."""
+    option_nodes: Ints
+    """Pieces that one replica consists of, from 1 on: as many nodes, or fewer where pieces share one."""
     option_start_cost_per_hour: Floats
     """Charged for each replica above the running number (load time at the option's price over the horizon)."""
     option_stop_cost_per_hour: Floats
@@ -85,7 +99,7 @@ class AllocationProblem:
     deployment_max_replicas: Ints
 
     running: Ints
-    """(T, 3): option, node, replicas that run there now; node -1 where it is not known."""
+    """(T, 3): option, node, pieces of replicas that run there now; node -1 where it is not known."""
     keep_running: bool
     """True: new replicas must fit beside all running ones, so that every change can make before it breaks."""
     budget_per_hour: float
@@ -98,6 +112,15 @@ class AllocationProblem:
     """At most one option of a (model variant, pool) pair may have replicas."""
     means_over_all: bool
     """Mean limits count unserved traffic as zero delay and error: sum of D x <= limit, not <= limit (1 - u)."""
+
+    # Limits (L) of groups of options, and their entries (E): see `limits.py`.
+    limit_capacity: Floats = field(default_factory=_no_floats)
+    limit_at_once: Bools = field(default_factory=_no_flags)
+    """True: what runs counts until it is gone; False: only the answer's replicas do."""
+    use_limit: Ints = field(default_factory=_no_numbers)
+    use_option: Ints = field(default_factory=_no_numbers)
+    use_amount: Floats = field(default_factory=_no_floats)
+    """What one replica of the option takes of the limit, above 0."""
 
     @property
     def classes(self) -> int:
@@ -116,10 +139,18 @@ class AllocationProblem:
         return int(self.option_capacity.shape[1])
 
     def running_replicas(self) -> Ints:
-        """Replicas per option that run now, shape (N,)."""
-        replicas = np.zeros(self.options, dtype=np.int64)
-        np.add.at(replicas, self.running[:, 0], self.running[:, 2])
-        return replicas
+        """Replicas per option that run now with all their pieces, shape (N,)."""
+        pieces = np.zeros(self.options, dtype=np.int64)
+        np.add.at(pieces, self.running[:, 0], self.running[:, 2])
+        return pieces // self.option_nodes
+
+    def replica_demand(self) -> Floats:
+        """GPUs, CPU cores and bytes of host memory of a whole replica, shape (N, 3)."""
+        return self.option_demand * self.option_nodes[:, None]
+
+    def replica_gpus(self) -> Floats:
+        """GPUs of a whole replica, shape (N,)."""
+        return self.option_demand[:, GPU] * self.option_nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +181,7 @@ class Allocation:
     share: Floats
     unserved: Floats
     packing: Ints
-    """(Q, 3): option, node, replicas; the proof that the replicas fit. Options of unlimited pools are left out."""
+    """(Q, 3): option, node, pieces; the proof that the replicas fit. Options of unlimited pools are left out."""
     cost: Cost
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from plimsoll.allocation.evaluate import cost_of
+from plimsoll.allocation.limits import of_options, padded
 from plimsoll.allocation.problem import Allocation, AllocationProblem, Bools, Floats, Ints
 from plimsoll.allocation.useful import useful_replicas
 
@@ -12,10 +13,11 @@ from plimsoll.allocation.useful import useful_replicas
 def undominated(problem: AllocationProblem) -> Bools:
     """Options (N,) that are worth looking at: without the others the optimum is the same.
 
-    An option is dropped where another of the same deployment and pool asks for no more money, GPUs, CPU cores or memory
-    and does no worse by any class in any resource, delay, error or stored data; of equals the first stays. Replica for
-    replica, the other can then take its place. Where storage or the exclusion of configurations tells pairs of model
-    variant and pool apart, only options of one pair are compared. Running options are never dropped and drop none.
+    An option is dropped where another of the same deployment and pool asks for no more money, for no more pieces and
+    for no more GPUs, CPU cores or memory in each, takes no more of any limit, and does no worse by any class in any
+    resource, delay, error or stored data; of equals the first stays. Replica for replica, the other can then take its
+    place. Where storage or the exclusion of configurations tells pairs of model variant and pool apart, only options of
+    one pair are compared. Running options are never dropped and drop none.
     """
     first, second = _neighbours(problem)
     least = problem.option_max_replicas[first] >= problem.option_max_replicas[second]
@@ -79,9 +81,12 @@ def _measures(problem: AllocationProblem) -> list[Floats]:
     of_option = [
         problem.option_price_per_hour,
         *problem.option_demand.T,
+        problem.option_nodes,
         problem.option_start_cost_per_hour,
         problem.option_storage_gigabytes,
     ]
+    limit, amount = padded(problem)
+    of_option += [*limit.T, *-limit.T, *amount.T]  # of the same limits no more
     return [*of_option, *(measure[row] for row in range(shape[0]) for measure in dense)]
 
 
@@ -135,5 +140,6 @@ def restrict(problem: AllocationProblem, options: Bools) -> Restricted:
         **{name: getattr(problem, name)[pairs] for name in problem.__slots__ if name.startswith("pair_")}
         | {"pair_option": number[problem.pair_option[pairs]]},
         running=running,
+        **of_options(problem, chosen),
     )
     return Restricted(part, problem, chosen, pairs)

@@ -4,9 +4,10 @@ import numpy as np
 
 from plimsoll.allocation.evaluate import cost_of, stored_gigabytes
 from plimsoll.allocation.formulation import LEAST_LOAD, Traffic, add_traffic, priorities
+from plimsoll.allocation.limits import exceeded
 from plimsoll.allocation.milp import INFINITY, LinearProgram, LinearResult, Model, SolverError, Status
 from plimsoll.allocation.packing import pack
-from plimsoll.allocation.problem import GPU, Allocation, AllocationProblem, Floats, Ints
+from plimsoll.allocation.problem import Allocation, AllocationProblem, Floats, Ints
 
 ROUNDING = 1e-9
 """Relative tolerance of limits, and of stages that are decided (as a part of the largest rate)."""
@@ -47,7 +48,9 @@ def within_limits(problem: AllocationProblem, replicas: Ints) -> bool:
     room = spending_left(problem, replicas)
     if room is not None and _over(-room, 0.0):
         return False
-    gpus = problem.option_demand[:, GPU]
+    if len(exceeded(problem, replicas, ROUNDING)):
+        return False
+    gpus = problem.replica_gpus()
     counted = np.maximum(replicas, running) if problem.keep_running else replicas
     pools = len(problem.pool_gpu_limit)
     used = np.bincount(problem.option_pool, gpus * counted, minlength=pools)

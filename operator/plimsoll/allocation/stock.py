@@ -1,4 +1,7 @@
-"""Free resources of nodes, and where replicas were put. A replica lies wholly on one node of its option's pool."""
+"""Free resources of nodes, and where the pieces of replicas were put: each wholly on one node of its option's pool.
+
+Callers count replicas; places count pieces, and pieces of one replica may share a node.
+"""
 
 import numpy as np
 
@@ -8,11 +11,11 @@ PLENTY = 1_000_000_000
 """Stands for "no limit" where replicas are counted."""
 
 Places = dict[int, int]
-"""Replicas of one option per node."""
+"""Pieces of one option per node."""
 
 
 def _fitting(free: Floats, demand: Floats) -> Ints:
-    """Replicas that fit on each node: (nodes, 3) and (3,) give (nodes,); (shapes, 1, 3) as demand gives both axes."""
+    """Pieces that fit on each node: (nodes, 3) and (3,) give (nodes,); (shapes, 1, 3) as demand gives both axes."""
     counts: Floats = np.full(np.broadcast_shapes(free.shape, demand.shape)[:-1], float(PLENTY))
     for resource in range(free.shape[-1]):
         need = demand[..., resource]
@@ -49,6 +52,7 @@ class Stock:
         self._unlimited = problem.pool_unlimited
         self._pool = problem.option_pool
         self._demand = problem.option_demand
+        self._pieces = problem.option_nodes
         self._changed: dict[int, dict[int, Floats]] = {}
         """Per pool and slot: what was free when the places were counted last."""
         self._index_shapes(pools)
@@ -79,17 +83,18 @@ class Stock:
             difference = _fitting(np.concatenate((now, list(changed.values()))), self._shape_demand[shapes])
             self._shape_room[shapes] += difference[:, : len(now)].sum(axis=1) - difference[:, len(now) :].sum(axis=1)
         self._changed.clear()
-        return np.minimum(self._shape_room[self._shape[options]], PLENTY)
+        return np.minimum(self._shape_room[self._shape[options]], PLENTY) // self._pieces[options]
 
     def place(self, option: int, count: int) -> None:
         """Put replicas on the nodes where they run now, else best fit: on the fullest nodes that can take them."""
         if count <= 0 or self._unlimited[self._pool[option]]:
             return
-        if self.place_best_fit(option, count - self.place_where_running(option, count)):
+        pieces = count * int(self._pieces[option])
+        if self.place_best_fit(option, pieces - self.place_where_running(option, pieces)):
             raise ValueError(f"option {option} was given {count} replicas more than its pool can hold")
 
     def place_where_running(self, option: int, count: int) -> int:
-        """Put up to `count` replicas on the nodes where they run now; the number that found a place there."""
+        """Put up to `count` pieces on the nodes where they run now; the number that found a place there."""
         placed = 0
         for node, running in self._preferred.get(option, ()):
             free = self._free[int(self._pool[option])][self._slot[node]]
@@ -101,7 +106,7 @@ class Stock:
         return placed
 
     def place_best_fit(self, option: int, count: int) -> int:
-        """Put up to `count` replicas on the fullest nodes that can take them; the number that found no place."""
+        """Put up to `count` pieces on the fullest nodes that can take them; the number that found no place."""
         if count == 0:
             return 0
         pool = int(self._pool[option])
@@ -119,11 +124,12 @@ class Stock:
     def release(self, option: int, count: int) -> None:
         """Take replicas back, the last placed first."""
         places = self.places.get(option, {})
+        pieces = count * int(self._pieces[option])
         for node in reversed(list(places)):
-            take = min(count, places[node])
+            take = min(pieces, places[node])
             if take > 0:
                 self._take(option, node, -take)
-                count -= take
+                pieces -= take
 
     def restore(self, option: int, places: Places) -> None:
         """Make the packing of the option equal to one it had before."""

@@ -33,11 +33,12 @@ def room_alone(problem: AllocationProblem) -> Ints:
         shapes, shape = np.unique(problem.option_demand[options], axis=0, return_inverse=True)
         alike, count = np.unique(free[problem.node_pool == pool], axis=0, return_counts=True)
         room[options] = np.minimum(_fitting(alike, shapes) @ count, PLENTY)[shape.reshape(-1)]
+        room[options] //= problem.option_nodes[options]
     return room
 
 
 def _fitting(free: Floats, demand: Floats) -> Ints:
-    """Replicas (shapes, nodes) that fit on nodes (nodes, 3) by demand (shapes, 3)."""
+    """Pieces (shapes, nodes) that fit on nodes (nodes, 3) by demand (shapes, 3)."""
     need = demand[:, None, :]
     per_resource = np.where(need > 0, np.floor(free / np.where(need > 0, need, 1.0) + ROUNDING), float(PLENTY))
     fitting: Ints = np.minimum(per_resource.min(axis=2), PLENTY).astype(np.int64)
@@ -49,7 +50,7 @@ def add_stock_rows(
 ) -> dict[tuple[int, int], int]:
     """Rows on the columns `placed` (N,) of new replicas, for every pool with nodes.
 
-    Returns the columns by option and node for the pools in `told_apart`.
+    Returns the columns of pieces by option and node for the pools in `told_apart`.
     """
     free = free_of_running(problem)
     columns: dict[tuple[int, int], int] = {}
@@ -58,39 +59,39 @@ def add_stock_rows(
         nodes = np.flatnonzero(problem.node_pool == pool)
         if not len(options) or not len(nodes):
             continue  # without a node the columns' upper bounds are 0
-        _add_sums(model, free[nodes], problem.option_demand[options], placed[options])
+        _add_sums(model, free[nodes], problem.option_demand[options], problem.option_nodes[options], placed[options])
         if pool in told_apart:
             columns |= _add_nodes(model, problem, free, options, nodes, placed)
     return columns
 
 
-def _add_sums(model: Model, free: Floats, demand: Floats, placed: Ints) -> None:
+def _add_sums(model: Model, free: Floats, demand: Floats, pieces: Ints, placed: Ints) -> None:
     """No more in total than all nodes have, of CPU cores, memory and, for each size, blocks of so many GPUs."""
     for resource in (CPU, MEMORY):
         total = float(free[:, resource].sum())
         if demand[:, resource].any():
             scale = total or 1.0
-            model.add_row(placed, demand[:, resource] / scale, upper=total / scale)
+            model.add_row(placed, demand[:, resource] * pieces / scale, upper=total / scale)
     for size in np.unique(demand[demand[:, GPU] > 0, GPU]).tolist():
-        # A replica takes whole blocks of this size, and per block at least so many cores and bytes.
+        # A piece takes whole blocks of this size, and per block at least so many cores and bytes.
         blocks = np.floor(demand[:, GPU] / size + ROUNDING)
         large = blocks > 0
         per_block = (demand[large] / blocks[large, None]).min(axis=0)
         per_block[GPU] = size
-        model.add_row(placed[large], blocks[large], upper=float(_fitting(free, per_block[None]).sum()))
+        model.add_row(placed[large], blocks[large] * pieces[large], upper=float(_fitting(free, per_block[None]).sum()))
 
 
 def _add_nodes(
     model: Model, problem: AllocationProblem, free: Floats, options: Ints, nodes: Ints, placed: Ints
 ) -> dict[tuple[int, int], int]:
-    """Columns for the new replicas of every option on every node that it fits on."""
+    """Columns for the pieces of new replicas of every option on every node that it fits on."""
     demand = problem.option_demand[options]
     fits = _fitting(free[nodes], demand)
     which, where = np.nonzero(fits)
     columns = model.add_columns(0.0, 0.0, fits[which, where], integer=True, count=len(which))
     balance = model.add_rows(0.0, 0.0, count=len(options))
     model.add_entries(balance[which], columns, 1.0)
-    model.add_entries(balance, placed[options], -1.0)
+    model.add_entries(balance, placed[options], -problem.option_nodes[options].astype(np.float64))
     for resource in (GPU, CPU, MEMORY):
         scale = np.maximum(free[nodes, resource], ROUNDING)
         rows = model.add_rows(-INFINITY, np.where(free[nodes, resource] > 0, 1.0, 0.0))

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from plimsoll.allocation.evaluate import cost_of, stored_gigabytes
-from plimsoll.allocation.problem import GPU, Allocation, AllocationProblem, Bools, Ints
+from plimsoll.allocation.limits import of_options, use_of
+from plimsoll.allocation.problem import Allocation, AllocationProblem, Bools, Ints
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,9 +49,7 @@ def subset(problem: AllocationProblem, answer: Allocation, chosen: Bools) -> Sub
     left_out_share = answer.share.copy()
     left_out_share[pairs] = 0.0
     left_out_cost = cost_of(problem, left_out, left_out_share, np.zeros(problem.classes))
-    gpus = np.bincount(
-        problem.option_pool, left_out * problem.option_demand[:, GPU], minlength=len(problem.pool_gpu_limit)
-    )
+    gpus = np.bincount(problem.option_pool, left_out * problem.replica_gpus(), minlength=len(problem.pool_gpu_limit))
     class_number = np.searchsorted(classes, problem.pair_class[pairs])
     option_number = np.searchsorted(options, problem.pair_option[pairs])
     part = replace(
@@ -65,19 +64,21 @@ def subset(problem: AllocationProblem, answer: Allocation, chosen: Bools) -> Sub
         pair_storage_cost_per_hour=problem.pair_storage_cost_per_hour[pairs],
         node_free=np.maximum(free, 0.0),
         pool_gpu_limit=np.maximum(problem.pool_gpu_limit - gpus, 0.0),
-        running=_running(answer, options),
+        limit_capacity=np.maximum(problem.limit_capacity - use_of(problem, left_out), 0.0),
+        **of_options(problem, options),
+        running=_running(answer, options, problem.option_nodes),
         budget_per_hour=problem.budget_per_hour - left_out_cost.spending,
         storage_limit_gigabytes=problem.storage_limit_gigabytes - stored_gigabytes(problem, left_out),
     )
     return Subset(part, problem, answer, classes, options, pairs)
 
 
-def _running(answer: Allocation, options: Ints) -> Ints:
+def _running(answer: Allocation, options: Ints, pieces: Ints) -> Ints:
     """Running rows (T, 3) of the chosen options once the answer is applied; node -1 where the stock is not known."""
     rows = answer.packing[np.isin(answer.packing[:, 0], options)]
     packed = np.zeros(len(answer.replicas), dtype=np.int64)
     np.add.at(packed, rows[:, 0], rows[:, 2])
-    rest = answer.replicas[options] - packed[options]
+    rest = answer.replicas[options] * pieces[options] - packed[options]
     unknown = np.array([(options[number], -1, rest[number]) for number in np.flatnonzero(rest > 0)], dtype=np.int64)
     running = np.concatenate([rows, unknown.reshape(-1, 3)])
     running[:, 0] = np.searchsorted(options, running[:, 0])

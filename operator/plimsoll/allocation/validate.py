@@ -20,8 +20,11 @@ _FINITE_FROM_ZERO = (
     "pair_error",
     "pair_storage_cost_per_hour",
     "node_free",
+    "limit_capacity",
+    "use_amount",
 )
 _FROM_ZERO = ("class_mean_delay_limit_seconds", "class_mean_error_limit", "pool_gpu_limit")
+_FROM_ONE = ("option_nodes",)
 _COUNTS = ("option_max_replicas", "deployment_min_replicas", "deployment_max_replicas")
 
 
@@ -42,6 +45,9 @@ def _problems(problem: AllocationProblem) -> Iterator[str]:
     for name in _COUNTS:
         values = getattr(problem, name)
         yield from _first(name, values, values < 0, "a number from 0 on")
+    for name in _FROM_ONE:
+        values = getattr(problem, name)
+        yield from _first(name, values, values < 1, "a number from 1 on")
     limit = problem.class_unserved_limit
     yield from _first("class_unserved_limit", limit, ~((limit >= 0) & (limit <= 1)), "a number from 0 to 1")
     capacity = problem.option_capacity
@@ -56,6 +62,8 @@ def _problems(problem: AllocationProblem) -> Iterator[str]:
         ("pair_class", problem.classes),
         ("pair_option", problem.options),
         ("node_pool", len(problem.pool_unlimited)),
+        ("use_limit", len(problem.limit_capacity)),
+        ("use_option", problem.options),
     ):
         numbers = getattr(problem, name)
         yield from _first(name, numbers, (numbers < 0) | (numbers >= end), f"a number from 0 to {end - 1}")

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
+from plimsoll.allocation.limits import dense
 from plimsoll.allocation.packing import need_no_place
 from plimsoll.allocation.problem import AllocationProblem, Bools, Floats, Ints
 
@@ -70,6 +71,9 @@ class Workload:
     exclusive: bool
     """At most one option of a pair may have replicas."""
     gpus: Floats
+    """Of a whole replica."""
+    nodes: Ints
+    """Pieces of a replica."""
     pool: Ints
     pair: Ints
     """Pairs of model variant and pool, numbered from 0 within the workload."""
@@ -100,6 +104,10 @@ class Workload:
     """The option alone keeps the class's mean error."""
     enough: Ints
     """Replicas of an option that could take all traffic."""
+    limits: Ints
+    """Those of the problem's limits of groups of options that count any of these."""
+    limit_use: Floats
+    """(limits, N): what one replica takes."""
     replicas: Ints = field(init=False)
     pair_replicas: Ints = field(init=False)
     share: Floats = field(init=False)
@@ -437,6 +445,7 @@ def _workload(
     error_terms, error_bounds = _terms(error, error_limit, eligible, problem.means_over_all)
     acceptable = eligible & (error_terms <= error_bounds[:, None])
     traffic_cost = (problem.class_latency_penalty_per_request_second[classes] * rate)[:, None] * delay
+    limits, limit_use = dense(problem, options)
     return Workload(
         classes=classes,
         options=options,
@@ -452,7 +461,8 @@ def _workload(
         stored_gigabytes=problem.option_storage_gigabytes[options],
         storage_price=problem.storage_price_per_gigabyte_hour,
         exclusive=problem.one_option_per_pair,
-        gpus=problem.option_demand[options, 0],
+        gpus=problem.replica_gpus()[options],
+        nodes=problem.option_nodes[options],
         pool=problem.option_pool[options],
         pair=np.unique(problem.option_pair[options], return_inverse=True)[1].reshape(-1),
         tensor=problem.option_tensor[options],
@@ -471,4 +481,6 @@ def _workload(
         sufficient=acceptable & (delay_terms <= delay_bounds[:, None]),
         acceptable=acceptable,
         enough=replicas_for(work.sum(axis=1)) + 1,
+        limits=limits,
+        limit_use=limit_use,
     )

@@ -1,8 +1,9 @@
-"""PlacementPlan: the record of one decision for the whole fleet. Written by Plimsoll, never by people."""
+"""PlacementPlan: the record of one decision for the whole fleet. People write `spec.approval`, Plimsoll the rest."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
+from pydantic.alias_generators import to_camel
 
 from plimsoll.api.common import (
     AGE,
@@ -14,8 +15,10 @@ from plimsoll.api.common import (
     PrinterColumn,
     Resource,
     ResourceNames,
+    ShortText,
     Status,
     StatusModel,
+    Text,
     Time,
 )
 from plimsoll.api.rules import ListMap, Rule
@@ -77,20 +80,32 @@ class DetailsReference(APIModel):
     name: Annotated[DNSSubdomain, Field(description="Name of the ConfigMap.")]
 
 
-class PlacementPlanSpec(APIModel):
-    """The decision. Immutable."""
+class Approval(APIModel):
+    """What a person said to the plan."""
 
-    rules = (
-        Rule(
-            cel="self == oldSelf",
-            message="spec is immutable: a plan records one decision",
-            holds=None,
+    decision: Annotated[
+        Literal["Approved", "Rejected"],
+        Field(
+            description="Approved: carry the plan out, provided that it is still what would be decided. It stands: it "
+            "cannot be taken back. Rejected: do not, and do not propose the same again; may still become Approved."
         ),
-    )
+    ]
+    digest: Annotated[Digest, Field(description="The plan's decisionDigest: what was looked at.")]
+
+
+class PlacementPlanSpec(APIModel):
+    """The decision. Immutable, but for `approval`."""
 
     inputs_digest: Annotated[
         Digest, Field(description="Digest of everything that the decision depends on. Equal inputs give equal plans.")
     ]
+    decision_digest: Annotated[
+        Digest | None,
+        Field(description="Digest of the placements and replicas that were decided. Equal digests mean equal pods."),
+    ] = None
+    details_digest: Annotated[
+        Digest | None, Field(description="Digest of the whole decision, before it was compressed into detailsRefs.")
+    ] = None
     cost_per_hour: Annotated[Money, Field(description="Cost of all placements per hour.")]
     objective_per_hour: Annotated[
         Money | None,
@@ -126,6 +141,37 @@ class PlacementPlanSpec(APIModel):
         Field(max_length=16, description="ConfigMaps that hold the whole decision, compressed, in this order."),
         ListMap("namespace", "name"),
     ] = ()
+    approval: Annotated[
+        Approval | None,
+        Field(description="What a person says to the plan, where the policy's approval is Manual. Never Plimsoll's."),
+    ] = None
+
+
+def _unchanged(name: str) -> str:
+    """CEL: an optional or required field of the spec is as it was."""
+    return f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})"
+
+
+PlacementPlanSpec.rules = (
+    Rule(
+        cel=" && ".join(_unchanged(to_camel(name)) for name in PlacementPlanSpec.model_fields if name != "approval"),
+        message="a plan records one decision: only approval may be changed",
+        holds=None,
+    ),
+    Rule(
+        cel="!has(self.approval) || (has(self.decisionDigest) && self.approval.digest == self.decisionDigest)",
+        message="approval.digest must be the plan's decisionDigest",
+        holds=lambda spec: spec.approval is None or spec.approval.digest == spec.decision_digest,
+        field="approval.digest",
+    ),
+    Rule(
+        cel="!has(oldSelf.approval) || oldSelf.approval.decision != 'Approved' || "
+        "(has(self.approval) && self.approval.decision == 'Approved')",
+        message="an approval stands: it cannot be changed or taken back",
+        holds=None,
+        field="approval",
+    ),
+)
 
 
 class PlanProgress(StatusModel):
@@ -139,25 +185,39 @@ class PlacementPlanStatus(Status):
     """What became of the plan."""
 
     state: Annotated[
-        Literal["Recommended", "Applying", "Applied", "Superseded"] | None,
-        Field(description="Recommended (not applied), Applying, Applied, or Superseded by a later plan."),
+        Literal["Recommended", "AwaitingApproval", "Rejected", "Refused", "Applying", "Applied", "Superseded"] | None,
+        Field(
+            description="Recommended (not applied), AwaitingApproval, Rejected by a person, Refused by Plimsoll "
+            "although it was approved, Applying, Applied, or Superseded by a later plan."
+        ),
     ] = None
+    reason: Annotated[
+        ShortText | None,
+        Field(
+            description="Why it is in this state, in one word: Approved by a person; Stale, DigestMismatch or "
+            "DetailsMissing where it was refused; Replaced or Outdated where it was superseded after or before it was "
+            "in force."
+        ),
+    ] = None
+    message: Annotated[Text | None, Field(description="The same for people.")] = None
     applied_time: Annotated[Time | None, Field(description="When the last step was done.")] = None
     progress: Annotated[PlanProgress | None, Field(description="How far the transition is.")] = None
 
 
 class PlacementPlan(Resource):
-    """The record of one decision for the whole fleet: what it costs and what it changes. Written by Plimsoll."""
+    """The record of one decision for the whole fleet: what it costs and what it changes. Written by Plimsoll, but for
+    `spec.approval`."""
 
     names = ResourceNames(
         plural="placementplans",
         short_name="pplan",
         scope="Cluster",
         columns=(
-            PrinterColumn("State", ".status.state", description="Recommended, Applying, Applied or Superseded."),
+            PrinterColumn("State", ".status.state", description="What became of it, such as Applied."),
             PrinterColumn("Cost/h", ".spec.costPerHour", description="Cost per hour."),
             PrinterColumn("Gap", ".spec.gap", description="Part of the objective that could be saved at most."),
             PrinterColumn("Changes", ".spec.summary.changedDeployments", "integer", "LLMDeployments that it changes."),
+            PrinterColumn("Reason", ".status.reason", description="Why it is in this state.", wide=True),
             AGE,
         ),
     )

@@ -171,10 +171,11 @@ class PlacementPolicySpec(APIModel):
     rebalance: Annotated[Rebalance, Field(description="When a cheaper placement is worth a move.")] = Rebalance()
     storage: Annotated[Storage, Field(description="What it costs to keep model weights where they run.")] = Storage()
     approval: Annotated[
-        Literal["Automatic", "Recommend"],
+        Literal["Automatic", "Manual", "Recommend"],
         Field(
-            description="Automatic applies plans; Recommend makes and reports them and changes nothing. "
-            "Default Automatic."
+            description="Automatic applies plans. Manual applies those that start, stop or replace pods only after a "
+            "person has approved their PlacementPlan; until then the plan that was in force stays. Recommend makes and "
+            "reports plans and changes nothing. Default Automatic."
         ),
     ] = "Automatic"
     routing: Annotated[RoutingPropagation, Field(description="How fast routers follow.")] = RoutingPropagation()

@@ -52,7 +52,7 @@ def run_explain(paths: Sequence[Path], deployments: Sequence[str], output: str) 
         console = wide_console()
         console.print(f"{_MEANING}\n", style="dim")
         for item in classes:
-            _print_deployment(console, item)
+            print_deployment(console, item)
         for line in totals(fleet):
             console.print(line, soft_wrap=True)
         for limit in limits:
@@ -120,7 +120,8 @@ def _class_document(item: ClassExplanation) -> dict[str, Any]:
     }
 
 
-def _print_deployment(console: Console, item: DeploymentExplanation) -> None:
+def print_deployment(console: Console, item: DeploymentExplanation) -> None:
+    """Per class what serves it, and what does not and why."""
     console.print(f"[bold]{item.ref.namespace}/{item.ref.name}[/bold]")
     if not item.classes:
         console.print("  nothing is decided about it: see what `plimsoll plan` reports")

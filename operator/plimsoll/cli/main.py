@@ -8,9 +8,11 @@ import click
 
 from plimsoll import __version__
 from plimsoll.cli.calibrate_options import calibrate
+from plimsoll.cli.cluster_commands import COMMANDS, cluster_options, namespace_option, target_of
 
 Command = TypeVar("Command", bound=Callable[..., None])
 _HELP = {"help_option_names": ["-h", "--help"]}
+_ELSE_CLUSTER = " Default: no file, but the plan that the cluster keeps."
 
 
 @click.group(context_settings=_HELP)
@@ -20,10 +22,21 @@ def main() -> None:
 
 
 main.add_command(calibrate)
+for cluster_command in COMMANDS:
+    main.add_command(cluster_command)
 
 
 def _inputs(command: Command) -> Command:
     """The options that say which files describe the cluster."""
+    return _described(command, required=True)
+
+
+def _inputs_or_cluster(command: Command) -> Command:
+    """The same; without -f a cluster is asked."""
+    return _described(cluster_options(command), required=False)
+
+
+def _described(command: Command, *, required: bool) -> Command:
     for option in (
         click.option(
             "--running",
@@ -42,8 +55,8 @@ def _inputs(command: Command) -> Command:
             "paths",
             type=click.Path(path_type=Path),
             multiple=True,
-            required=True,
-            help="File or folder of manifests; may be given several times.",
+            required=required,
+            help=f"File or folder of manifests; may be given several times.{'' if required else _ELSE_CLUSTER}",
         ),
     ):
         command = option(command)
@@ -54,38 +67,98 @@ def _files(paths: tuple[Path, ...], nodes: Path | None, running: Path | None) ->
     return (*paths, *(path for path in (nodes, running) if path is not None))
 
 
+def _only_with_files(**given: object) -> None:
+    wrong = [f"--{name}" for name, value in given.items() if value]
+    if wrong:
+        raise click.UsageError(f"{', '.join(wrong)} belong to files, which -f names")
+
+
 _output = click.option(
     "-o", "--output", type=click.Choice(["table", "yaml", "json"]), default="table", show_default=True
 )
 
 
 @main.command()
-@_inputs
-@_output
+@click.argument("name", metavar="[PLAN]", default="")
+@_inputs_or_cluster
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "wide", "yaml", "json"]),
+    default="table",
+    show_default=True,
+    help="wide: of a cluster's plan all, not only what it changes.",
+)
 @click.option("--render", is_flag=True, help="Print the Kubernetes objects that the operator would apply, as YAML.")
-def plan(paths: tuple[Path, ...], nodes: Path | None, running: Path | None, output: str, render: bool) -> None:
-    """Decide without a cluster, exactly as the operator would.
+def plan(
+    name: str,
+    paths: tuple[Path, ...],
+    nodes: Path | None,
+    running: Path | None,
+    output: str,
+    render: bool,
+    kubeconfig: Path | None,
+    context: str | None,
+) -> None:
+    """Decide from files exactly as the operator would, or show what the operator has decided in a cluster.
 
-    Exit status: 0 when everything is planned, 1 when an input is wrong or some demand cannot be served.
+    With -f: no cluster is asked. Exit status: 0 when everything is planned, 1 when an input is wrong or some demand
+    cannot be served. Without -f: the PlacementPlan of that name, or the newest, and what it changes.
     """
+    if not paths:
+        from plimsoll.cli.cluster_plans import run_cluster_plan
+
+        _only_with_files(nodes=nodes, running=running, render=render)
+        raise SystemExit(run_cluster_plan(target_of(kubeconfig, context), name, output))
+    if name or kubeconfig or context:
+        raise click.UsageError("-f decides from files: PLAN, --kubeconfig and --context have no place beside it")
+
     from plimsoll.cli.plan import run_plan
 
     raise SystemExit(run_plan(_files(paths, nodes, running), "render" if render else output))
 
 
 @main.command()
-@_inputs
+@click.argument("name", metavar="[[NAMESPACE/]LLMDEPLOYMENT]", default="")
+@_inputs_or_cluster
 @click.option(
-    "--deployment", "deployments", metavar="NAMESPACE/NAME", multiple=True, help="Only this LLMDeployment; repeatable."
+    "--deployment",
+    "deployments",
+    metavar="NAMESPACE/NAME",
+    multiple=True,
+    help="With -f: only this LLMDeployment; repeatable.",
 )
+@click.option("--plan", "plan_name", metavar="PLAN", help="Without -f: the PlacementPlan. Default: the newest.")
+@namespace_option("Without -f: of the LLMDeployment. Default: the context's.")
 @_output
 def explain(
-    paths: tuple[Path, ...], nodes: Path | None, running: Path | None, deployments: tuple[str, ...], output: str
+    name: str,
+    paths: tuple[Path, ...],
+    nodes: Path | None,
+    running: Path | None,
+    deployments: tuple[str, ...],
+    plan_name: str | None,
+    namespace: str | None,
+    output: str,
+    kubeconfig: Path | None,
+    context: str | None,
 ) -> None:
-    """Tell why the plan is as it is: what else could serve each traffic class, and what one more of a limit is worth.
+    """Tell why the plan is as it is: what else could serve each traffic class, and why it does not.
 
-    A limit's worth is found by searching again with a little more of it.
+    With -f also what one more of a limit is worth, which is found by searching again with a little more of it. Without
+    -f: of one LLMDeployment, as the operator kept it with the PlacementPlan.
     """
+    if not paths:
+        from plimsoll.cli.cluster_fleet import run_cluster_explain
+
+        _only_with_files(nodes=nodes, running=running, deployment=deployments)
+        if not name:
+            raise click.UsageError("name an LLMDeployment of the cluster, or give files with -f")
+        target = target_of(kubeconfig, context, namespace)
+        raise SystemExit(run_cluster_explain(target, name, plan_name or "", output))
+    if name or kubeconfig or context or plan_name or namespace:
+        raise click.UsageError("-f decides from files: choose LLMDeployments with --deployment, and name no cluster")
+
     from plimsoll.cli.explain import run_explain
 
     raise SystemExit(run_explain(_files(paths, nodes, running), deployments, output))

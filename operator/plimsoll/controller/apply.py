@@ -175,10 +175,16 @@ class Applier:
             message = f"{kind.name} {manifest['metadata']['name']} belongs to another LLMDeployment and is left alone"
             self._failed(work, key, "apply", ApiError(409, "Conflict", message), outcome)
             return
+        fenced = _fenced(kind, manifest, present)
         try:
-            self._objects.put(kind, await self._writer.apply(_fenced(kind, manifest, present), manager))
+            self._objects.put(kind, await self._writer.apply(fenced, manager))
         except ApiError as error:
-            self._failed(work, key, "apply", error, outcome)
+            if error.status == 409 and fenced is not manifest:
+                # It is known in an old version only; the watch brings the new one.
+                self._metrics.actions.labels("apply", "stale").inc()
+                outcome.merge(Outcome(retry_after_seconds=_FIRST_RETRY_SECONDS))
+            else:
+                self._failed(work, key, "apply", error, outcome)
         else:
             self._succeeded(key, "apply")
             outcome.written += 1

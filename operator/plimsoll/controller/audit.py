@@ -6,7 +6,7 @@ during a lost connection gives none either. A metadata list answers both, withou
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,9 +68,10 @@ def _against(store: Store, kind: Kind, before: frozenset[str], versions: Mapping
 
 
 async def audit(
-    lister: Lister, store: Store, kinds: Sequence[Kind], metrics: Metrics, grace_seconds: float = _GRACE_SECONDS
+    lister: Lister, store: Store, kinds: Sequence[Kind], metrics: Metrics, grace_seconds: float | None = None
 ) -> tuple[Drift, ...]:
     """Drop ghosts, count drift and return it. What is missing or stale comes with the watch, if that works."""
+    grace_seconds = _GRACE_SECONDS if grace_seconds is None else grace_seconds
     found = await asyncio.gather(*(compare(lister, store, kind, grace_seconds) for kind in kinds))
     for drift in found:
         for uid in drift.ghosts:
@@ -102,13 +103,25 @@ def refuse_repetition(earlier: Sequence[Drift], later: Sequence[Drift]) -> None:
             raise Drifted(f"two audits in a row found the same of kind {drift.kind.name}: {what}")
 
 
-async def until_synced(lister: Lister, store: Store, kinds: Sequence[Kind], *, current: bool = False) -> None:
+async def until_synced(lister: Lister, store: Store, kinds: Sequence[Kind]) -> None:
     """Return when the store has every object that the API server lists, of every kind.
 
-    A plan from a half-filled store would take placements away; this is what prevents it. It waits for ever. `current`
-    also asks for the newest version of everything that Plimsoll writes: an operator that takes over must know what the
-    one before it wrote last. Nodes and pods change too often for that, and no operator writes them.
+    A plan from a half-filled store would take placements away; this is what prevents it. It waits for ever.
     """
+    await _until(lister, store, kinds, lambda drift: not drift.missing)
+
+
+async def until_current(lister: Lister, store: Store, kinds: Sequence[Kind]) -> None:
+    """Return when the store has the newest version of everything that operators write.
+
+    Who takes over must know what the one before wrote last. No operator writes nodes and pods, which change all the
+    time and are the most by far. It waits for ever.
+    """
+    written = [kind for kind in kinds if kind not in (NODE, POD)]
+    await _until(lister, store, written, lambda drift: not (drift.missing or drift.stale))
+
+
+async def _until(lister: Lister, store: Store, kinds: Sequence[Kind], good: Callable[[Drift], bool]) -> None:
     waiting, wait = list(kinds), _FIRST_WAIT
     while waiting:
         still: list[Kind] = []
@@ -119,7 +132,7 @@ async def until_synced(lister: Lister, store: Store, kinds: Sequence[Kind], *, c
                 _log.warning("cannot list %s: %s", kind.plural, error)
                 still.append(kind)
                 continue
-            if drift.missing or (current and drift.stale and kind not in (NODE, POD)):
+            if not good(drift):
                 still.append(kind)
             for uid in drift.ghosts:
                 store.drop(kind, uid)

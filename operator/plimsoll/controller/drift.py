@@ -62,10 +62,12 @@ class KnownObjects:
 
     def drift(self, key: Key, owner: Owned, manifest: Manifest, live: Manifest | None) -> Drift | None:
         """What others did to the object that has just been written; None when the change was Plimsoll's own."""
-        expected = self._digests.get(key) == (owner.uid, _digest(manifest))
+        known = self._digests.get(key, ("", ""))
         name = f"{key[0]} {key[1]}/{key[2]}"
         if live is None:
-            return Drift(owner.ref, f"{name} was deleted by somebody else; it was made again") if expected else None
+            deleted = known[0] == owner.uid
+            return Drift(owner.ref, f"{name} was deleted by somebody else; it was made again") if deleted else None
+        expected = known == (owner.uid, _digest(manifest))
         managers = changed_by(manifest, live)
         if not expected and not managers:
             return None

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from plimsoll.controller.audit import Drift, audit, refuse_repetition, until_synced
+from plimsoll.controller.audit import Drift, audit, refuse_repetition, until_current, until_synced
 from plimsoll.controller.client import ApiError, Client
 from plimsoll.controller.corrections import Corrections
 from plimsoll.controller.discovery import confirm
@@ -54,21 +54,23 @@ async def work(operator: Operator) -> None:
     if failure is not None:
         _log.error("%s", failure.message)
     operator.metrics.synced.set(1)
-    operator.vitals.ready = True
     counts = operator.store.counts().items()
     _log.info("synced: %s", ", ".join(f"{count} {name}" for name, count in counts if count))
     async with asyncio.TaskGroup() as group:
         group.create_task(_audit_for_ever(operator))
+        group.create_task(_lead(operator))
         if operator.election is not None:
             group.create_task(operator.election.run())
-        group.create_task(_lead(operator))
+            operator.vitals.detail = "waiting until the Lease can be read"
+            await operator.election.known.wait()
+        operator.vitals.ready = True
 
 
 async def _lead(operator: Operator) -> None:
     if operator.election is not None:
         await operator.election.won.wait()
         # What the leader before wrote last must be known before anything is decided.
-        await until_synced(operator.client, operator.store, operator.kinds, current=True)
+        await until_current(operator.client, operator.store, operator.kinds)
         await _tell(operator.recorder, operator.election)
     if operator.corrections is not None:
         # Before the first plan, which would otherwise undo what observation has taught.

@@ -24,6 +24,7 @@ from plimsoll.rendering.observe import (
 
 Manifest = Mapping[str, Any]
 
+_KEPT_OF_PLANS = ("decisionDigest", "detailsDigest", "detailsRefs", "approval")
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
@@ -41,9 +42,10 @@ class OwnedFacts:
 
 @dataclass(frozen=True, slots=True)
 class PlanRecord:
-    """A PlacementPlan: the operator's own record, which must not wake the planner."""
+    """A PlacementPlan: the operator's own record, which must not wake the planner. What a person says to it must."""
 
     name: str
+    approval: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,9 @@ def facts_of(kind: Kind, manifest: Manifest) -> Facts:
     if kind == POD:
         return pod_facts(manifest) or Absent()
     if kind.name == "PlacementPlan":
-        return PlanRecord(str(metadata_of(manifest).get("name", "")))
+        approval = mapping_of(mapping_of(manifest, "spec"), "approval")
+        said = f"{approval.get('decision')} {approval.get('digest')}" if approval else ""
+        return PlanRecord(str(metadata_of(manifest).get("name", "")), said)
     if kind.name in RESOURCES:
         return resource_facts(manifest)
     return owned_facts(kind, manifest)
@@ -140,6 +144,9 @@ def live_part(kind: Kind, manifest: Manifest) -> Manifest | None:
     short = {key: metadata[key] for key in ("name", "namespace", "uid", "generation", "annotations") if key in metadata}
     kept: dict[str, Any] = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": short}
     kept["status"] = manifest.get("status") or {}
+    if kind.name == "PlacementPlan":
+        spec = mapping_of(manifest, "spec")
+        kept["spec"] = {key: spec[key] for key in _KEPT_OF_PLANS if key in spec}
     return kept
 
 

@@ -90,8 +90,11 @@ def _handler(kind: Kind, store: Store, metrics: Metrics) -> Callable[..., Awaita
                 # Items of a list come without their type.
                 store.put(kind, {"apiVersion": kind.api_version, "kind": kind.name, **manifest})
         except Exception:  # noqa: BLE001
-            # A surprise in one object must not cost the others; the audit counts it as missing.
-            _log.exception("cannot read %s %s", kind.name, manifest.get("metadata", {}).get("name"))
+            # A surprise in one object must not cost the others, and must not look like a feed that has stopped.
+            metadata = manifest.get("metadata", {})
+            _log.exception("cannot read %s %s", kind.name, metadata.get("name"))
+            if metadata.get("uid"):
+                store.pass_over(kind, str(metadata["uid"]), str(metadata.get("resourceVersion", "")))
 
     return handle
 

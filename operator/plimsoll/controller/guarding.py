@@ -2,7 +2,8 @@
 
 What was there before a loss stands in no status: the statuses of pools follow the loss as it happens, and workloads say
 what is wanted, not what was Ready. So the baseline is kept in a small ConfigMap beside the operator, written only when
-it changes. A restart, or another leader, in the middle of a loss reads it before its first step.
+it changes. A restart, or another leader, in the middle of a loss reads it before its first step. It bears no time,
+since at rest nobody would renew it: what vanished while no operator ran is held, too, however long that was.
 """
 
 import asyncio
@@ -78,12 +79,14 @@ class Guarding:
         fleet: FleetPlan,
         running: Mapping[Place, Sequence[Workload]],
         observed: Mapping[Place, ObservedRouting | None],
+        approved: str = "",
     ) -> Verdict:
-        """Whether the plan may take anything away now."""
+        """Whether the plan may take anything away now. `approved`: digest of a decision that a person has approved."""
         memory = self._memory if self._memory is not None else await self._load()
         intent = intent_of(fleet, running, observed)
         named, findings = _release(snapshot)
         released = bool(named) and bool(intent.digest) and intent.digest.startswith(named)
+        released = released or (bool(approved) and intent.digest == approved)
         self._memory, reasons = judge(memory, census_of(snapshot), intent, self._clock(), released=released)
         await self._keep(self._memory)
         self._metrics.blast_radius_held.set(1 if reasons else 0)

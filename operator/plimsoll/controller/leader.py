@@ -119,6 +119,8 @@ class Election:
     ) -> None:
         """`end` must end the process at once; it gets the reason."""
         self.identity = identity
+        self.known = asyncio.Event()
+        """Set once the API server has said how things stand: who may not read the Lease can never lead."""
         self.won = asyncio.Event()
         self._keeper, self._namespace, self._name = keeper, namespace, name
         self._metrics, self._end, self._clock = metrics, end, clock
@@ -219,6 +221,7 @@ class Election:
 
     async def _look(self) -> None:
         self._lease = await self._keeper.read(LEASE, self._namespace, self._name)
+        self.known.set()
         self._record = None if self._lease is None else seen(self._record, self._lease, self._clock())
         if self._record is not None:
             self._metrics.leader_transitions.set(self._record.term)

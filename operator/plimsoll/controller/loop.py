@@ -16,6 +16,7 @@ from typing import Any
 from plimsoll.api import PlacementPolicy
 from plimsoll.api.placementpolicy import PlacementPolicySpec
 from plimsoll.controller.apply import Applier, Outcome, Work
+from plimsoll.controller.approval import Standing
 from plimsoll.controller.debounce import debounce
 from plimsoll.controller.extract import owner_uid
 from plimsoll.controller.guarding import Guarding, Place, Verdict, takes_away
@@ -113,22 +114,25 @@ class Loop:
         fleet, fresh = await self._plan(snapshot, policy)
         if fleet is None:
             return _RETRY_SECONDS
-        applied = policy.spec.approval == "Automatic"
-        running, observed = self._running(fleet, snapshot, datetime.now(UTC))
-        verdict = await self._guarding.judge(snapshot, fleet, running, observed) if applied else Verdict()
-        progress, works, wait = self._steps(fleet, running, observed, verdict, policy.spec)
+        standing = await self._reporter.plans.standing(policy.spec.approval, fleet, snapshot, fresh=fresh)
+        running, observed = self._running(standing.fleet, snapshot, datetime.now(UTC))
+        acted = standing.acted_on
+        agreed = standing.agreed
+        verdict = await self._guarding.judge(snapshot, acted, running, observed, agreed) if acted else Verdict()
+        progress, works, wait = self._steps(standing, running, observed, verdict, policy.spec)
         outcome = Outcome()
-        if applied:
+        if acted:
             with self._metrics.apply_seconds.time():
                 outcome = await self._applier.run(works)
             progress = _with_findings(progress, outcome.findings)
         told = await self._reporter.report(
-            Round(fleet, snapshot, progress, applied, fresh, verdict.findings, _sentence(outcome, applied=applied))
+            Round(standing.fleet, snapshot, progress, standing, fresh, verdict.findings, _sentence(outcome, standing))
         )
         await self._reporter.report_drift(outcome.drift)
-        self._measure(fleet)
+        self._metrics.awaiting_approval.set(len(standing.waiting) if standing.mode == "Manual" else 0)
+        self._measure(standing.fleet)
         full_plan = self._full_plan_due - time.monotonic()
-        due = [full_plan, wait, outcome.retry_after_seconds, None if told else _RETRY_SECONDS]
+        due = [full_plan, wait, outcome.retry_after_seconds, None if told and standing.complete else _RETRY_SECONDS]
         return max(0.1, min(seconds for seconds in due if seconds is not None))
 
     # --- Planning ----------------------------------------------------------------------------------------------------
@@ -173,7 +177,7 @@ class Loop:
 
     def _steps(
         self,
-        fleet: FleetPlan,
+        standing: Standing,
         running: Mapping[Place, list[Workload]],
         routing: Mapping[Place, ObservedRouting | None],
         verdict: Verdict,
@@ -185,7 +189,7 @@ class Loop:
         progress: dict[ObjectRef, Progress] = {}
         works: list[Work] = []
         waits: list[float] = []
-        for plan in map(self._with_warnings, fleet.deployments):
+        for plan in map(self._with_warnings, standing.fleet.deployments):
             place = (plan.ref.namespace, plan.ref.name)
             own, observed = tuple(running.get(place, ())), routing[place]
             document = documents.get((plan.ref.namespace, routing_name(plan.ref.name)))
@@ -201,12 +205,12 @@ class Loop:
             if observed is not None and young and (step.waiting_for or takes_away(plan, own)):
                 waits.append(propagation - observed.age_seconds + _MARGIN_SECONDS)
             try:
-                manifests = self._render(fleet, feasible, step, observed, document, now)
+                manifests = self._render(standing.origin(plan.ref), feasible, step, observed, document, now)
             except (RenderError, RenderMismatch) as error:
                 findings = (*findings, Finding(plan.ref, _render_reason(error), str(error)))
                 _log.error("%s: %s", plan.ref, error)
             else:
-                if plan.state is not DeploymentState.HELD:
+                if plan.state is not DeploymentState.HELD and plan.ref not in standing.unapplied:
                     uid, prune = plan.resource.metadata.uid or "", restraint.prunable(step.prune)
                     works.append(Work(plan.ref, uid, restraint.writable(manifests), prune))
             progress[plan.ref] = Progress(plan, step, own, findings)
@@ -311,9 +315,11 @@ def _render_reason(error: Exception) -> str:
     return "RenderMismatch" if isinstance(error, RenderMismatch) else "RenderFailed"
 
 
-def _sentence(outcome: Outcome, *, applied: bool) -> str:
-    if not applied:
-        return "approval is Recommend: the plan is reported and not applied"
+def _sentence(outcome: Outcome, standing: Standing) -> str:
     if outcome.findings:
         return "some objects could not be written; see the LLMDeployments' conditions"
+    if standing.mode == "Recommend":
+        return "approval is Recommend: the plan is reported and not applied"
+    if standing.waiting:
+        return f"approval is Manual: changes of {len(standing.waiting)} LLMDeployments wait for a person's approval"
     return "the cluster follows the plan"

@@ -24,6 +24,7 @@ class Metrics:
     blast_radius_held: Gauge = field(init=False)
     api_requests: Counter = field(init=False)
     events: Counter = field(init=False)
+    awaiting_approval: Gauge = field(init=False)
     deployments: Gauge = field(init=False)
     cost_per_hour: Gauge = field(init=False)
     pool_gpus: Gauge = field(init=False)
@@ -62,6 +63,9 @@ class Metrics:
             "plimsoll_api_requests", "Requests of the apply side by verb and status code.", ["verb", "code"], registry=r
         )
         self.events = Counter("plimsoll_events", "Kubernetes Events by outcome.", ["result"], registry=r)
+        self.awaiting_approval = Gauge(
+            "plimsoll_awaiting_approval", "LLMDeployments whose changes wait for a person.", registry=r
+        )
         self.deployments = Gauge("plimsoll_deployments", "LLMDeployments by state.", ["state"], registry=r)
         self.cost_per_hour = Gauge("plimsoll_cost_per_hour", "Cost of the plan per hour.", registry=r)
         self.pool_gpus = Gauge("plimsoll_pool_gpus", "GPUs of a pool by use.", ["pool", "use"], registry=r)

@@ -87,8 +87,8 @@ class PlannerProcess:
                 await self._kill()
                 return PlanFailure(
                     FailureReason.MEMORY,
-                    f"planning was stopped at {self._memory_megabytes} megabytes of memory; the setting "
-                    "planner_memory_megabytes and the container's limit say how much there is",
+                    f"planning was stopped at {self._memory_megabytes} megabytes of memory; "
+                    "plannerMemoryMegabytes and the container's limit say how much there is",
                 )
             except TimeoutError:
                 await self._kill()

@@ -1,6 +1,7 @@
-"""PlacementPlans: one object per decision, the newest twenty kept.
+"""PlacementPlans as values: one object per decision, the newest twenty kept. Pure.
 
-A decision that has not changed makes no new object, also not after a restart: the newest carries its decision's digest.
+A decision is which placements there are, with how many replicas: what pods there are. Shares follow by themselves. A
+decision that has not changed makes no new object, also not after a restart: the newest carries its decision's digest.
 """
 
 import hashlib
@@ -10,12 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from plimsoll.api.common import to_wire
 from plimsoll.api.placementplan import (
+    Approval,
     BindingLimit,
     DeploymentChange,
+    DetailsReference,
     PlacementChange,
     PlacementPlanSpec,
+    PlacementPlanStatus,
     PlanSummary,
 )
 from plimsoll.controller.kinds import RESOURCES
@@ -23,10 +29,11 @@ from plimsoll.controller.status import money, ratio
 from plimsoll.planning.plan import DeploymentPlan, DeploymentState, FleetPlan
 from plimsoll.planning.snapshot import Workload
 
-DECISION = "plimsoll.dev/decision"
-"""Annotation of a PlacementPlan: digest of placements, replicas and shares."""
 KEPT = 20
+IN_FORCE = ("Applying", "Applied")
 _CHANGES, _PLACEMENTS, _LIMITS = 200, 32, 64
+_CHANGES_BYTES = 80_000
+"""Of `changes` as JSON. With managed fields, which name every item, the object stays below 256 KiB."""
 _NAME = re.compile(r"plan-(\d{6,})")
 Manifest = Mapping[str, Any]
 
@@ -43,8 +50,50 @@ class Record:
         return str(self.manifest["metadata"]["name"])
 
     @property
+    def uid(self) -> str:
+        return str(self.manifest["metadata"]["uid"])
+
+    @property
     def decision(self) -> str:
-        return str((self.manifest["metadata"].get("annotations") or {}).get(DECISION, ""))
+        """Digest of the decision, hexadecimal; empty for a plan of an older release."""
+        return _hexadecimal(self._spec.get("decisionDigest"))
+
+    @property
+    def details_digest(self) -> str:
+        """Digest of the whole decision, hexadecimal; empty where it is not kept."""
+        return _hexadecimal(self._spec.get("detailsDigest"))
+
+    @property
+    def details(self) -> tuple[tuple[str, str], ...]:
+        """Namespace and name of the ConfigMaps with the whole decision, in order."""
+        return tuple((str(item["namespace"]), str(item["name"])) for item in self._spec.get("detailsRefs") or ())
+
+    @property
+    def approval(self) -> Approval | None:
+        """What a person said."""
+        given = self._spec.get("approval")
+        return Approval.model_validate(given) if given else None
+
+    @property
+    def approved(self) -> bool:
+        return self.approval is not None and self.approval.decision == "Approved"
+
+    @property
+    def status(self) -> PlacementPlanStatus:
+        """The status that the API server has; an empty one when it cannot be read."""
+        try:
+            return PlacementPlanStatus.model_validate(self.manifest.get("status") or {})
+        except ValidationError:
+            return PlacementPlanStatus()
+
+    @property
+    def _spec(self) -> Manifest:
+        spec: Manifest = self.manifest.get("spec") or {}
+        return spec
+
+
+def _hexadecimal(digest: object) -> str:
+    return str(digest or "").removeprefix("sha256:")
 
 
 def records(live: Iterable[Manifest]) -> list[Record]:
@@ -58,38 +107,64 @@ def records(live: Iterable[Manifest]) -> list[Record]:
 
 
 def surplus(existing: Sequence[Record]) -> list[Record]:
-    """Records that are too old to keep."""
-    return list(existing[:-KEPT])
+    """Records that are too old to keep. What is in force is kept however old it is."""
+    standing = in_force(existing)
+    return [record for record in existing[:-KEPT] if record is not standing]
+
+
+def in_force(existing: Sequence[Record]) -> Record | None:
+    """The record of the plan that the cluster follows; None when none was ever applied."""
+    return next((record for record in reversed(existing) if record.status.state in IN_FORCE), None)
+
+
+def current(existing: Sequence[Record], decision: str) -> Record | None:
+    """The record of this decision; None when it has to be written down.
+
+    What was refused is offered anew. What a person has rejected stays rejected until another plan was in force.
+    """
+    if existing and existing[-1].decision == decision and existing[-1].status.state != "Refused":
+        return existing[-1]
+    for record in reversed(existing):
+        if record.status.state in IN_FORCE:
+            return record if record.decision == decision else None
+        said = record.approval is not None and record.approval.decision == "Rejected"
+        if record.decision == decision and (said or record.status.state == "Rejected"):
+            return record
+    return None
 
 
 def next_name(existing: Sequence[Record]) -> str:
     return f"plan-{(existing[-1].number if existing else 0) + 1:06d}"
 
 
+def pods_of(plan: DeploymentPlan) -> tuple[tuple[str, int], ...]:
+    """What a person approves of a deployment: its placements, whose names stand for all of a pod, and replicas."""
+    return tuple(sorted((item.name, item.replicas) for item in plan.placements))
+
+
 def decision_digest(fleet: FleetPlan) -> str:
-    """Digest of what was decided, whatever the reasons. Empty when nothing was decided."""
-    decided = [
-        [
-            [plan.resource.namespace, plan.resource.name],
-            [
-                [item.name, item.replicas, [[share.traffic, round(share.value, 3)] for share in item.shares]]
-                for item in sorted(plan.placements, key=lambda item: item.name)
-            ],
-        ]
-        for plan in _decided(fleet)
-    ]
+    """Digest of what was decided, whatever the reasons, hexadecimal. Empty when nothing was decided."""
+    decided = [[[plan.resource.namespace, plan.resource.name], pods_of(plan)] for plan in _decided(fleet)]
     if not decided:
         return ""
     return hashlib.sha256(json.dumps(decided, separators=(",", ":")).encode()).hexdigest()
 
 
-def manifest(name: str, fleet: FleetPlan, running: Sequence[Workload]) -> dict[str, Any]:
-    """The PlacementPlan of a decision."""
+def manifest(
+    name: str,
+    fleet: FleetPlan,
+    running: Sequence[Workload],
+    details: Sequence[DetailsReference] = (),
+    details_digest: str = "",
+) -> dict[str, Any]:
+    """The PlacementPlan of a decision. `details` will hold the whole of it."""
     kind = RESOURCES["PlacementPlan"]
     changes = _changes(fleet, running)
     placements = [item for plan in _decided(fleet) for item in plan.placements]
     spec = PlacementPlanSpec(
         inputs_digest=f"sha256:{fleet.digest}",
+        decision_digest=f"sha256:{decision_digest(fleet)}",
+        details_digest=f"sha256:{details_digest}" if details else None,
         cost_per_hour=money(fleet.cost_per_hour),
         objective_per_hour=money(fleet.objective_per_hour),
         lower_bound_per_hour=None if fleet.lower_bound_per_hour is None else money(fleet.lower_bound_per_hour),
@@ -102,10 +177,21 @@ def manifest(name: str, fleet: FleetPlan, running: Sequence[Workload]) -> dict[s
             gpus=sum(plan.gpus for plan in _decided(fleet)),
             changed_deployments=len(changes),
         ),
-        changes=tuple(changes[:_CHANGES]),
+        changes=_bounded(changes),
+        details_refs=tuple(details),
     )
-    metadata = {"name": name, "annotations": {DECISION: decision_digest(fleet)}}
-    return {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata, "spec": to_wire(spec)}
+    return {"apiVersion": kind.api_version, "kind": kind.name, "metadata": {"name": name}, "spec": to_wire(spec)}
+
+
+def _bounded(changes: Sequence[DeploymentChange]) -> tuple[DeploymentChange, ...]:
+    kept: list[DeploymentChange] = []
+    size = 0
+    for change in changes[:_CHANGES]:
+        size += len(json.dumps(to_wire(change)))
+        if size > _CHANGES_BYTES:
+            break
+        kept.append(change)
+    return tuple(kept)
 
 
 def _decided(fleet: FleetPlan) -> list[DeploymentPlan]:
@@ -114,10 +200,13 @@ def _decided(fleet: FleetPlan) -> list[DeploymentPlan]:
 
 def _changes(fleet: FleetPlan, running: Sequence[Workload]) -> list[DeploymentChange]:
     prices = {pool.name: float(pool.price_per_gpu_hour) for pool in fleet.pools}
+    by_owner: dict[tuple[str, str], dict[str, Workload]] = {}
+    for item in running:
+        by_owner.setdefault((item.namespace, item.deployment), {})[item.name] = item
     changes = []
     for plan in _decided(fleet):
         owner = (plan.resource.namespace, plan.resource.name)
-        own = {item.name: item for item in running if (item.namespace, item.deployment) == owner}
+        own = by_owner.get(owner, {})
         before = {name: item.replicas for name, item in own.items()}
         after = {item.name: item.replicas for item in plan.placements}
         if before == after:

@@ -1,4 +1,4 @@
-"""Telling people: writes statuses, events and PlacementPlans, and only what differs from what the API server has."""
+"""Telling people: writes statuses and events, and only what differs from what the API server has."""
 
 import asyncio
 import logging
@@ -17,16 +17,19 @@ from plimsoll.api.llmdeployment import LLMDeploymentStatus
 from plimsoll.api.modelprofile import ModelProfileStatus
 from plimsoll.api.placementplan import PlacementPlanStatus
 from plimsoll.api.placementpolicy import PlacementPolicyStatus
-from plimsoll.controller import records
+from plimsoll.controller.approval import Standing
 from plimsoll.controller.client import ApiError
 from plimsoll.controller.conditions import Aspect, build, changed
 from plimsoll.controller.drift import Drift
 from plimsoll.controller.events import Recorder
-from plimsoll.controller.kinds import RESOURCES, Kind
+from plimsoll.controller.kinds import RESOURCES
 from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.planner_process import PlanFailure
+from plimsoll.controller.plans import MANAGER, Plans, PlanWriter
+from plimsoll.controller.settings import Settings
 from plimsoll.controller.status import (
     Progress,
+    Waiting,
     deployment_status,
     policy_status,
     pool_status,
@@ -38,21 +41,16 @@ from plimsoll.controller.store import Store
 from plimsoll.planning.plan import Finding, FleetPlan
 from plimsoll.planning.snapshot import InvalidObject, ObjectRef, Snapshot
 
-MANAGER = "plimsoll-status"
 Manifest = Mapping[str, Any]
 S = TypeVar("S", bound=Status)
 _log = logging.getLogger(__name__)
-_PLAN = RESOURCES["PlacementPlan"]
+_NAMESPACE = Settings().namespace
 
 
-class StatusWriter(Protocol):
+class StatusWriter(PlanWriter, Protocol):
     """What reporting needs of the client."""
 
-    async def apply(self, manifest: Manifest, manager: str, *, force: bool = True) -> dict[str, Any]: ...
-
     async def apply_status(self, manifest: Manifest, manager: str) -> dict[str, Any]: ...
-
-    async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +60,8 @@ class Round:
     fleet: FleetPlan
     snapshot: Snapshot
     progress: Mapping[ObjectRef, Progress]
-    applied: bool
-    """False when the policy only wants recommendations."""
+    standing: Standing
+    """Which of it is in force."""
     fresh: bool
     """False when this is what is left of an older plan, since there is no new one."""
     findings: tuple[Finding, ...]
@@ -75,8 +73,16 @@ class Round:
 class Reporter:
     """Writes what a round came to."""
 
-    def __init__(self, writer: StatusWriter, store: Store, recorder: Recorder, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        writer: StatusWriter,
+        store: Store,
+        recorder: Recorder,
+        metrics: Metrics,
+        namespace: str = _NAMESPACE,
+    ) -> None:
         self._writer, self._store, self._recorder, self._metrics = writer, store, recorder, metrics
+        self.plans = Plans(writer, store, self._write, namespace)
 
     # --- A round with a plan -----------------------------------------------------------------------------------------
 
@@ -84,12 +90,11 @@ class Reporter:
         """Report a round. Returns False when something could not be written and should be tried again."""
         now = now or datetime.now(UTC)
         if not turn.fresh:
-            existing = records.records(self._store.live(_PLAN))
-            writes = self._deployments(turn, existing[-1].name if existing else "", now)
+            writes = self._deployments(turn, *self.plans.names(), now)
             return all(await asyncio.gather(*(self._write(*write) for write in writes)))
-        recorded, plan_name = await self._record(turn, now)
+        recorded, followed_name, plan_name = await self.plans.keep(turn.standing, turn.snapshot, busy=_busy(turn))
         writes = [
-            *self._deployments(turn, plan_name, now),
+            *self._deployments(turn, followed_name, plan_name, now),
             *self._pools(turn, now),
             *self._slos(turn, now),
             *self._profiles(turn, now),
@@ -99,7 +104,7 @@ class Reporter:
         written = await asyncio.gather(*(self._write(*write) for write in writes))
         return recorded and all(written)
 
-    def _deployments(self, turn: Round, plan_name: str, now: datetime) -> list["Write"]:
+    def _deployments(self, turn: Round, followed_name: str, plan_name: str, now: datetime) -> list["Write"]:
         live = self._store.live_by_name(RESOURCES["LLMDeployment"])
         writes: list[Write] = []
         for plan in turn.fleet.deployments:
@@ -108,14 +113,18 @@ class Reporter:
                 continue
             before = _status_of(target, LLMDeploymentStatus)
             progress = turn.progress[plan.ref]
-            generation = plan.resource.metadata.generation or 0
+            proposed = turn.standing.waiting.get(plan.ref)
+            generation = (proposed or plan).resource.metadata.generation or 0
             observed = {
                 name: item
                 for (namespace, name), item in self._store.observed.items()
                 if namespace == plan.ref.namespace
             }
+            waiting = None if proposed is None else Waiting(plan_name, proposed, turn.standing.mode)
+            applied = plan.ref not in turn.standing.unapplied
+            name = followed_name if applied and followed_name else plan_name
             after = deployment_status(
-                progress, before, generation, plan_name, now, applied=turn.applied, observed=observed
+                progress, before, generation, name, now, applied=applied, observed=observed, waiting=waiting
             )
             writes.append((target, before, after))
         return writes
@@ -141,7 +150,7 @@ class Reporter:
         for slo, target in self._targets(turn.snapshot.slos, "InferenceSLO"):
             before = _status_of(target, InferenceSLOStatus)
             found = _about(turn.fleet, slo)
-            after = slo_status(slo, turn.fleet, before, found, now)
+            after = slo_status(slo, turn.standing.present, before, found, now)
             writes.append((target, before, after))
         return writes
 
@@ -150,7 +159,7 @@ class Reporter:
         for profile, target in self._targets(turn.snapshot.profiles, "ModelProfile"):
             before = _status_of(target, ModelProfileStatus)
             found = _about(turn.fleet, profile)
-            after = profile_status(profile, turn.fleet, before, found, now)
+            after = profile_status(profile, turn.standing.present, before, found, now)
             writes.append((target, before, after))
         return writes
 
@@ -228,67 +237,6 @@ class Reporter:
             writes.append((target, before, before.model_copy(update={"conditions": conditions})))
         return all(await asyncio.gather(*(self._write(*write) for write in writes)))
 
-    # --- PlacementPlans ----------------------------------------------------------------------------------------------
-
-    async def _record(self, turn: Round, now: datetime) -> tuple[bool, str]:
-        """Keep the record of this decision. Returns whether that worked, and the record's name."""
-        existing = records.records(self._store.live(_PLAN))
-        decision = records.decision_digest(turn.fleet)
-        if not decision:
-            return True, existing[-1].name if existing else ""
-        try:
-            if not existing or existing[-1].decision != decision:
-                manifest = records.manifest(records.next_name(existing), turn.fleet, turn.snapshot.workloads)
-                created = await self._writer.apply(manifest, MANAGER)
-                self._store.put(_PLAN, created)
-                existing = records.records(self._store.live(_PLAN))
-                summary, cost = manifest["spec"]["summary"], manifest["spec"]["costPerHour"]
-                _log.info(
-                    "%s: %d of %d LLMDeployments change, %d GPUs, %s per hour",
-                    manifest["metadata"]["name"],
-                    summary["changedDeployments"],
-                    summary["deployments"],
-                    summary["gpus"],
-                    cost,
-                )
-        except ApiError as error:
-            _log.warning("PlacementPlan: %s", error)
-            return False, existing[-1].name if existing else ""
-        newest = existing[-1]
-        fine = await self._mark(newest, self._state(turn), now)
-        for record in existing[-2:-1]:
-            fine = await self._mark(record, "Superseded", now) and fine
-        for record in records.surplus(existing):
-            fine = await self._drop(record) and fine
-        return fine, newest.name
-
-    def _state(self, turn: Round) -> str:
-        if not turn.applied:
-            return "Recommended"
-        busy = any(item.step.waiting_for or item.step.prune or item.findings for item in turn.progress.values())
-        return "Applying" if busy else "Applied"
-
-    async def _mark(self, record: records.Record, state: str, now: datetime) -> bool:
-        before = _status_of(record.manifest, PlacementPlanStatus)
-        if before.state == state or (state == "Superseded" and before.state is None):
-            return True
-        # Ready pods may come and go later; a plan that was in place once stays Applied.
-        if (before.state, state) == ("Applied", "Applying"):
-            return True
-        applied_time = now if state == "Applied" else before.applied_time
-        after = before.model_copy(update={"state": state, "applied_time": applied_time})
-        return await self._write(record.manifest, before, after)
-
-    async def _drop(self, record: records.Record) -> bool:
-        uid = str(record.manifest["metadata"]["uid"])
-        try:
-            await self._writer.delete(_PLAN, "", record.name, uid)
-        except ApiError as error:
-            _log.warning("PlacementPlan %s: %s", record.name, error)
-            return False
-        self._store.drop(_PLAN, uid)
-        return True
-
     # --- Writing -----------------------------------------------------------------------------------------------------
 
     async def _write(self, target: Manifest, before: Status, after: Status) -> bool:
@@ -319,6 +267,15 @@ class Reporter:
 
 Write = tuple[Manifest, Status, Status]
 R = TypeVar("R", GPUNodePool, InferenceSLO, ModelProfile, PlacementPolicy)
+
+
+def _busy(turn: Round) -> bool:
+    """Whether the plan that is followed is not in place yet."""
+    return any(
+        item.step.waiting_for or item.step.prune or item.findings
+        for ref, item in turn.progress.items()
+        if ref not in turn.standing.unapplied
+    )
 
 
 def _status_of(target: Manifest, model: type[S]) -> S:

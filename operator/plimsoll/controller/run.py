@@ -152,7 +152,7 @@ def _assemble(
         store,
         planner,
         Applier(client, store, metrics),
-        Reporter(client, store, recorder, metrics),
+        Reporter(client, store, recorder, metrics, settings.namespace),
         Guarding(client, settings.namespace, metrics),
         metrics,
         gateway_api=HTTP_ROUTE in kinds,

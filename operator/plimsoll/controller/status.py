@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Literal
 
 from plimsoll.api import InferenceSLO, ModelProfile, PlacementPolicy
 from plimsoll.api.common import PlanReference
@@ -47,6 +48,21 @@ class Progress:
     """What went wrong after planning: rendering, verifying, applying."""
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What is proposed for an LLMDeployment and not in force."""
+
+    plan_name: str
+    plan: DeploymentPlan
+    mode: Literal["Automatic", "Manual", "Recommend"]
+
+    @property
+    def text(self) -> str:
+        if self.mode == "Recommend":
+            return "the policy's approval is Recommend: plans are not applied"
+        return f"{self.plan_name} needs a person's approval: kubectl plimsoll approve {self.plan_name}"
+
+
 def deployment_status(
     progress: Progress,
     before: LLMDeploymentStatus,
@@ -56,11 +72,15 @@ def deployment_status(
     *,
     applied: bool,
     observed: Mapping[str, ObservedLatency],
+    waiting: Waiting | None = None,
 ) -> LLMDeploymentStatus:
-    """Status of an LLMDeployment that parses. `observed` is by placement; where it lacks one, the last figures stay."""
+    """Status of an LLMDeployment that parses. `observed` is by placement; where it lacks one, the last figures stay.
+
+    What is in force is reported, and what is proposed only where nothing is in force.
+    """
     plan = progress.plan
     running = {workload.name: workload for workload in progress.workloads}
-    aspects = _aspects(progress, running, applied=applied)
+    aspects = _aspects(progress, running, waiting, applied=applied)
     conditions = build(aspects, before.conditions, generation, now)
     if plan.state is DeploymentState.HELD:
         # Nothing was decided: what runs still runs, so the last figures stay, with the present readiness.
@@ -94,22 +114,28 @@ def deployment_status(
     )
 
 
-def _aspects(progress: Progress, running: Mapping[str, Workload], *, applied: bool) -> list[Aspect]:
+def _aspects(
+    progress: Progress, running: Mapping[str, Workload], waiting: Waiting | None, *, applied: bool
+) -> list[Aspect]:
     plan, step = progress.plan, progress.step
-    planned_errors, later_errors = errors(plan.findings), errors(progress.findings)
-    planned = plan.state is DeploymentState.PLANNED
+    newest = plan if waiting is None else waiting.plan
+    planned_errors, later_errors = errors(newest.findings), errors(progress.findings)
     serving, why = _serving(progress, running)
-    aspects = [_ready(progress, serving, why), _planned(plan, planned_errors, applied=applied)]
+    if not applied and waiting is not None and waiting.mode == "Manual":
+        why = waiting.text
+    aspects = [_ready(progress, serving, why), _planned(newest, planned_errors, waiting)]
     stopped = [item for item in (*planned_errors, *later_errors) if item.reason in _STOPS]
     if plan.state is not DeploymentState.HELD:
-        aspects.append(_slo_met(plan))
+        aspects.append(_slo_met(plan) if waiting is None or not applied else _slo_unknown(waiting))
         moving = bool(step.waiting_for or step.prune)
         waits = joined_sentences(step.waiting_for) or "obsolete placements are being removed"
         if not stopped:
             aspects.append(
                 Aspect("Rebalancing", "True", "InTransition", waits)
                 if moving and applied
-                else Aspect("Rebalancing", "False", "Settled" if applied else "NotApplied", _settled_text(applied))
+                else Aspect("Rebalancing", "False", "Settled", "the plan in force is in place")
+                if applied or waiting is None
+                else Aspect("Rebalancing", "False", "NotApplied", waiting.text)
             )
     if stopped:
         aspects.append(Aspect("Rebalancing", "False", stopped[0].reason, joined(stopped)))
@@ -117,7 +143,9 @@ def _aspects(progress: Progress, running: Mapping[str, Workload], *, applied: bo
         names = ", ".join(step.unready)
         text = f"no pod of {names} is Ready; the last routing document stays"
         aspects.append(Aspect("RoutingHeld", "True", "BackendsNotReady", text))
-    stalled = (planned_errors if not planned else []) + [f for f in later_errors if f.reason != "ApplyFailed"]
+    stalled = (planned_errors if newest.state is not DeploymentState.PLANNED else []) + [
+        f for f in later_errors if f.reason != "ApplyFailed"
+    ]
     stalled = [item for item in stalled if item.reason != PAUSED]
     if stalled:
         aspects.append(Aspect("Stalled", "True", stalled[0].reason, joined(stalled)))
@@ -130,8 +158,9 @@ def _paused(plan: DeploymentPlan) -> bool:
     return bool(found) and all(item.reason == PAUSED for item in found)
 
 
-def _settled_text(applied: bool) -> str:
-    return "the plan is in place" if applied else "the policy's approval is Recommend: plans are not applied"
+def _slo_unknown(waiting: Waiting) -> Aspect:
+    text = f"what runs was planned for other demand or stock than there is now; see {waiting.plan_name}"
+    return Aspect("SLOMet", "Unknown", "AwaitingApproval", text)
 
 
 def _ready(progress: Progress, serving: bool, why: str) -> Aspect:
@@ -161,15 +190,17 @@ def _serving(progress: Progress, running: Mapping[str, Workload]) -> tuple[bool,
     return not down, f"no pod of {', '.join(down)} is Ready" if down else ""
 
 
-def _planned(plan: DeploymentPlan, found: Sequence[Finding], *, applied: bool) -> Aspect:
+def _planned(plan: DeploymentPlan, found: Sequence[Finding], waiting: Waiting | None) -> Aspect:
     if plan.state is DeploymentState.PLANNED:
         warnings = joined(plan.findings)
         count = len(plan.placements)
         figures = (
             f"{count} placement{'' if count == 1 else 's'}, {plan.gpus} GPUs, {money(plan.cost_per_hour)} per hour"
         )
+        if waiting is not None and waiting.mode == "Manual":
+            figures = f"{figures}, once approved; {waiting.text}"
         message = f"{figures}; {warnings}" if warnings else figures
-        return Aspect("Planned", "True", "Planned" if applied else "AwaitingApproval", message)
+        return Aspect("Planned", "True", "Planned" if waiting is None else "AwaitingApproval", message)
     reason = found[0].reason if found else str(plan.state)
     return Aspect("Planned", "False", reason, joined(found) or "not planned")
 

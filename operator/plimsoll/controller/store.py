@@ -5,7 +5,7 @@ Level-triggered: nobody asks which event changed what, only whether anything tha
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from plimsoll.api import GPUNodePool, InferenceSLO, LLMDeployment, ModelProfile, PlacementPolicy
@@ -57,13 +57,19 @@ class Store:
         entries[uid] = Entry(facts, live, version)
         return self._compare(known.facts if known is not None else Absent(), facts)
 
+    def pass_over(self, kind: Kind, uid: str, version: str) -> None:
+        """Take note of a version that cannot be read: what was known of the object stays, and nothing waits for it."""
+        known = self._entries[kind].get(uid) or Entry(Absent(), None, version)
+        if not _older(version, known.resource_version):
+            self._entries[kind][uid] = replace(known, resource_version=version)
+
     def drop(self, kind: Kind, uid: str) -> bool:
         """Forget an object. Returns whether anything that matters has changed."""
         gone = self._entries[kind].pop(uid, None)
         return gone is not None and self._compare(gone.facts, Absent())
 
     def _compare(self, before: Facts, after: Facts) -> bool:
-        if before == after or PlanRecord in (type(before), type(after)):
+        if before == after or _said(before) == _said(after) is not None:
             return False
         self.changes += 1
         self._dirty.set()
@@ -148,6 +154,13 @@ class Store:
 
     def _workloads(self) -> list[Workload]:
         return [facts.workload for facts in self._all(OwnedFacts) if facts.workload is not None]
+
+
+def _said(facts: Facts) -> str | None:
+    """What a person said to a plan; empty for other plans and for what does not exist; None for everything else."""
+    if isinstance(facts, PlanRecord):
+        return facts.approval
+    return "" if isinstance(facts, Absent) else None
 
 
 def _reference(resource: LLMDeployment | GPUNodePool | InferenceSLO | ModelProfile) -> str:

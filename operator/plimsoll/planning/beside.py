@@ -10,7 +10,8 @@ import numpy as np
 
 from plimsoll.allocation import Allocation, AllocationProblem, cost_of, subset
 from plimsoll.allocation.evaluate import stored_gigabytes
-from plimsoll.allocation.problem import GPU, Bools, Floats, Ints
+from plimsoll.allocation.limits import counts_running, exceeded, use_of
+from plimsoll.allocation.problem import Bools, Floats, Ints
 from plimsoll.allocation.subset import Subset
 from plimsoll.planning.search import TOLERANCE
 
@@ -45,12 +46,14 @@ def then_running(problem: AllocationProblem, allocation: Allocation) -> Ints:
 
 
 def overspends(problem: AllocationProblem, allocation: Allocation) -> bool:
-    """Whether the answer grows although budget or storage do not hold all that then runs."""
+    """Whether the answer grows although budget, storage or a group's limit do not hold all that then runs."""
     grown, kept = allocation.replicas > problem.running_replicas(), then_running(problem, allocation)
     if (grown & (problem.option_price_per_hour > 0)).any():
         most = problem.budget_per_hour
         if _spending(problem, kept) > most + TOLERANCE * max(1.0, most):
             return True
+    if len(exceeded(problem, kept, TOLERANCE)):
+        return True
     most = problem.storage_limit_gigabytes
     return bool(grown.any() and stored_gigabytes(problem, kept) > most + TOLERANCE * max(1.0, most))
 
@@ -83,7 +86,7 @@ def exchanged(problem: AllocationProblem, base: Allocation, other: Allocation, c
 def following(problem: AllocationProblem, allocation: Allocation, chosen: Bools) -> Subset:
     """The problem of the chosen deployments (mask, D) once the answer is applied, beside all that the others run."""
     kept = np.where(chosen[problem.option_deployment], 0, then_running(problem, allocation))
-    return _with_money_left(problem, subset(problem, allocation, chosen), kept)
+    return _with_money_left(problem, subset(problem, allocation, chosen), kept, chosen)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,7 +132,7 @@ def beside(problem: AllocationProblem, rest: Allocation, chosen: Bools, adding: 
     # New replicas fit beside all running ones, also beside those that `rest` gives up.
     part = subset(problem, as_it_runs(problem), chosen)
     kept = np.where(fixed[problem.option_deployment], then_running(problem, rest), 0)
-    part = _with_money_left(problem, part, kept)
+    part = _with_money_left(problem, part, kept, chosen)
     options = np.flatnonzero(chosen[problem.option_deployment])
     classes = np.flatnonzero(chosen[problem.class_deployment])
     pairs = np.flatnonzero(chosen[problem.class_deployment[problem.pair_class]])
@@ -158,7 +161,7 @@ def _remaining(
     free, gone = part.node_free.copy(), part.running[keeps & (part.running[:, 1] >= 0)]
     np.subtract.at(free, gone[:, 1], part.option_demand[gone[:, 0]] * gone[:, 2:3])
     taken = part.running_replicas() * added
-    gpus = np.bincount(part.option_pool, taken * part.option_demand[:, GPU], minlength=len(part.pool_gpu_limit))
+    gpus = np.bincount(part.option_pool, taken * part.replica_gpus(), minlength=len(part.pool_gpu_limit))
     has = by_deployment(part, base.replicas).astype(np.int64)
     return replace(
         part,
@@ -172,15 +175,23 @@ def _remaining(
         running=part.running[~keeps],
         node_free=np.maximum(free, 0.0),
         pool_gpu_limit=np.maximum(part.pool_gpu_limit - gpus, 0.0),
+        # Of other limits, what is kept is gone already.
+        limit_capacity=np.where(
+            counts_running(part), np.maximum(part.limit_capacity - use_of(part, taken), 0.0), part.limit_capacity
+        ),
     )
 
 
-def _with_money_left(problem: AllocationProblem, part: Subset, kept: Ints) -> Subset:
-    """The part with what these replicas (N) of the others leave of budget and storage."""
+def _with_money_left(problem: AllocationProblem, part: Subset, kept: Ints, chosen: Bools) -> Subset:
+    """The part with what these replicas (N) of the others leave of budget, storage and limits of groups."""
+    others = np.where(chosen[problem.option_deployment], 0, kept)
+    at_once = np.minimum(part.problem.limit_capacity, problem.limit_capacity - use_of(problem, others))
+    left_over = np.where(counts_running(problem), at_once, problem.limit_capacity - use_of(problem, kept))
     left = replace(
         part.problem,
         budget_per_hour=max(0.0, problem.budget_per_hour - _spending(problem, kept)),
         storage_limit_gigabytes=max(0.0, problem.storage_limit_gigabytes - stored_gigabytes(problem, kept)),
+        limit_capacity=np.maximum(left_over, 0.0),
     )
     return replace(part, problem=left)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from plimsoll.allocation import Allocation, AllocationProblem, Solution, check, solve_greedy, subset
+from plimsoll.allocation import Allocation, AllocationProblem, Solution, check, limited, solve_greedy, subset
 from plimsoll.allocation.problem import Bools, Floats, Ints
 from plimsoll.allocation.reduce import restrict
 from plimsoll.planning.beside import (
@@ -217,10 +217,18 @@ def _lacking(problem: AllocationProblem, allocation: Allocation) -> Bools:
 
 
 def without_limits(
-    problem: AllocationProblem, *, budget: bool, storage: bool = False, stock: bool = False, replicas: bool = False
+    problem: AllocationProblem,
+    *,
+    budget: bool,
+    storage: bool = False,
+    stock: bool = False,
+    replicas: bool = False,
+    groups: bool = False,
 ) -> AllocationProblem:
-    """The problem without its budget, storage, stock or replica limits: tells which of them binds."""
+    """The problem without its budget, storage, stock, replica or group limits: tells which of them binds."""
     relaxed = problem
+    if groups:
+        relaxed = limited(relaxed, ())
     if budget:
         relaxed = replace(relaxed, budget_per_hour=float("inf"))
     if storage:

@@ -103,6 +103,7 @@ def build_fleet(
         option_max_replicas=np.full(len(rows.candidates), NO_LIMIT, dtype=np.int64),
         option_capacity=np.full((len(rows.candidates), 1), USABLE_TIME),
         option_demand=np.array([demand(candidate) for candidate in rows.candidates], dtype=float).reshape(-1, 3),
+        option_nodes=np.ones(len(rows.candidates), dtype=np.int64),
         option_start_cost_per_hour=prices * hours / policy.rebalance.horizon_hours,
         option_stop_cost_per_hour=np.zeros(len(rows.candidates)),
         option_storage_gigabytes=np.array([candidate.stored_gigabytes for candidate in rows.candidates], dtype=float),

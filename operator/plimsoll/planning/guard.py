@@ -15,6 +15,7 @@ SHARE = 0.2
 LEAST = 3
 """A loss counts above this share, if it is at least so many nodes, LLMDeployments or replicas."""
 WINDOW_SECONDS = 600.0
+_WHEN = "within ten minutes or while no operator ran"
 _SLOT_SECONDS = 30.0
 """Sightings this close together are kept as one, so that a flapping node cannot fill the memory."""
 
@@ -155,12 +156,12 @@ def _losses(peak: Census, census: Census) -> list[str]:
     gpus, nodes = peak.gpus - census.gpus, peak.nodes - census.nodes
     if gpus > SHARE * peak.gpus and (nodes >= LEAST or gpus >= LEAST * peak.largest):
         found.append(
-            f"{gpus:g} of {peak.gpus:g} Ready GPUs vanished within ten minutes ({census.nodes} of {peak.nodes} nodes "
-            "with GPUs are Ready)"
+            f"{gpus:g} of {peak.gpus:g} Ready GPUs vanished {_WHEN} ({census.nodes} of {peak.nodes} nodes with GPUs "
+            "are Ready)"
         )
     deployments = peak.deployments - census.deployments
     if deployments > SHARE * peak.deployments and deployments >= LEAST:
-        found.append(f"{deployments} of {peak.deployments} LLMDeployments vanished within ten minutes")
+        found.append(f"{deployments} of {peak.deployments} LLMDeployments vanished {_WHEN}")
     return found
 
 

@@ -1,7 +1,7 @@
 """What each node has left for replicas of the options at hand, and where such replicas run already."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from plimsoll.planning.pools import Pool
 from plimsoll.planning.snapshot import NodeFacts, PodFacts, Workload
@@ -26,7 +26,7 @@ class Stock:
 
     nodes: tuple[NodeStock, ...]
     running: tuple[tuple[str, str, str, int], ...]
-    """(namespace, placement, node, replicas); the node is `NO_NODE` in pools without end."""
+    """(namespace, placement, node, pods); the node is `NO_NODE` in pools without end. Whole replicas only."""
     gpu_limit: Mapping[str, float]
     """GPUs of a pool that may be in use at once by the options at hand."""
 
@@ -37,10 +37,12 @@ Resources = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What one replica of an option asks for, and where."""
+    """What one pod of an option's replicas asks for, and where."""
 
     pool: str
     resources: Resources
+    pods: int = 1
+    """Of which one replica consists."""
 
 
 def measure_stock(
@@ -52,11 +54,11 @@ def measure_stock(
     """Take everybody else's requests off the nodes.
 
     Args:
-        demands: by (namespace, placement) of the known options. Their running pods are counted as replicas, and those
-            that are about to be bound too, where there is room; all other pods, Plimsoll's own obsolete ones included,
-            are in the way.
+        demands: by (namespace, placement) of the known options. Their running pods are counted as running, and those
+            that are about to be bound too, where there is room; all other pods, Plimsoll's own obsolete ones and those
+            of replicas that lack a pod for good included, are in the way.
     """
-    starting = _starting(pods, workloads)
+    starting = _starting(pods, workloads, demands)
     by_node: dict[str, list[PodFacts]] = {}
     for pod in pods:
         if pod.node:
@@ -68,14 +70,15 @@ def measure_stock(
         if pool.unlimited:
             for (namespace, placement), count in starting.items():
                 wanted = demands.get((namespace, placement))
-                if wanted is not None and wanted.pool == pool.name:
-                    running[namespace, placement, NO_NODE] = count
+                if wanted is not None and wanted.pool == pool.name and count >= wanted.pods:
+                    running[namespace, placement, NO_NODE] = count // wanted.pods * wanted.pods
             continue
         measured = [
             _measure(pool, node, by_node.get(node.name, ()), demands, running) for node in _usable(pool, by_node)
         ]
         measured.extend(_declared_nodes(pool))
-        _place(pool, measured, starting, demands, running)
+        placed = _place(pool, measured, starting, demands, running)
+        measured = _without_halves(pool, measured, demands, running, placed)
         stock.extend(measured)
         if pool.reserved_gpus:
             names = {node.name for node in measured}
@@ -107,8 +110,10 @@ def _declared_nodes(pool: Pool) -> list[NodeStock]:
     return [NodeStock(pool.name, f"{pool.name}-{number}", free) for number in range(pool.max_nodes)]
 
 
-def _starting(pods: Sequence[PodFacts], workloads: Sequence[Workload]) -> dict[tuple[str, str], int]:
-    """Replicas by (namespace, placement) that are asked for and not bound yet, without those that fit nowhere.
+def _starting(
+    pods: Sequence[PodFacts], workloads: Sequence[Workload], demands: Mapping[tuple[str, str], Demand]
+) -> dict[tuple[str, str], int]:
+    """Pods by (namespace, placement) that are asked for and not bound yet, without those that fit nowhere.
 
     Without them a round in the middle of a start would see half of its own plan and make another one.
     """
@@ -117,9 +122,11 @@ def _starting(pods: Sequence[PodFacts], workloads: Sequence[Workload]) -> dict[t
         if pod.placement and not pod.deleting and (pod.node or pod.unschedulable):
             key = (pod.namespace, pod.placement)
             settled[key] = settled.get(key, 0) + 1
-    missing = {
-        (item.namespace, item.name): item.replicas - settled.get((item.namespace, item.name), 0) for item in workloads
-    }
+    missing: dict[tuple[str, str], int] = {}
+    for item in workloads:
+        key = (item.namespace, item.name)
+        asked = item.replicas * (demands[key].pods if key in demands else 1)
+        missing[key] = asked - settled.get(key, 0)
     return {key: count for key, count in sorted(missing.items()) if count > 0}
 
 
@@ -129,8 +136,9 @@ def _place(
     starting: Mapping[tuple[str, str], int],
     demands: Mapping[tuple[str, str], Demand],
     running: dict[tuple[str, str, str], int],
-) -> None:
-    """Count starting replicas as running where they will fit: on the fullest node that has room."""
+) -> dict[tuple[str, str], list[str]]:
+    """Count starting pods as running where they will fit: on the fullest node that has room. Returns these nodes."""
+    placed: dict[tuple[str, str], list[str]] = {}
     closed = {node.name for node in pool.nodes if node.unschedulable_reason}
     left = {node.name: list(node.free) for node in nodes if node.name not in closed}
     for (namespace, placement, node), count in running.items():
@@ -152,6 +160,49 @@ def _place(
             node = min(fitting)[1]
             left[node] = [value - asked for value, asked in zip(left[node], wanted.resources, strict=True)]
             running[namespace, placement, node] = running.get((namespace, placement, node), 0) + 1
+            placed.setdefault((namespace, placement), []).append(node)
+    return placed
+
+
+def _without_halves(
+    pool: Pool,
+    nodes: Sequence[NodeStock],
+    demands: Mapping[tuple[str, str], Demand],
+    running: dict[tuple[str, str, str], int],
+    starting: Mapping[tuple[str, str], Sequence[str]],
+) -> list[NodeStock]:
+    """Pods that make no whole replica do not count as running: what holds a node already is in the way there.
+
+    Args:
+        starting: nodes of the pods that are not bound yet; these go first, and leave their place.
+    """
+    names = {node.name for node in nodes}
+    taken: dict[str, Resources] = {}
+    for key, demand in demands.items():
+        if demand.pool != pool.name or demand.pods == 1:
+            continue
+        mine = sorted(node for *owner, node in running if tuple(owner) == key and node in names)
+        left_over = sum(running[(*key, node)] for node in mine) % demand.pods
+        unbound = list(starting.get(key, ()))[-left_over:] if left_over else []
+        bound = [node for node in mine for _ in range(running[(*key, node)])]
+        for node in unbound:
+            bound.remove(node)
+        held = bound[-(left_over - len(unbound)) :] if left_over > len(unbound) else []
+        for node in [*unbound, *held]:
+            running[(*key, node)] -= 1
+            if running[(*key, node)] == 0:
+                del running[(*key, node)]
+        for node in held:
+            before = taken.get(node, (0.0, 0.0, 0.0))
+            taken[node] = _sum(before, demand.resources)
+    return [
+        replace(node, free=_sum(node.free, taken[node.name], sign=-1.0)) if node.name in taken else node
+        for node in nodes
+    ]
+
+
+def _sum(one: Resources, other: Resources, sign: float = 1.0) -> Resources:
+    return (one[0] + sign * other[0], one[1] + sign * other[1], one[2] + sign * other[2])
 
 
 def _measure(

@@ -71,6 +71,8 @@ class Wording:
             case Reason.STOCK:
                 gpus = one.opened * candidate.option.parallelism.gpus
                 return f"{gain}, but {gpus} GPUs more do not fit what GPUNodePool {candidate.pool.name} has free"
+            case Reason.LIMIT:
+                return f"{gain}, but a limit of its tenant or namespace is used up"
             case Reason.STORAGE:
                 return f"{gain}, but PlacementPolicy default spec.storage.limitGiB is used up"
             case Reason.BUDGET:

@@ -355,7 +355,29 @@ def test_a_missing_stock_file_is_refused(tmp_path):
     assert "nodes.yaml: no such file or folder" in result.stderr
 
 
-def test_without_files_the_usage_is_shown():
-    result = run("plan")
+def test_without_files_a_cluster_is_asked(tmp_path, monkeypatch):
+    for arguments in (("plan",), ("explain", "chat/assistant"), ("approve", "plan-000001"), ("history",), ("status",)):
+        result = run(*arguments, "--context", "nowhere")
+        assert result.exit_code == 1
+        assert "the kubeconfig cannot be used" in result.stderr
+    empty = written(tmp_path, config="{}") / "config.yaml"
+    assert run("plan", "--kubeconfig", empty).exit_code == 1
+    assert run("plan", "--kubeconfig", tmp_path / "none").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("plan", "--render"), "--render belong to files"),
+        (("explain",), "name an LLMDeployment"),
+        (("explain", "a", "--deployment", "chat/a"), "--deployment belong to files"),
+        (("plan", "plan-000001", "-f", EXAMPLES), "-f decides from files"),
+        (("explain", "-n", "chat", "-f", EXAMPLES), "-f decides from files"),
+        (("pause",), "name one LLMDeployment, or give --all"),
+        (("resume", "assistant", "--all"), "name one LLMDeployment, or give --all"),
+    ],
+)
+def test_files_and_a_cluster_are_not_mixed(arguments, text):
+    result = run(*arguments)
     assert result.exit_code == 2
-    assert "--filename" in result.stderr
+    assert text in result.stderr

@@ -21,6 +21,11 @@ def planner():
         rounds += what == "count"
         if what == "hang":
             time.sleep(600)
+        if what in ("grow", "leap"):
+            hoard = []
+            while True:
+                # "leap" asks for more at once than there may ever be, and touches none of it.
+                hoard.append(bytearray(2**20) if what == "grow" else bytes(2**34))
         if what == "crash":
             os._exit(3)
         if what == "raise":

@@ -170,3 +170,42 @@ async def test_a_foreign_edit_is_put_back():
     cluster.writes.clear()
     await first.run([work(*placement("a"))])
     assert [w[:3] for w in cluster.writes] == [("apply", "Deployment", "a")]
+
+
+async def test_routing_goes_only_over_the_version_that_it_was_made_from():
+    first, cluster, store, clock = applier()
+    await first.run([work(*placement("a"), routing())])
+    (uid,) = store.uids(CONFIG_MAP)
+    newer = {**cluster.objects[uid], "metadata": {**cluster.objects[uid]["metadata"], "resourceVersion": "900"}}
+    cluster.objects[uid] = newer  # another leader has written it since
+    outcome = await first.run([work(*placement("a"), routing(data="2"))])
+    assert (outcome.findings, outcome.written, outcome.retry_after_seconds) == ([], 0, 1.0)
+    assert cluster.objects[uid]["data"] == {"routing.json": "1"}
+    store.put(CONFIG_MAP, newer)  # the watch brings it
+    clock.now += 2
+    outcome = await first.run([work(*placement("a"), routing(data="2"))])
+    assert outcome.findings == []
+    assert cluster.objects[uid]["data"] == {"routing.json": "2"}
+
+
+async def test_workloads_are_written_whatever_their_status_has_become():
+    first, cluster, store, _ = applier()
+    await first.run([work(*placement("a"))])
+    (uid,) = store.uids(DEPLOYMENT)
+    cluster.objects[uid]["metadata"]["resourceVersion"] = "900"
+    outcome = await first.run([work(*placement("a", replicas=3))])
+    assert outcome.findings == []
+    assert cluster.objects[uid]["spec"] == {"replicas": 3}
+
+
+async def test_who_waits_for_an_api_server_does_not_wait_for_minutes():
+    first, cluster, _, clock = applier()
+    waits = {}
+    for error in (422, 503):
+        cluster.refuse = {("apply", "Service", "*"): error}
+        for _ in range(12):
+            outcome = await first.run([work(*placement("a"))])
+            waits[error] = outcome.retry_after_seconds
+            clock.now += outcome.retry_after_seconds + 0.01
+    assert waits[422] > 200
+    assert waits[503] < 30

@@ -293,6 +293,16 @@ async def test_what_people_write_on_the_lease_stays(pair, leases):
     assert leases.stored["metadata"]["annotations"] == {"example.com/note": "ours"}
 
 
+async def test_a_process_that_may_not_read_the_lease_does_not_count_as_ready(pair, leases):
+    first, _ = pair
+    leases.fails = 403
+    await first.turn()
+    assert not first.known.is_set()
+    leases.fails = None
+    await first.turn()
+    assert first.known.is_set()
+
+
 async def test_winning_wakes_who_waits_for_it(pair, clock):
     first, second = pair
     waiting = asyncio.create_task(second.won.wait())

@@ -85,9 +85,10 @@ class World:
         return self.now
 
     async def turn(self):
+        """What a turn writes, details of plans apart."""
         self.cluster.writes.clear()
         await self.loop.turn()
-        return [write[:3] for write in self.cluster.writes]
+        return [write[:3] for write in self.cluster.writes if "-details-" not in write[2]]
 
     def deployment(self, name, generation=1, **spec):
         return {
@@ -303,3 +304,179 @@ async def test_only_twenty_plans_are_kept(world):
         f"plan-{number:06d}" for number in range(1, 7)
     ]
     assert len(world.store.live(PLAN)) == 20
+
+
+# --- Restraint -------------------------------------------------------------------------------------------------------
+
+SEVEN = [f"m{number}" for number in range(7)]
+
+
+def fleet_of_nine_nodes(world, **spec):
+    """Nine nodes of four GPUs, and an LLMDeployment with eight replicas at least."""
+    annotate_policy(world)
+    labels = {"nvidia.com/gpu.product": "NVIDIA-L40S"}
+    allocatable = {"cpu": "96", "memory": "768Gi", "nvidia.com/gpu": "4"}
+    ready = [{"type": "Ready", "status": "True"}]
+    status = {"allocatable": allocatable, "conditions": ready}
+    for name in SEVEN:
+        world.see(NODE, {"metadata": {"name": name, "labels": labels}, "status": status})
+    world.see(LLM, world.deployment("assistant", generation=2, placement={"replicas": {"min": 8}}, **spec))
+
+
+def shrink(world, generation=3):
+    world.see(LLM, world.deployment("assistant", generation=generation, placement={"replicas": {"min": 1}}))
+
+
+def replicas(world):
+    (found,) = world.store.live(DEPLOYMENT)
+    return found["spec"]["replicas"]
+
+
+async def settled_fleet(world):
+    fleet_of_nine_nodes(world)
+    await settle(world)
+    world.pods_become_ready()
+    await world.turn()
+    assert replicas(world) == 8
+
+
+def annotate_policy(world, **annotations):
+    """Routers follow at once: what may shrink shrinks in the next turn."""
+    metadata = {"name": "default", "generation": 1, "annotations": annotations}
+    world.see(POLICY, {"metadata": metadata, "spec": {"routing": {"propagationSeconds": 0}}})
+
+
+async def test_a_plan_that_removes_much_waits_until_a_person_names_it(world):
+    await settled_fleet(world)
+    shrink(world)
+    await world.turn()
+    await world.turn()
+    assert replicas(world) == 8
+    message = world.condition("Stalled")["message"]
+    assert world.condition("Rebalancing")["reason"] == world.condition("Stalled")["reason"] == "BlastRadiusHeld"
+    assert "the plan removes 7 of 8 replicas that serve" in message
+    assert world.condition("Ready")["status"] == "True"
+    assert world.condition("Stalled", POLICY)["reason"] == "BlastRadiusHeld"
+    assert world.metrics.registry.get_sample_value("plimsoll_blast_radius_held") == 1
+    annotate_policy(world, **{"plimsoll.dev/release": "0123456789ab"})
+    await world.turn()
+    assert replicas(world) == 8, "another plan was named"
+    assert "names 0123456789ab, which is not this plan" in world.condition("Stalled")["message"]
+    annotate_policy(world, **{"plimsoll.dev/release": message.partition("plimsoll.dev/release=")[2].split()[0]})
+    await world.turn()
+    await world.turn()
+    assert replicas(world) == 1
+    assert world.condition("Stalled") is None
+    assert world.condition("Stalled", POLICY) is None
+
+
+async def test_growth_goes_on_while_a_mass_loss_is_held_also_after_a_restart(world):
+    await settled_fleet(world)
+    for name in SEVEN[:4]:
+        world.store.drop(NODE, f"uid-Node-{name}")
+    shrink(world)
+    world.restart()
+    await world.turn()
+    await world.turn()
+    assert replicas(world) == 8
+    assert "16 of 36 Ready GPUs vanished" in world.condition("Stalled", POLICY)["message"]
+    world.see(LLM, world.deployment("assistant", generation=4, placement={"replicas": {"min": 10}}))
+    await world.turn()
+    assert replicas(world) == 10
+
+
+async def test_without_a_policy_the_message_says_how_to_make_one(world):
+    await settled_fleet(world)
+    world.store.drop(POLICY, "uid-PlacementPolicy-default")
+    shrink(world)
+    await world.turn()
+    assert '"metadata": {"name": "default", "annotations"' in world.condition("Stalled")["message"]
+
+
+async def test_a_release_that_is_no_digest_is_told(world):
+    annotate_policy(world, **{"plimsoll.dev/release": "yes"})
+    await world.turn()
+    assert 'metadata.annotations[plimsoll.dev/release]: "yes"' in world.condition("Ready", POLICY)["message"]
+
+
+async def test_an_unreadable_memory_of_the_guard_stops_nothing(world):
+    await world.keeper.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "plimsoll-guard", "namespace": "plimsoll-system"},
+            "data": {"guard.json": "{"},
+        },
+        "somebody",
+    )
+    await settle(world)
+    assert world.condition("Ready")["status"] == "True"
+
+
+async def test_the_guard_writes_nothing_at_rest(world):
+    await settled_fleet(world)
+    world.keeper.writes.clear()
+    for _ in range(3):
+        world.now += 400
+        await world.turn()
+    assert world.keeper.writes == []
+
+
+def scale(world, count, manager="kube-controller-manager"):
+    (found,) = world.store.live(DEPLOYMENT)
+    changed = copy.deepcopy(dict(found))
+    changed["spec"]["replicas"] = count
+    fields = {"f:spec": {"f:replicas": {}}}
+    entry = {"manager": manager, "operation": "Update", "subresource": "scale", "fieldsV1": fields}
+    changed["metadata"]["managedFields"] = [*changed["metadata"]["managedFields"], entry]
+    changed["status"] = {"readyReplicas": count}
+    world.see(DEPLOYMENT, changed)
+
+
+async def test_a_workload_that_an_autoscaler_owns_is_neither_written_nor_deleted(world):
+    annotate_policy(world)
+    await settle(world)
+    (old,) = [m["metadata"]["name"] for m in world.store.live(DEPLOYMENT)]
+    scale(world, 4)
+    writes = await world.turn()
+    assert ("apply", "Deployment", old) not in writes
+    assert world.condition("Stalled")["reason"] == world.condition("Rebalancing")["reason"] == "ForeignManager"
+    for part in (f"Deployment chat/{old}", "kube-controller-manager", "kubectl scale deployment"):
+        assert part in world.condition("Stalled")["message"]
+    assert world.condition("Ready")["status"] == "True"
+    world.see(LLM, world.deployment("assistant", generation=2, engine={"maxModelLength": 4096}))
+    for _ in range(3):
+        await world.turn()
+        world.pods_become_ready()
+    assert old in {m["metadata"]["name"] for m in world.store.live(DEPLOYMENT)}
+
+
+async def test_a_paused_deployment_gets_nothing_but_its_status(world):
+    await settle(world)
+    paused = world.deployment("assistant", generation=2, placement={"replicas": {"min": 3}})
+    paused["metadata"]["annotations"] = {"plimsoll.dev/paused": "true"}
+    world.see(LLM, paused)
+    world.store.drop(CONFIG_MAP, "none")
+    writes = await world.turn()
+    assert {write[0] for write in writes} <= {"status", "create"}
+    assert world.condition("Rebalancing")["reason"] == world.condition("Planned")["reason"] == "Paused"
+    assert world.condition("Ready")["status"] == "True"
+    assert world.condition("Stalled") is None
+    world.see(LLM, world.deployment("assistant", generation=2, placement={"replicas": {"min": 3}}))
+    await world.turn()
+    assert replicas(world) == 3
+
+
+async def test_routing_that_would_lose_most_backends_stays_and_says_so(world):
+    await settle(world)
+    (before,) = world.store.live(CONFIG_MAP)
+    (workload,) = world.store.live(DEPLOYMENT)
+    down = copy.deepcopy(dict(workload))
+    down["status"] = {}
+    world.see(DEPLOYMENT, down)
+    await world.turn()
+    assert world.store.live(CONFIG_MAP)[0]["data"] == before["data"]
+    assert workload["metadata"]["name"] in world.condition("RoutingHeld")["message"]
+    world.pods_become_ready()
+    await world.turn()
+    assert world.condition("RoutingHeld") is None

@@ -25,8 +25,8 @@ SEARCH = (str(Path(plimsoll.__file__).parent.parent), str(HERE))
 
 
 @asynccontextmanager
-async def running(deadline_seconds=20.0, factory="planner_stubs:planner"):
-    process = PlannerProcess(deadline_seconds, factory, SEARCH)
+async def running(deadline_seconds=20.0, factory="planner_stubs:planner", memory_megabytes=1024):
+    process = PlannerProcess(deadline_seconds, factory, SEARCH, memory_megabytes=memory_megabytes)
     try:
         yield process
     finally:
@@ -70,6 +70,19 @@ async def test_a_missed_deadline_kills_the_child_and_the_next_round_works():
         assert await until_gone(pid)
         assert isinstance(await planner.plan(ask("again")), FleetPlan)
         assert planner.pid != pid
+
+
+@pytest.mark.parametrize("how", ["grow", "leap"])
+async def test_a_child_that_grows_too_large_is_ended_and_the_next_round_works(how):
+    async with running(memory_megabytes=256) as planner:
+        await planner.start()
+        pid = planner.pid
+        failure = await planner.plan(ask(how))
+        assert isinstance(failure, PlanFailure)
+        assert failure.reason is FailureReason.MEMORY
+        assert "256 megabytes" in failure.message
+        assert await until_gone(pid)
+        assert isinstance(await planner.plan(ask("again")), FleetPlan)
 
 
 async def test_a_crash_is_a_failure_and_the_next_round_works():

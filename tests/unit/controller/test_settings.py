@@ -21,6 +21,9 @@ def test_an_empty_variable_means_the_default():
     [
         ("PLIMSOLL_IN_FLIGHT", "many", "must be a whole number"),
         ("PLIMSOLL_PLAN_DEADLINE_SECONDS", "0", "must be above 0"),
+        ("PLIMSOLL_PLANNER_MEMORY_MEGABYTES", "0", "must be above 0"),
+        ("PLIMSOLL_LEASE_NAME", "My Lease", "must be a DNS name"),
+        ("PLIMSOLL_IDENTITY", "a\nb", "must be a DNS name"),
         ("PLIMSOLL_HEALTH_PORT", "70000", "must be a port"),
         ("PLIMSOLL_LOG_LEVEL", "LOUD", "must be DEBUG"),
         ("PLIMSOLL_LOG_FORMAT", "xml", "must be json or text"),

@@ -3,7 +3,12 @@
 import copy
 import itertools
 
+import kopf
+
+from plimsoll.controller.extract import facts_of
+from plimsoll.controller.feed import operator_settings, register
 from plimsoll.controller.kinds import DEPLOYMENT, NODE, POD, RESOURCES
+from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.store import Store
 
 LLM, PLAN = RESOURCES["LLMDeployment"], RESOURCES["PlacementPlan"]
@@ -144,3 +149,35 @@ def test_an_edit_of_one_of_our_objects_wakes():
     edited["spec"]["paused"] = True
     assert store.put(DEPLOYMENT, edited)
     assert store.dirty
+
+
+def test_a_heartbeat_counts_as_known_when_audits_compare_versions():
+    store = Store()
+    store.put(NODE, node("n1", "4"))
+    assert store.stale(NODE, {"uid-n1": "7"}) == {"uid-n1"}
+    store.put(NODE, node("n1", "7"))
+    assert store.stale(NODE, {"uid-n1": "7", "uid-of-another": "9"}) == frozenset()
+
+
+async def test_an_object_that_cannot_be_read_costs_no_other_and_looks_like_no_lost_event(monkeypatch):
+    store, registry, settings = Store(), kopf.OperatorRegistry(), operator_settings()
+
+    async def nothing():
+        pass
+
+    register(registry, settings, [NODE], store, Metrics(), on_cleanup=nothing)
+    (handler,) = (item.fn for item in registry._watching.get_all_handlers() if item.id == "feed-nodes")
+
+    def poisoned(kind, manifest):
+        if manifest["metadata"]["name"] == "n1":
+            raise ValueError("nobody has seen such a node before")
+        return facts_of(kind, manifest)
+
+    await handler(event={"type": None, "object": node("n1", "3")})
+    before = store.snapshot()
+    monkeypatch.setattr("plimsoll.controller.store.facts_of", poisoned)
+    await handler(event={"type": "MODIFIED", "object": node("n1", "8", ready="False")})
+    assert store.snapshot() == before
+    assert store.stale(NODE, {"uid-n1": "8"}) == frozenset()
+    await handler(event={"type": "ADDED", "object": node("n2", "9")})
+    assert [item.name for item in store.snapshot().nodes] == ["n1", "n2"]
