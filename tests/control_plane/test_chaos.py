@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import itertools
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,25 @@ def running(fleet: Bench, operator: Installation | None = None) -> Iterator[Inst
     finally:
         fleet.operator.stop()
         fleet.operator = usual
+
+
+@contextlib.contextmanager
+def restarted(operator: Installation) -> Iterator[None]:
+    """As a kubelet does: an operator that ends by itself, since it can no longer renew its Lease, is started again."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.5):
+            if operator.process is not None and operator.process.died:
+                operator.start()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(30)
 
 
 @contextlib.contextmanager
@@ -163,7 +183,7 @@ def test_nothing_is_written_before_every_kind_is_known(fleet: Bench, witness: Wi
 
 
 def test_the_api_server_and_etcd_restart_while_things_change(fleet: Bench, witness: Witness) -> None:
-    with running(fleet):
+    with running(fleet), restarted(fleet.operator):
         fleet.operator.wait_ready()
         change(fleet)
         fleet.cluster.restart_etcd(downtime_seconds=2)
