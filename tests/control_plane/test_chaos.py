@@ -12,29 +12,38 @@ from pathlib import Path
 
 import pytest
 
+from devcluster.faulty_operator import LOOP, kill_points
 from devcluster.installation import Installation
 from devcluster.proxy import FaultyProxy
 from devcluster.witness import Witness
 from tests.control_plane.bench import Bench, llm_deployment, policy, pool
-from tests.control_plane.faulty_operator import kill_points
 
 NAMESPACE = "chat"
-FAULTY = "tests.control_plane.faulty_operator"
+FAULTY = "devcluster.faulty_operator"
 MOVING, GROWING = "moving", "growing"
 _CHANGES = itertools.count(1)
 RATE_STEP = 30
 PROPAGATION_SECONDS = 2
 LATE_SIGHT_SECONDS = 0.5
 """A watch tells of a change so much later than it happened, at most."""
+MANUAL, NO_PLAN = "only while plans wait for a person", "only in a round without a plan"
 ELSEWHERE = {
-    "report:Reporter.report:0": "only after a round without a plan that follows one with a plan",
-    "client:Client.create:0": "only Events are created, and none may be due",
-    "client:Client.find:0": "only the corrections from Prometheus look for one object",
-    "client:Client.__aexit__:0": "only when the operator ends of itself",
+    "loop:Loop._plan:1": NO_PLAN,
+    "report:Reporter.report:0": NO_PLAN,
+    "report:Reporter.report_failure:0": NO_PLAN,
+    "guarding:Guarding._load:1": "only when the API server does not answer",
+    "plans:Plans._recalled:0": MANUAL,
+    "plans:Plans._details:0": MANUAL,
+    "plans:Plans._hear:0": MANUAL,
+    "plans:Plans._hear:1": MANUAL,
+    "plans:Plans._hear:2": MANUAL,
+    "plans:Plans._hear:3": MANUAL,
+    "plans:Plans._hear:4": MANUAL,
+    "plans:Plans._refuse:0": MANUAL,
 }
-"""Kill points that a change of the fleet does not pass, and why."""
-ONCE_THERE_ARE_MANY_PLANS = {"report:Reporter._record:3", "report:Reporter._drop:0"}
-WITHOUT_A_PLAN = {"loop:Loop._plan:1", "report:Reporter.report_failure:0"}
+"""Awaits of the loop that a change of the fleet does not pass, and why."""
+LATE = ("plans:Plans.keep:5", "plans:Plans._drop:0")
+"""Awaits that it passes only once there are twenty plans."""
 
 
 @pytest.fixture(scope="module")
@@ -119,24 +128,32 @@ def judge(fleet: Bench, witness: Witness) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_killed_after_every_wait_of_the_loop(fleet: Bench, witness: Witness) -> None:
+def test_killed_after_every_await_of_the_loop(fleet: Bench, witness: Witness, tmp_path: Path) -> None:
     """Each operator finds what the one before it left half done, and something new to do."""
-    points = [point for point in kill_points() if point not in ELSEWHERE]
-    # What is only passed once twenty plans are there comes last.
-    points.sort(key=lambda point: point in ONCE_THERE_ARE_MANY_PLANS)
+    passed = passed_points(fleet, tmp_path / "trace")
+    points = [point for point in kill_points(LOOP) if point in passed and point not in LATE]
+    assert set(kill_points(LOOP)) - set(points) - set(LATE) == ELSEWHERE.keys()
     survived = []
-    for point in points:
+    for point in (*points, *LATE):
         change(fleet, grow=True)
-        settings = {"KILL_POINT": point}
-        if point in WITHOUT_A_PLAN:
-            settings["PLIMSOLL_PLAN_DEADLINE_SECONDS"] = "0.01"
-        operator = Installation(fleet.cluster, settings, module=FAULTY)
+        operator = Installation(fleet.cluster, {"KILL_POINT": point}, module=FAULTY)
         with running(fleet, operator):
-            if not ended(operator, seconds=20):
+            if not ended(operator, seconds=30):
                 survived.append(point)
     with running(fleet):
         judge(fleet, witness)
     assert survived == []
+
+
+def passed_points(fleet: Bench, trace: Path) -> set[str]:
+    """The awaits that an operator passes which nobody kills."""
+    change(fleet, grow=True)
+    with running(fleet, Installation(fleet.cluster, {"TRACE_FILE": str(trace)}, module=FAULTY)):
+        fleet.operator.wait_ready()
+        fleet.settle()
+        time.sleep(PROPAGATION_SECONDS + 1)
+        fleet.settle()
+    return set(trace.read_text().split())
 
 
 def ended(operator: Installation, seconds: float) -> bool:
