@@ -31,6 +31,7 @@ ELSEWHERE = {
     "loop:Loop._plan:1": NO_PLAN,
     "report:Reporter.report:0": NO_PLAN,
     "report:Reporter.report_failure:0": NO_PLAN,
+    "report:Reporter.report_drift:0": "only after somebody else's change of a rendered object",
     "guarding:Guarding._load:1": "only when the API server does not answer",
     "plans:Plans._recalled:0": MANUAL,
     "plans:Plans._details:0": MANUAL,

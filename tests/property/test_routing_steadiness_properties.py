@@ -7,6 +7,7 @@ from plimsoll.planning import step_for
 from plimsoll.planning.snapshot import Workload
 from plimsoll.planning.transition import (
     STEADY_SECONDS,
+    WEIGHTS,
     Backend,
     ObservedRouting,
     RoutedClass,
@@ -71,6 +72,17 @@ def test_nothing_that_is_routed_is_deleted_and_a_guarded_step_takes_nothing(situ
         assert all(step.replicas[item.name] >= item.replicas for item in own if item.name in step.replicas)
         ready = {name for name in backends_of(observed.table) if state[name] == "ready"}
         assert ready <= backends_of(step.routing)
+        if not step.waiting_for:
+            assert {item.name for item in plan.placements} <= backends_of(step.routing), "what has grown serves"
+
+
+@given(situations(), st.floats(0.0, 2 * STEADY_SECONDS), st.booleans())
+def test_the_weights_of_a_class_sum_to_the_whole(situation, seconds, guarded):
+    plan, own, observed, _ = situation
+    step = step_for(plan, own, observed, 5.0, unready_seconds=seconds, guarded=guarded)
+    for item in step.routing.classes:
+        assert sum(backend.weight for backend in item.backends) == WEIGHTS
+        assert all(backend.weight >= 1 for backend in item.backends)
 
 
 @given(situations())

@@ -9,14 +9,26 @@ commands do not: `kubectl scale`, `edit` and `patch` are put back like every oth
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from plimsoll.controller.compare import is_subset, item_with
 
 Manifest = Mapping[str, Any]
+Place = tuple[str, str]
+"""Namespace and name."""
 _OWN = "plimsoll-"
 _ONE_OFF = "kubectl"
+
+
+def scalers_of(workloads: Iterable[Manifest]) -> dict[Place, str]:
+    """Those workloads that somebody else scales, each with the field manager."""
+    found: dict[Place, str] = {}
+    for live in workloads:
+        manager = scaler_of(live)
+        if manager is not None:
+            found[str(live["metadata"].get("namespace", "")), str(live["metadata"]["name"])] = manager
+    return found
 
 
 def scaler_of(live: Manifest) -> str | None:

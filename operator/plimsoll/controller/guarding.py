@@ -12,14 +12,15 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from plimsoll.catalog import load_catalog
 from plimsoll.controller import records
 from plimsoll.controller.client import ApiError
+from plimsoll.controller.foreign import Place
 from plimsoll.controller.kinds import CONFIG_MAP, Kind
-from plimsoll.controller.metrics import Metrics
 from plimsoll.planning.guard import Census, Hold, Intent, Memory, Served, judge
 from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Finding, FleetPlan, Severity
 from plimsoll.planning.snapshot import ObjectRef, Snapshot, Workload
@@ -37,8 +38,6 @@ _SHOWN = 12
 _RETRY_SECONDS = 5.0
 _POLICY = ObjectRef("PlacementPolicy", "", "default")
 _log = logging.getLogger(__name__)
-Place = tuple[str, str]
-"""Namespace and name of an LLMDeployment."""
 
 
 class Keeper(Protocol):
@@ -66,10 +65,8 @@ class Verdict:
 class Guarding:
     """Asks the guard each turn. Belongs to the event loop's thread."""
 
-    def __init__(
-        self, keeper: Keeper, namespace: str, metrics: Metrics, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._keeper, self._namespace, self._metrics, self._clock = keeper, namespace, metrics, clock
+    def __init__(self, keeper: Keeper, namespace: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._keeper, self._namespace, self._clock = keeper, namespace, clock
         self._memory: Memory | None = None
         self._kept: dict[str, Any] | None = None
 
@@ -79,17 +76,22 @@ class Guarding:
         fleet: FleetPlan,
         running: Mapping[Place, Sequence[Workload]],
         observed: Mapping[Place, ObservedRouting | None],
+        scaled: AbstractSet[Place],
         approved: str = "",
     ) -> Verdict:
-        """Whether the plan may take anything away now. `approved`: digest of a decision that a person has approved."""
+        """Whether the plan may take anything away now.
+
+        Args:
+            scaled: workloads that somebody else scales; they are not Plimsoll's to take.
+            approved: digest of a decision that a person has approved.
+        """
         memory = self._memory if self._memory is not None else await self._load()
-        intent = intent_of(fleet, running, observed)
+        intent = intent_of(fleet, running, observed, scaled)
         named, findings = _release(snapshot)
         released = bool(named) and bool(intent.digest) and intent.digest.startswith(named)
         released = released or (bool(approved) and intent.digest == approved)
         self._memory, reasons = judge(memory, census_of(snapshot), intent, self._clock(), released=released)
         await self._keep(self._memory)
-        self._metrics.blast_radius_held.set(1 if reasons else 0)
         if not reasons:
             return Verdict(findings=findings)
         message = f"{'; '.join(reasons)}; growth goes on and nothing is taken away {_until(snapshot, intent, named)}"
@@ -154,25 +156,27 @@ def intent_of(
     fleet: FleetPlan,
     running: Mapping[Place, Sequence[Workload]],
     observed: Mapping[Place, ObservedRouting | None],
+    scaled: AbstractSet[Place],
 ) -> Intent:
     """What the plan would do to what serves now."""
     served, shrinks = [], False
     for plan in fleet.deployments:
         place = (plan.ref.namespace, plan.ref.name)
-        own, routing = running.get(place, []), observed.get(place)
+        own = [item for item in running.get(place, ()) if (item.namespace, item.name) not in scaled]
+        routing = observed.get(place)
         routed = backends_of(routing.table) if routing is not None else frozenset(item.name for item in own)
         serving = sum(item.ready_replicas for item in own if item.name in routed)
-        planned = sum(item.replicas for item in plan.placements)
+        planned = sum(item.replicas for item in plan.placements if (plan.ref.namespace, item.name) not in scaled)
         takes = plan.state is DeploymentState.PLANNED
-        shrinks = shrinks or (takes and takes_away(plan, own))
+        shrinks = shrinks or (takes and takes_away(plan, own, scaled))
         served.append(Served(plan.ref, serving, planned if takes else max(serving, planned)))
     return Intent(records.decision_digest(fleet), tuple(served), shrinks)
 
 
-def takes_away(plan: DeploymentPlan, own: Sequence[Workload]) -> bool:
-    """Whether more runs than is planned."""
+def takes_away(plan: DeploymentPlan, own: Sequence[Workload], scaled: AbstractSet[Place]) -> bool:
+    """Whether more runs than is planned, workloads apart that somebody else scales."""
     wanted = {item.name: item.replicas for item in plan.placements}
-    return any(workload.replicas > wanted.get(workload.name, 0) for workload in own)
+    return any(item.replicas > wanted.get(item.name, 0) for item in own if (item.namespace, item.name) not in scaled)
 
 
 def _release(snapshot: Snapshot) -> tuple[str, tuple[Finding, ...]]:

@@ -19,7 +19,8 @@ from plimsoll.controller.apply import Applier, Outcome, Work
 from plimsoll.controller.approval import Standing
 from plimsoll.controller.debounce import debounce
 from plimsoll.controller.extract import owner_uid
-from plimsoll.controller.guarding import Guarding, Place, Verdict, takes_away
+from plimsoll.controller.foreign import Place, scalers_of
+from plimsoll.controller.guarding import Guarding, Verdict, takes_away
 from plimsoll.controller.kinds import CONFIG_MAP, DEPLOYMENT
 from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.planner_process import PlanFailure, PlannerProcess
@@ -72,6 +73,8 @@ class Loop:
         self._ages = RoutingAges()
         self._unready_since: dict[ObjectRef, float] = {}
         """Since when routing names backends that are not Ready."""
+        self._epochs: dict[str, int] = {}
+        """Last seen of a routing document, by the LLMDeployment's uid: somebody may delete it."""
         self._planned: tuple[Snapshot, FleetPlan] | None = None
         self._full_plan_due = 0.0
 
@@ -116,10 +119,13 @@ class Loop:
             return _RETRY_SECONDS
         standing = await self._reporter.plans.standing(policy.spec.approval, fleet, snapshot, fresh=fresh)
         running, observed = self._running(standing.fleet, snapshot, datetime.now(UTC))
-        acted = standing.acted_on
-        agreed = standing.agreed
-        verdict = await self._guarding.judge(snapshot, acted, running, observed, agreed) if acted else Verdict()
-        progress, works, wait = self._steps(standing, running, observed, verdict, policy.spec)
+        scalers, verdict, acted = scalers_of(self._store.live(DEPLOYMENT)), Verdict(), standing.acted_on
+        if acted:
+            verdict = await self._guarding.judge(
+                snapshot, acted, running, observed, scalers.keys(), approved=standing.agreed
+            )
+        self._metrics.blast_radius_held.set(1 if verdict.held else 0)
+        progress, works, wait = self._steps(standing, running, observed, scalers, verdict, policy.spec)
         outcome = Outcome()
         if acted:
             with self._metrics.apply_seconds.time():
@@ -180,11 +186,12 @@ class Loop:
         standing: Standing,
         running: Mapping[Place, list[Workload]],
         routing: Mapping[Place, ObservedRouting | None],
+        scalers: Mapping[Place, str],
         verdict: Verdict,
         policy: PlacementPolicySpec,
     ) -> tuple[dict[ObjectRef, Progress], list[Work], float | None]:
         """What is safe now for each LLMDeployment, the objects that it means, and when time alone allows more."""
-        documents, workloads = self._store.live_by_name(CONFIG_MAP), self._store.live_by_name(DEPLOYMENT)
+        documents = self._store.live_by_name(CONFIG_MAP)
         now = datetime.now(UTC)
         progress: dict[ObjectRef, Progress] = {}
         works: list[Work] = []
@@ -192,17 +199,27 @@ class Loop:
         for plan in map(self._with_warnings, standing.fleet.deployments):
             place = (plan.ref.namespace, plan.ref.name)
             own, observed = tuple(running.get(place, ())), routing[place]
+            if observed is not None:
+                self._epochs[plan.resource.metadata.uid or ""] = observed.table.epoch
             document = documents.get((plan.ref.namespace, routing_name(plan.ref.name)))
             propagation = self._propagation(plan, policy.routing.propagation_seconds)
-            restraint = restrain(plan, own, verdict, workloads)
+            restraint = restrain(plan, own, verdict, scalers)
             feasible, findings = restraint.feasible(plan, own), restraint.findings
             unready_seconds = time.monotonic() - self._unready_since.get(plan.ref, time.monotonic())
-            step = step_for(feasible, own, observed, propagation, guarded=verdict.held, unready_seconds=unready_seconds)
+            step = step_for(
+                feasible,
+                own,
+                observed,
+                propagation,
+                guarded=verdict.held,
+                unready_seconds=unready_seconds,
+                first_epoch=self._epochs.get(plan.resource.metadata.uid or "", 0) + 1,
+            )
             if plan.state is DeploymentState.HELD and observed is not None:
                 step = replace(step, routing=observed.table)
             waits.extend(self._watch_unready(plan.ref, step, unready_seconds))
             young = observed is not None and observed.age_seconds < propagation
-            if observed is not None and young and (step.waiting_for or takes_away(plan, own)):
+            if observed is not None and young and (step.waiting_for or takes_away(plan, own, scalers.keys())):
                 waits.append(propagation - observed.age_seconds + _MARGIN_SECONDS)
             try:
                 manifests = self._render(standing.origin(plan.ref), feasible, step, observed, document, now)
@@ -215,6 +232,8 @@ class Loop:
                     works.append(Work(plan.ref, uid, restraint.writable(manifests), prune))
             progress[plan.ref] = Progress(plan, step, own, findings)
         self._unready_since = {ref: since for ref, since in self._unready_since.items() if ref in progress}
+        uids = {item.plan.resource.metadata.uid for item in progress.values()}
+        self._epochs = {uid: epoch for uid, epoch in self._epochs.items() if uid in uids}
         return progress, works, min(waits, default=None)
 
     def _watch_unready(self, ref: ObjectRef, step: Step, unready_seconds: float) -> list[float]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from plimsoll.controller.foreign import scaler_of
+from plimsoll.controller.foreign import Place
 from plimsoll.controller.guarding import REASON as BLAST_RADIUS
 from plimsoll.controller.guarding import Verdict, takes_away
 from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Finding
@@ -48,20 +48,17 @@ class Restraint:
 
 
 def restrain(
-    plan: DeploymentPlan, own: Sequence[Workload], verdict: Verdict, workloads: Mapping[tuple[str, str], Manifest]
+    plan: DeploymentPlan, own: Sequence[Workload], verdict: Verdict, scalers: Mapping[Place, str]
 ) -> Restraint:
-    """What holds back. `workloads` are the live objects by namespace and name."""
+    """What holds back. `own` is what runs of it, `scalers` who else scales which workload of the fleet."""
     if plan.state is DeploymentState.HELD:
         return Restraint({}, ())
-    scalers: dict[str, str] = {}
-    for item in own:
-        manager = scaler_of(workloads.get((item.namespace, item.name), {}))
-        if manager is not None:
-            scalers[item.name] = manager
-    findings = [_foreign(plan, name, manager) for name, manager in sorted(scalers.items())]
-    if verdict.held and plan.state is DeploymentState.PLANNED and takes_away(plan, own):
+    scaled = {item.name: scalers[item.namespace, item.name] for item in own if (item.namespace, item.name) in scalers}
+    findings = [_foreign(plan, name, manager) for name, manager in sorted(scaled.items())]
+    takes = plan.state is DeploymentState.PLANNED and takes_away(plan, own, scalers.keys())
+    if verdict.held and takes:
         findings.append(Finding(plan.ref, BLAST_RADIUS, verdict.message))
-    return Restraint(scalers, tuple(findings))
+    return Restraint(scaled, tuple(findings))
 
 
 def _foreign(plan: DeploymentPlan, name: str, manager: str) -> Finding:

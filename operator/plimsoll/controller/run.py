@@ -153,7 +153,7 @@ def _assemble(
         planner,
         Applier(client, store, metrics),
         Reporter(client, store, recorder, metrics, settings.namespace),
-        Guarding(client, settings.namespace, metrics),
+        Guarding(client, settings.namespace),
         metrics,
         gateway_api=HTTP_ROUTE in kinds,
     )

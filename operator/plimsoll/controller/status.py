@@ -124,7 +124,7 @@ def _aspects(
     if not applied and waiting is not None and waiting.mode == "Manual":
         why = waiting.text
     aspects = [_ready(progress, serving, why), _planned(newest, planned_errors, waiting)]
-    stopped = [item for item in (*planned_errors, *later_errors) if item.reason in _STOPS]
+    stopped = [item for item in (*newest.findings, *later_errors) if item.reason in _STOPS]
     if plan.state is not DeploymentState.HELD:
         aspects.append(_slo_met(plan) if waiting is None or not applied else _slo_unknown(waiting))
         moving = bool(step.waiting_for or step.prune)
@@ -146,7 +146,6 @@ def _aspects(
     stalled = (planned_errors if newest.state is not DeploymentState.PLANNED else []) + [
         f for f in later_errors if f.reason != "ApplyFailed"
     ]
-    stalled = [item for item in stalled if item.reason != PAUSED]
     if stalled:
         aspects.append(Aspect("Stalled", "True", stalled[0].reason, joined(stalled)))
     return aspects
@@ -154,8 +153,7 @@ def _aspects(
 
 def _paused(plan: DeploymentPlan) -> bool:
     """Whether a person's pause is all that keeps it from being planned: what runs is as good as before."""
-    found = errors(plan.findings)
-    return bool(found) and all(item.reason == PAUSED for item in found)
+    return not errors(plan.findings) and any(item.reason == PAUSED for item in plan.findings)
 
 
 def _slo_unknown(waiting: Waiting) -> Aspect:
@@ -201,8 +199,9 @@ def _planned(plan: DeploymentPlan, found: Sequence[Finding], waiting: Waiting | 
             figures = f"{figures}, once approved; {waiting.text}"
         message = f"{figures}; {warnings}" if warnings else figures
         return Aspect("Planned", "True", "Planned" if waiting is None else "AwaitingApproval", message)
-    reason = found[0].reason if found else str(plan.state)
-    return Aspect("Planned", "False", reason, joined(found) or "not planned")
+    told = found or [item for item in plan.findings if item.reason == PAUSED]
+    reason = told[0].reason if told else str(plan.state)
+    return Aspect("Planned", "False", reason, joined(told) or "not planned")
 
 
 def _slo_met(plan: DeploymentPlan) -> Aspect:

@@ -9,6 +9,7 @@ from plimsoll.planning.dominance import Offering, OptionKey, undominated
 from plimsoll.planning.evaluate import Evaluator
 from plimsoll.planning.identity import PlacementNames
 from plimsoll.planning.objectives import ResolvedClass
+from plimsoll.planning.pause import holds
 from plimsoll.planning.plan import Finding, Option, Rejected, Severity
 from plimsoll.planning.pools import Offer
 from plimsoll.planning.variants import Excluded, Variant, Variants, label_of
@@ -55,8 +56,8 @@ class Choices:
 
     @property
     def held(self) -> bool:
-        """An input is wrong, so nothing is decided."""
-        return any(finding.severity is Severity.ERROR for finding in self.findings)
+        """An input is wrong or a person has paused it, so nothing is decided."""
+        return any(map(holds, self.findings))
 
 
 def questions(classes: Sequence[ResolvedClass], variants: Variants) -> list[Question]:

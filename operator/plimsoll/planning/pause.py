@@ -5,7 +5,7 @@ A paused LLMDeployment is held like one with a wrong input: what runs keeps its 
 
 from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.placementpolicy import PlacementPolicy
-from plimsoll.planning.plan import Finding
+from plimsoll.planning.plan import Finding, Severity
 from plimsoll.planning.snapshot import ObjectRef, Snapshot
 
 PAUSED = "plimsoll.dev/paused"
@@ -31,6 +31,11 @@ def policy_pause_findings(policy: PlacementPolicy | None) -> list[Finding]:
     return [] if text in ("true", "false") else [_invalid(ref, text)]
 
 
+def holds(finding: Finding) -> bool:
+    """Whether nothing is decided about its object: an input is wrong, or a person has paused it."""
+    return finding.severity is Severity.ERROR or finding.reason == REASON
+
+
 def paused_objects(snapshot: Snapshot) -> tuple[tuple[str, str], ...]:
     """Reference and value of every annotation that pauses: part of what a plan depends on."""
     resources = (*snapshot.deployments, *((snapshot.policy,) if snapshot.policy is not None else ()))
@@ -45,7 +50,7 @@ def _own(deployment: LLMDeployment, ref: ObjectRef) -> Finding | None:
     if text != "true":
         return _invalid(ref, text)
     message = f'annotation {PAUSED} is "true": nothing is written for it but its status; what runs is left as it is'
-    return Finding(ref, REASON, message, field=_FIELD)
+    return Finding(ref, REASON, message, Severity.WARNING, _FIELD)
 
 
 def _of_policy(policy: PlacementPolicy | None, ref: ObjectRef) -> Finding | None:
@@ -53,7 +58,7 @@ def _of_policy(policy: PlacementPolicy | None, ref: ObjectRef) -> Finding | None
     if text == "false":
         return None
     message = f'PlacementPolicy default: annotation {PAUSED} is "{text}": nothing is written for any LLMDeployment'
-    return Finding(ref, REASON, message)
+    return Finding(ref, REASON, message, Severity.WARNING)
 
 
 _FIELD = f"metadata.annotations[{PAUSED}]"

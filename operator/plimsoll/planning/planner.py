@@ -19,7 +19,7 @@ from plimsoll.planning.facts import catalog_of
 from plimsoll.planning.fleet import Fleet, Kept, build_fleet, demand, storage_price_per_gigabyte_hour
 from plimsoll.planning.objectives import ResolvedClass, resolve_classes
 from plimsoll.planning.options import Choices, choose, further_questions, questions
-from plimsoll.planning.pause import pause_findings, policy_pause_findings
+from plimsoll.planning.pause import holds, pause_findings, policy_pause_findings
 from plimsoll.planning.plan import (
     DeploymentPlan,
     DeploymentState,
@@ -210,7 +210,7 @@ def _all_choices(
             *_policy_findings(deployment, snapshot),
             *_stranded(deployment, snapshot, pools),
         )
-        if any(finding.severity is Severity.ERROR for finding in findings):
+        if any(map(holds, findings)):
             found[ref] = Choices(classes, (), (), findings)
             continue
         inputs[ref] = (deployment.spec, classes, offers, pools.rejected, profiles, snapshot.corrections)

@@ -88,6 +88,7 @@ def step_for(
     *,
     guarded: bool = False,
     unready_seconds: float = STEADY_SECONDS,
+    first_epoch: int = 1,
 ) -> Step:
     """The step that is safe now. `workloads` are the running placements of this deployment, planned or not.
 
@@ -96,6 +97,7 @@ def step_for(
     Args:
         guarded: nothing may be taken away, whatever the plan says.
         unready_seconds: for how long routing has named backends that are not Ready; 0 when it began just now.
+        first_epoch: of a document where there is none. Readers ignore smaller epochs than they have seen.
     """
     if plan.state is DeploymentState.HELD:
         return Step({}, None, (), ())
@@ -108,7 +110,9 @@ def step_for(
     ]
     complete = not waiting
     may_lose = plan.state is DeploymentState.PLANNED and not guarded
-    table = _table(plan, running, observed, may_leave=complete and may_lose, complete=complete)
+    table = _table(plan, running, observed, may_leave=complete and may_lose, complete=complete, guarded=guarded)
+    if observed is None and table is not None:
+        table = replace(table, epoch=first_epoch)
     if observed is not None and table is not None and unready_seconds < STEADY_SECONDS:
         table = _steadied(table, observed.table, running)
     seen = observed is not None and observed.table == table and observed.age_seconds >= propagation_seconds
@@ -163,11 +167,12 @@ def _table(
     *,
     may_leave: bool,
     complete: bool,
+    guarded: bool,
 ) -> RoutingTable | None:
     """Routing for now: the plan's, in proportion to what is Ready, as soon as it takes no Ready backend away.
 
     A backend that the plan gives up stays, and with it the class's whole entry, until it may leave: when everything
-    planned is Ready and the plan serves all demand.
+    planned is Ready and the plan serves all demand. While that is guarded, what is new serves beside it.
     """
     ready = {name for name, workload in running.items() if _ready(workload)}
     before = {item.name: item for item in observed.table.classes} if observed is not None else {}
@@ -178,7 +183,9 @@ def _table(
         last = before.get(traffic.name)
         kept = _kept(last.backends, ready) if last is not None else ()
         leaving = {backend.placement for backend in kept} - {backend.placement for backend in wanted}
-        if last is not None and leaving and not may_leave:
+        if leaving and guarded and complete:
+            wanted = _beside(wanted, [backend for backend in kept if backend.placement in leaving], running)
+        elif last is not None and leaving and not may_leave:
             classes.append(replace(last, match_headers=headers, backends=kept))
             continue
         figures = next(item for item in plan.classes if item.name == traffic.name)
@@ -232,6 +239,19 @@ def _kept(before: Sequence[Backend], names: AbstractSet[str]) -> tuple[Backend, 
         Backend(backend.placement, backend.served_model, weight, backend.max_concurrency)
         for backend, weight in zip(backends, weights, strict=True)
     )
+
+
+def _beside(
+    wanted: Sequence[Backend], leaving: Sequence[Backend], running: Mapping[str, Workload]
+) -> tuple[Backend, ...]:
+    """Backends that the plan wants and such as it gives up, each with a weight for what it can serve now."""
+    able = [float(backend.max_concurrency) for backend in wanted]
+    for backend in leaving:
+        workload = running[backend.placement]
+        able.append(backend.max_concurrency * workload.ready_replicas / max(1, workload.replicas))
+    backends = (*wanted, *leaving)
+    weights = largest_remainder([max(1.0, value) for value in able], WEIGHTS)
+    return tuple(replace(backend, weight=weight) for backend, weight in zip(backends, weights, strict=True))
 
 
 def largest_remainder(shares: Sequence[float], total: int) -> list[int]:

@@ -1,6 +1,7 @@
 """Whole turns of the loop over a store and a recording cluster, with the real planner and renderer in this process."""
 
 import copy
+import json
 from datetime import UTC, datetime
 from importlib import util
 from pathlib import Path
@@ -77,7 +78,7 @@ class World:
         settings = Settings()
         reporter = Reporter(self.cluster, self.store, Recorder(self.cluster, self.metrics), self.metrics)
         applier = Applier(self.cluster, self.store, self.metrics)
-        guarding = Guarding(self.keeper, "plimsoll-system", self.metrics, self.clock)
+        guarding = Guarding(self.keeper, "plimsoll-system", self.clock)
         parts = (settings, self.store, self.planner, applier, reporter, guarding, self.metrics)
         self.loop = Loop(*parts, gateway_api=False)
 
@@ -449,6 +450,25 @@ async def test_a_workload_that_an_autoscaler_owns_is_neither_written_nor_deleted
         await world.turn()
         world.pods_become_ready()
     assert old in {m["metadata"]["name"] for m in world.store.live(DEPLOYMENT)}
+
+
+async def test_an_autoscaler_that_scales_beyond_the_plan_does_not_hold_the_fleet(world):
+    await settled_fleet(world)
+    scale(world, 20)
+    world.see(LLM, world.deployment("other"))
+    await world.turn()
+    assert world.metrics.registry.get_sample_value("plimsoll_blast_radius_held") == 0
+    assert world.condition("Stalled")["reason"] == "ForeignManager"
+
+
+async def test_a_deleted_routing_document_comes_back_with_a_later_epoch(world):
+    await settle(world)
+    (before,) = world.store.live(CONFIG_MAP)
+    world.store.drop(CONFIG_MAP, before["metadata"]["uid"])
+    await world.turn()
+    (after,) = world.store.live(CONFIG_MAP)
+    epochs = [json.loads(item["data"]["routing.json"])["epoch"] for item in (before, after)]
+    assert epochs[1] > epochs[0], "readers ignore smaller ones"
 
 
 async def test_a_paused_deployment_gets_nothing_but_its_status(world):

@@ -5,7 +5,7 @@ import pytest
 from plimsoll.api.common import Resource
 from plimsoll.planning import plan_fleet
 from plimsoll.planning.digest import inputs_digest
-from plimsoll.planning.plan import DeploymentState, Finding, FleetPlan
+from plimsoll.planning.plan import DeploymentState, Finding, FleetPlan, Severity
 from tests.unit.planning.fleets import deployment, nodes, policy, pool, snapshot
 
 HELD, PLANNED = DeploymentState.HELD, DeploymentState.PLANNED
@@ -30,6 +30,7 @@ def test_a_paused_deployment_is_held_and_the_others_are_planned() -> None:
     assert (state(fleet, "first"), state(fleet, "second")) == (HELD, PLANNED)
     (found,) = findings(fleet, "LLMDeployment")
     assert (found.object.name, found.reason) == ("first", "Paused")
+    assert found.severity is Severity.WARNING, "nothing is wrong with it"
 
 
 def test_false_is_as_good_as_no_annotation() -> None:
