@@ -47,20 +47,19 @@ def run() -> tuple[list[Figure], list[str], list[Table]]:
         experiment = _Experiment(cluster, Path(folder))
         experiment.prepare()
         figures = [*experiment.kills(), *experiment.failovers()]
-    notes = [
-        (
-            "Two LLMDeployments on the demo's nodes. Before each kill one of them gets another pod template, which means a "
-            "new placement beside the old one, and the other a little more traffic; then the operator is started that dies "
-            "(SIGKILL to itself) right after the await in question, and then one that does not die, until all is at rest."
-        ),
-        (
-            "A violation is a Ready pod deleted that the plan wants, a routing document that is empty or names a placement "
-            "that is gone, and a workload deleted before routers had their time. Awaits that no change of the fleet passes "
-            "(approval by hand, an API server that does not answer) are counted apart."
-        ),
-        "Failover: the leader is killed by SIGKILL; seconds until the standby holds the Lease.",
-    ]
-    return figures, notes, []
+    stage = (
+        "Two LLMDeployments on the demo's nodes. Before each kill one of them gets another pod template, which means "
+        "a new placement beside the old one, and the other a little more traffic; then the operator is started that "
+        "dies (SIGKILL to itself) right after the await in question, and then one that does not die, until all is at "
+        "rest."
+    )
+    meaning = (
+        "A violation is a Ready pod deleted that the plan wants, a routing document that is empty or names a "
+        "placement that is gone, and a workload deleted before routers had their time. Awaits that no change of the "
+        "fleet passes (approval by hand, an API server that does not answer) are counted and not killed at. Failover: "
+        "the leader is killed by SIGKILL; seconds until the standby holds the Lease."
+    )
+    return figures, [stage, meaning], []
 
 
 class _Experiment:
