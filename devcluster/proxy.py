@@ -29,6 +29,8 @@ class Faults:
     error_statuses: Sequence[int] = (500,)
     held: frozenset[str] = frozenset()
     """Plurals whose lists and watches get no answer."""
+    read_only: bool = False
+    """Writes are refused as by an etcd whose disk quota is used up."""
     dice: random.Random = field(default_factory=lambda: random.Random(0))
 
 
@@ -81,6 +83,15 @@ class FaultyProxy:
         finally:
             self._set(held=frozenset())
             self._loop.call_soon_threadsafe(self._release)
+
+    @contextlib.contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Refuses every write, as an API server does whose etcd has used up its disk quota."""
+        self._set(read_only=True)
+        try:
+            yield
+        finally:
+            self._set(read_only=False)
 
     def cut_watches(self) -> int:
         """Breaks every watch connection in the middle; returns how many."""
@@ -142,18 +153,20 @@ class FaultyProxy:
             self.injected[f"held {plural}"] += 1
             await self._released.wait()
         faults = self._faults
+        if faults.read_only and request.method != "GET":
+            return self._refuse(500, "etcdserver: mvcc: database space exceeded")
         if faults.dice.random() < faults.error_share:
             return self._refuse(faults.dice.choice(list(faults.error_statuses)))
         if watching:
             return await self._watch(request)
         return await self._forward(request)
 
-    def _refuse(self, status: int) -> web.Response:
+    def _refuse(self, status: int, message: str = "injected") -> web.Response:
         self.injected[str(status)] += 1
         reason = {429: "TooManyRequests", 503: "ServiceUnavailable"}.get(status, "InternalError")
         body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": status}
         headers = {"Retry-After": "1"} if status == 429 else {}
-        return web.json_response({**body, "message": "injected"}, status=status, headers=headers)
+        return web.json_response({**body, "message": message}, status=status, headers=headers)
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         task = asyncio.current_task()

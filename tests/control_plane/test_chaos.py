@@ -5,34 +5,46 @@ from __future__ import annotations
 import contextlib
 import http.client
 import itertools
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from devcluster.faulty_operator import LOOP, kill_points
 from devcluster.installation import Installation
 from devcluster.proxy import FaultyProxy
 from devcluster.witness import Witness
 from tests.control_plane.bench import Bench, llm_deployment, policy, pool
-from tests.control_plane.faulty_operator import kill_points
 
 NAMESPACE = "chat"
-FAULTY = "tests.control_plane.faulty_operator"
+FAULTY = "devcluster.faulty_operator"
 MOVING, GROWING = "moving", "growing"
 _CHANGES = itertools.count(1)
 RATE_STEP = 30
 PROPAGATION_SECONDS = 2
 LATE_SIGHT_SECONDS = 0.5
 """A watch tells of a change so much later than it happened, at most."""
+MANUAL, NO_PLAN = "only while plans wait for a person", "only in a round without a plan"
 ELSEWHERE = {
-    "report:Reporter.report:0": "only after a round without a plan that follows one with a plan",
-    "client:Client.create:0": "only Events are created, and none may be due",
+    "loop:Loop._plan:1": NO_PLAN,
+    "report:Reporter.report:0": NO_PLAN,
+    "report:Reporter.report_failure:0": NO_PLAN,
     "report:Reporter.report_drift:0": "only after somebody else's change of a rendered object",
-    "client:Client.__aexit__:0": "only when the operator ends of itself",
+    "guarding:Guarding._load:1": "only when the API server does not answer",
+    "plans:Plans._recalled:0": MANUAL,
+    "plans:Plans._details:0": MANUAL,
+    "plans:Plans._hear:0": MANUAL,
+    "plans:Plans._hear:1": MANUAL,
+    "plans:Plans._hear:2": MANUAL,
+    "plans:Plans._hear:3": MANUAL,
+    "plans:Plans._hear:4": MANUAL,
+    "plans:Plans._refuse:0": MANUAL,
 }
-"""Kill points that a change of the fleet does not pass, and why."""
-WITHOUT_A_PLAN = {"loop:Loop._plan:1", "report:Reporter.report_failure:0"}
+"""Awaits of the loop that a change of the fleet does not pass, and why."""
+LATE = ("plans:Plans.keep:5", "plans:Plans._drop:0")
+"""Awaits that it passes only once there are twenty plans."""
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +90,25 @@ def running(fleet: Bench, operator: Installation | None = None) -> Iterator[Inst
 
 
 @contextlib.contextmanager
+def restarted(operator: Installation) -> Iterator[None]:
+    """As a kubelet does: an operator that ends by itself, since it can no longer renew its Lease, is started again."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.5):
+            if operator.process is not None and operator.process.died:
+                operator.start()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(30)
+
+
+@contextlib.contextmanager
 def through_proxy(fleet: Bench) -> Iterator[FaultyProxy]:
     """The operator up and synced, behind a proxy that can fail."""
     with FaultyProxy(fleet.cluster.server, str(fleet.cluster.ca_file)) as proxy:
@@ -97,23 +128,33 @@ def judge(fleet: Bench, witness: Witness) -> None:
     witness.forget()
 
 
-def test_killed_after_every_wait_of_the_loop(fleet: Bench, witness: Witness) -> None:
+@pytest.mark.timeout(900)
+def test_killed_after_every_await_of_the_loop(fleet: Bench, witness: Witness, tmp_path: Path) -> None:
     """Each operator finds what the one before it left half done, and something new to do."""
+    passed = passed_points(fleet, tmp_path / "trace")
+    points = [point for point in kill_points(LOOP) if point in passed and point not in LATE]
+    assert set(kill_points(LOOP)) - set(points) - set(LATE) == ELSEWHERE.keys()
     survived = []
-    for point in kill_points():
-        if point in ELSEWHERE:
-            continue
+    for point in (*points, *LATE):
         change(fleet, grow=True)
-        settings = {"KILL_POINT": point}
-        if point in WITHOUT_A_PLAN:
-            settings["PLIMSOLL_PLAN_DEADLINE_SECONDS"] = "0.01"
-        operator = Installation(fleet.cluster, settings, module=FAULTY)
+        operator = Installation(fleet.cluster, {"KILL_POINT": point}, module=FAULTY)
         with running(fleet, operator):
             if not ended(operator, seconds=30):
                 survived.append(point)
     with running(fleet):
         judge(fleet, witness)
     assert survived == []
+
+
+def passed_points(fleet: Bench, trace: Path) -> set[str]:
+    """The awaits that an operator passes which nobody kills."""
+    change(fleet, grow=True)
+    with running(fleet, Installation(fleet.cluster, {"TRACE_FILE": str(trace)}, module=FAULTY)):
+        fleet.operator.wait_ready()
+        fleet.settle()
+        time.sleep(PROPAGATION_SECONDS + 1)
+        fleet.settle()
+    return set(trace.read_text().split())
 
 
 def ended(operator: Installation, seconds: float) -> bool:
@@ -160,11 +201,22 @@ def test_nothing_is_written_before_every_kind_is_known(fleet: Bench, witness: Wi
 
 
 def test_the_api_server_and_etcd_restart_while_things_change(fleet: Bench, witness: Witness) -> None:
-    with running(fleet):
+    with running(fleet), restarted(fleet.operator):
         fleet.operator.wait_ready()
         change(fleet)
         fleet.cluster.restart_etcd(downtime_seconds=2)
         fleet.cluster.restart_apiserver(downtime_seconds=2)
+        judge(fleet, witness)
+
+
+def test_etcd_takes_no_writes_for_a_while(fleet: Bench, witness: Witness) -> None:
+    with through_proxy(fleet) as proxy:
+        before = fleet.pod_uids()
+        with proxy.read_only():
+            change(fleet)
+            fleet.wait("a refused write", lambda: proxy.injected["500"])
+            time.sleep(3)
+            assert before <= fleet.pod_uids()
         judge(fleet, witness)
 
 

@@ -6,6 +6,7 @@ right after what it waited for has happened and before the operator knows.
 
     KILL_POINT=apply:Applier._apply:0   where (module, function, number of the await in it)
     KILL_HIT=1                          at the how manieth time
+    TRACE_FILE=path                     to be given every kill point that is passed, a line each
     CLOCK_OFFSET_FILE=path              seconds in it are added to the wall clock
 """
 
@@ -19,21 +20,24 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Self, TypeVar
 
-T = TypeVar("T")
+Hook = Callable[[str, Awaitable[Any]], Awaitable[Any]]
+Scope = TypeVar("Scope", ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 PACKAGE = "plimsoll.controller"
-MODULES = ("client", "transport", "loop", "apply", "report")
-"""Where the loop waits for the cluster: requests, turns, writes, reports."""
+LOOP = ("loop", "guarding", "apply", "plans", "report")
+"""Where the loop waits: its turns, the guard, writes of objects, plans and statuses."""
+REQUESTS = ("client", "transport", "events")
+"""Where the requests beneath them wait."""
 _HOOK = "__kill_point__"
-_FOLDER = Path(__file__).parents[2] / "operator" / "plimsoll" / "controller"
+_FOLDER = Path(__file__).parents[1] / "operator" / "plimsoll" / "controller"
 
 
-def kill_points(modules: Sequence[str] = MODULES) -> list[str]:
+def kill_points(modules: Sequence[str] = LOOP + REQUESTS) -> list[str]:
     """Every kill point of the modules, as KILL_POINT names them."""
     found: list[str] = []
     for module in modules:
@@ -75,15 +79,15 @@ class _Marker(ast.NodeTransformer):
         self.points.append(point)
         return point
 
-    def _inside(self, node: Any) -> ast.AST:
+    def _inside(self, node: Scope) -> Scope:
         self._scope.append(node.name)
         self.generic_visit(node)
         self._scope.pop()
-        return node  # type: ignore[no-any-return]
+        return node
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
-    def __init__(self, name: str, path: str, hook: Any) -> None:
+    def __init__(self, name: str, path: str, hook: Hook) -> None:
         super().__init__(name, path)
         self._hook = hook
 
@@ -97,27 +101,41 @@ class _Loader(importlib.machinery.SourceFileLoader):
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    def __init__(self, hook: Any) -> None:
+    def __init__(self, hook: Hook) -> None:
         self._hook = hook
 
     def find_spec(self, fullname: str, *_: object) -> importlib.machinery.ModuleSpec | None:
         package, _, module = fullname.rpartition(".")
-        if package != PACKAGE or module not in MODULES:
+        if package != PACKAGE or module not in LOOP + REQUESTS:
             return None
         file = str(_FOLDER / f"{module}.py")
         return importlib.util.spec_from_file_location(fullname, file, loader=_Loader(fullname, file, self._hook))
 
 
-def _killer(point: str, hits: int) -> Any:
+def _killer(point: str, hits: int) -> Hook:
     left = hits
 
-    async def hook(here: str, awaitable: Awaitable[T]) -> T:
+    async def hook(here: str, awaitable: Awaitable[Any]) -> Any:  # noqa: ANN401
         nonlocal left
         result = await awaitable
         if here == point:
             left -= 1
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    return hook
+
+
+def _tracer(file: Path) -> Hook:
+    passed: set[str] = set()
+
+    async def hook(here: str, awaitable: Awaitable[Any]) -> Any:  # noqa: ANN401
+        result = await awaitable
+        if here not in passed:
+            passed.add(here)
+            with file.open("a") as trace:
+                trace.write(f"{here}\n")
         return result
 
     return hook
@@ -156,6 +174,8 @@ def main() -> None:
     point = os.environ.get("KILL_POINT", "")
     if point:
         sys.meta_path.insert(0, _Finder(_killer(point, int(os.environ.get("KILL_HIT", "1")))))
+    elif trace := os.environ.get("TRACE_FILE", ""):
+        sys.meta_path.insert(0, _Finder(_tracer(Path(trace))))
     from plimsoll.cli.main import main as run
 
     if file := os.environ.get("CLOCK_OFFSET_FILE", ""):
