@@ -29,6 +29,12 @@ class Candidate:
     capacities: Mapping[str, Capacity]
     """Eligible classes only."""
     task_errors: Mapping[str, float]
+    asked: str = ""
+    """What it would be made for (`PlacementNames.asked`)."""
+    made_by: str = ""
+    """Release that made the running placement, which is kept as it is; empty where this release renders it."""
+    anew: Option | None = None
+    """As this release would render a placement that another one made; None where that is not known to differ."""
 
     @property
     def label(self) -> str:
@@ -112,6 +118,7 @@ def choose(
             stored_gigabytes=checkpoint_bytes(offering.variant.shape.model, offering.variant.shape.precision) / 1e9,
             capacities=offering.capacities,
             task_errors=offering.task_errors,
+            asked=names.asked(offering.option, offering.variant.pool),
         )
         for offering in kept
     )
