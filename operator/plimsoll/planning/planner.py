@@ -226,8 +226,8 @@ def _all_choices(
     evaluator.answer(question for _, _, classes, variants in fresh for question in questions(classes, variants))
     evaluator.answer(
         question
-        for _, _, classes, variants in fresh
-        for question in further_questions(classes, variants, evaluator).values()
+        for _, ref, classes, variants in fresh
+        for question in further_questions(classes, variants, running.get(ref, frozenset()), evaluator).values()
     )
     for deployment, ref, classes, variants in fresh:
         found[ref] = choose(deployment, classes, variants, running.get(ref, frozenset()), evaluator)
