@@ -61,7 +61,7 @@ def _by_key(items: list[Manifest], *kinds: str) -> dict[Any, Manifest]:
 
 
 def test_no_pod_restarts_and_no_placement_is_renamed(bench: Bench, before: list[Manifest]) -> None:
-    (released,) = {item["metadata"]["annotations"][labels.RELEASE] for item in _by_key(before, "Deployment").values()}
+    (released,) = {item["metadata"]["annotations"][labels.MADE_BY] for item in _by_key(before, "Deployment").values()}
     assert released != __version__
 
     def told() -> bool:

@@ -23,7 +23,7 @@ POOL = f"{PREFIX}pool"
 ROUTED_AT = f"{PREFIX}routed-at"
 """When the content of the routing document last changed, RFC 3339."""
 
-RELEASE = f"{PREFIX}release"
+MADE_BY = f"{PREFIX}made-by"
 """Release of Plimsoll that rendered a workload."""
 ASKED = f"{PREFIX}asked"
 """Fingerprint of what it was rendered for."""

@@ -22,7 +22,7 @@ def recorded(workload: Manifest, placement: Placement) -> Manifest:
     return _annotated(
         workload,
         {
-            labels.RELEASE: __version__,
+            labels.MADE_BY: __version__,
             labels.ASKED: placement.asked,
             labels.RENDERED: json.dumps(spec, sort_keys=True, separators=(",", ":")),
         },
@@ -40,7 +40,7 @@ def as_made(workload: Manifest, live: Mapping[str, Any] | None) -> Manifest:
         kind, name = workload["kind"], workload["metadata"]["name"]
         message = f"annotation {labels.RENDERED} is missing or no JSON object, or the object is gone"
         raise RenderError(f"{kind} {workload['metadata']['namespace']}/{name}: {message}; planned again at once")
-    kept = (labels.RELEASE, labels.ASKED, labels.RENDERED)
+    kept = (labels.MADE_BY, labels.ASKED, labels.RENDERED)
     annotations = (live or {})["metadata"]["annotations"]
     result = _annotated(workload, {key: annotations[key] for key in kept if key in annotations})
     return {**result, "spec": {**record, "replicas": workload["spec"]["replicas"]}}
@@ -50,7 +50,7 @@ def made_of(live: Mapping[str, Any]) -> Made | None:
     """How a running workload was made; None where it does not say, or not in a form that is known."""
     annotations = (live.get("metadata") or {}).get("annotations") or {}
     record = _record(live)
-    release, asked = annotations.get(labels.RELEASE), annotations.get(labels.ASKED)
+    release, asked = annotations.get(labels.MADE_BY), annotations.get(labels.ASKED)
     if record is None or not release or not asked:
         return None
     try:

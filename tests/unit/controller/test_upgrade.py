@@ -105,7 +105,7 @@ async def test_an_edit_by_the_user_makes_a_placement_of_the_new_release(upgraded
     assert old in now
     (new,) = (item for name, item in now.items() if name != old)
     assert template(new)["spec"]["containers"][0]["image"] == images.PINNED["nvidia"]
-    assert new["metadata"]["annotations"][labels.RELEASE] == plimsoll.__version__
+    assert new["metadata"]["annotations"][labels.MADE_BY] == plimsoll.__version__
 
 
 async def test_the_annotation_makes_everything_anew_by_an_ordinary_transition(upgraded):
