@@ -80,6 +80,7 @@ async def test_what_another_release_made_still_grows_and_shrinks(upgraded):
         aged = copy.deepcopy(dict(document))
         aged["metadata"]["annotations"][labels.ROUTED_AT] = "2026-01-01T00:00:00Z"
         upgraded.see(CONFIG_MAP, aged)
+        upgraded.restart()  # a new operator believes what the document says
         await upgraded.turn()
         (after,) = running(upgraded).values()
         assert after["spec"]["replicas"] == wanted
