@@ -9,7 +9,7 @@ CHART_CRDS := helm/plimsoll/crds-src
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-chart test-control-plane test-image check format lock crds binaries bench clean
+.PHONY: help demo test test-fast test-chart test-control-plane test-image check format lock crds gitops binaries bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-20s %s\n", $$1, $$2}' Makefile
@@ -47,6 +47,10 @@ crds: $(READY) ## generate crds/ from the models, and the chart's copies
 	rm -f crds/*.yaml $(CHART_CRDS)/*.yaml
 	.venv/bin/python -m plimsoll.api.crd crds
 	cp crds/*.yaml $(CHART_CRDS)/
+
+gitops: $(READY) ## generate gitops/ from the chart and the controller's statuses
+	.venv/bin/python -m tests.gitops.kustomize
+	.venv/bin/python -m tests.gitops.argocd
 
 lock: $(READY) ## resolve the lock files anew
 	$(COMPILE) pyproject.toml -o requirements.lock
