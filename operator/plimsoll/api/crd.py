@@ -83,13 +83,14 @@ def write(directory: Path) -> list[Path]:
     return paths
 
 
+UNSEEN_REASON = "Pending"
 _UNSEEN = {
     "observedGeneration": 0,
     "conditions": [
         {
             "type": "Ready",
             "status": "Unknown",
-            "reason": "Pending",
+            "reason": UNSEEN_REASON,
             "message": "Plimsoll has not looked at it yet",
             "lastTransitionTime": "1970-01-01T00:00:00Z",
         }

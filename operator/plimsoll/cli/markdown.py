@@ -30,6 +30,11 @@ def row(*cells: object) -> str:
     return f"| {' | '.join(escaped(str(cell)) for cell in cells)} |"
 
 
+def own_row(*cells: str) -> str:
+    """A row of text that stands in the code: code spans stay as they are."""
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
 def table(head: Sequence[str], rows: Iterable[str]) -> list[str]:
     """The lines of a table with these rows."""
     return [row(*head), f"|{'---|' * len(head)}", *rows]
