@@ -45,7 +45,7 @@ ANNOTATIONS = {
     records.DECISION: "On PlacementPlans: digest of placements, replicas and shares.",
 }
 _ASPECTS, _FINDINGS = {"Aspect"}, {"Finding", "deployment_finding", "_finding", "finding"}
-_NAMES = {"Accepted", "LLMDeployment", "Reason"}
+_NAMES = {"LLMDeployment", "Reason"}
 _REASON = re.compile(r"[A-Z][A-Za-z]{3,40}")
 
 
