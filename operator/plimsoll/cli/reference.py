@@ -16,7 +16,7 @@ from plimsoll.api.crd import UNSEEN_REASON
 from plimsoll.cli.main import main as command_line
 from plimsoll.cli.markdown import own_row, table
 from plimsoll.cli.reference_fields import kind_section
-from plimsoll.controller import guarding, records, settings
+from plimsoll.controller import guarding, settings
 from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.planner_process import FailureReason
 from plimsoll.planning.pause import PAUSED
@@ -42,7 +42,6 @@ ANNOTATIONS = {
     labels.RENDERED: "On workloads: its spec as it was rendered, without replicas.",
     **{key: f"On workloads: {name} of the option that it runs." for name, key in labels.OPTION_ANNOTATIONS.items()},
     labels.ROUTED_AT: "On routing ConfigMaps: when the content last changed.",
-    records.DECISION: "On PlacementPlans: digest of placements, replicas and shares.",
 }
 _ASPECTS, _FINDINGS = {"Aspect"}, {"Finding", "deployment_finding", "_finding", "finding"}
 _NAMES = {"LLMDeployment", "Reason"}

@@ -68,6 +68,12 @@ def made_of(live: Mapping[str, Any]) -> Made | None:
         return None  # somebody edited it: the placement counts as obsolete, and a new one is made before it goes
 
 
+def made_elsewhere(live: Mapping[str, Any] | None) -> bool:
+    """Whether another release made a running workload. A plan that was approved under that release does not say so."""
+    made = made_of(live) if live is not None else None
+    return made is not None and made.release != __version__
+
+
 def _record(live: Mapping[str, Any]) -> dict[str, Any] | None:
     text = ((live.get("metadata") or {}).get("annotations") or {}).get(labels.RENDERED)
     try:

@@ -8,7 +8,7 @@ from plimsoll.planning.transition import Step
 from plimsoll.rendering.disruption import render_disruption_budget
 from plimsoll.rendering.httproute import render_http_route
 from plimsoll.rendering.manifest import Manifest, RenderError
-from plimsoll.rendering.record import as_made, recorded
+from plimsoll.rendering.record import as_made, made_elsewhere, recorded
 from plimsoll.rendering.routing import render_routing
 from plimsoll.rendering.service import render_service
 from plimsoll.rendering.workload import render_workload
@@ -62,8 +62,9 @@ def render_deployment(
             message = f"the plan has no GPUNodePool {placement.option.pool}; it has: {known}"
             raise RenderError(f"placement {owner.namespace}/{placement.name}: {message}")
         workload = render_workload(owner, placement, pool, replicas)
-        kept = as_made(workload, (running or {}).get(placement.name)) if placement.made_by else None
-        rendered.append(kept or recorded(workload, placement))
+        live = (running or {}).get(placement.name)
+        kept = placement.made_by or made_elsewhere(live)
+        rendered.append(as_made(workload, live) if kept else recorded(workload, placement))
         rendered.append(render_service(owner, placement))
         budget = render_disruption_budget(owner, placement, replicas)
         if budget is not None:
