@@ -243,7 +243,9 @@ def _refused() -> Iterator[State]:
 def _plans() -> Iterator[State]:
     """Records: there is nothing to wait for."""
     spec = {"inputsDigest": f"sha256:{'0' * 64}", "costPerHour": "1.10"}
-    for state in ("Recommended", "Applying", "Applied", "Superseded"):
+    for state in custom_resource_definition(PlacementPlan)["spec"]["versions"][0]["schema"]["openAPIV3Schema"][
+        "properties"
+    ]["status"]["properties"]["state"]["enum"]:
         manifest = written("PlacementPlan", "plan-000007", spec) | {"status": {"state": state}}
         record = PlacementPlan.model_validate(manifest)
         yield _state(record, state.lower(), record.status, KStatus.CURRENT, generation=1)
