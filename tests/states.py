@@ -17,6 +17,7 @@ from plimsoll.api.inferenceslo import InferenceSLOStatus
 from plimsoll.api.llmdeployment import LLMDeploymentStatus
 from plimsoll.api.modelprofile import ModelProfileStatus
 from plimsoll.api.placementpolicy import PlacementPolicyStatus
+from plimsoll.api.schema import structural_schema
 from plimsoll.controller.conditions import Aspect, build
 from plimsoll.controller.status import (
     Progress,
@@ -243,9 +244,7 @@ def _refused() -> Iterator[State]:
 def _plans() -> Iterator[State]:
     """Records: there is nothing to wait for."""
     spec = {"inputsDigest": f"sha256:{'0' * 64}", "costPerHour": "1.10"}
-    for state in custom_resource_definition(PlacementPlan)["spec"]["versions"][0]["schema"]["openAPIV3Schema"][
-        "properties"
-    ]["status"]["properties"]["state"]["enum"]:
+    for state in structural_schema(PlacementPlan.status_model())["properties"]["state"]["enum"]:
         manifest = written("PlacementPlan", "plan-000007", spec) | {"status": {"state": state}}
         record = PlacementPlan.model_validate(manifest)
         yield _state(record, state.lower(), record.status, KStatus.CURRENT, generation=1)

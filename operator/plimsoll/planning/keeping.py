@@ -27,7 +27,8 @@ def keep_running(deployment: LLMDeployment, choices: Choices, workloads: Iterabl
     if not running:
         return choices
     candidates = tuple(_as_it_runs(candidate, running.get(candidate.asked, ())) for candidate in choices.candidates)
-    return choices if candidates == choices.candidates else replace(choices, candidates=candidates)
+    same = all(new is old for new, old in zip(candidates, choices.candidates, strict=True))
+    return choices if same else replace(choices, candidates=candidates)
 
 
 def _as_it_runs(candidate: Candidate, running: Sequence[tuple[Workload, Made]]) -> Candidate:

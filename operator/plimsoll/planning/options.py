@@ -154,9 +154,10 @@ def _eligible(
     usual: set[OptionKey] = set()
     alone = iter(evaluator.answer(questions(classes, variants)))
     for variant in variants.fitting:
+        model, precision, pool, tensor, pipeline, _ = option_key(variant.option)
         for item in classes:
             capacity = next(alone)
-            usual.add(option_key(replace(variant.option, max_num_seqs=capacity.max_num_seqs)))
+            usual.add((model, precision, pool, tensor, pipeline, capacity.max_num_seqs))
             if capacity.max_rate_per_second <= 0:
                 reason = capacity.reason or "no rate meets the targets"
                 excluded.append(Excluded(variant.label, reason, item.declared.name, _excess(item, capacity)))
