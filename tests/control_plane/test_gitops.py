@@ -6,8 +6,11 @@ import json
 
 from plimsoll.api import KINDS
 from tests.control_plane.bench import PLURALS, Bench, llm_deployment, policy, pool, slo
+from tests.gitops.argocd import FOLDER
 from tests.gitops.kustomize import BASE
 from tests.kstatus import KStatus, kstatus
+
+PATCH = FOLDER / "argocd-cm-patch.yaml"
 
 
 def test_the_kustomize_base_is_accepted_by_the_api_server(installed: Bench) -> None:
@@ -22,6 +25,17 @@ def test_the_kustomize_base_is_accepted_by_the_api_server(installed: Bench) -> N
     names = answer.split()
     assert "deployment.apps/plimsoll" in names
     assert len([name for name in names if name.startswith("customresourcedefinition")]) == len(KINDS)
+
+
+def test_the_patch_of_argo_cds_configuration_adds_a_check_for_each_kind(installed: Bench) -> None:
+    kubectl = installed.cluster.kubectl
+    kubectl("create", "namespace", "argocd")
+    kubectl("create", "configmap", "argocd-cm", "--namespace=argocd", "--from-literal=url=https://argocd.example.com")
+    kubectl("patch", "configmap", "argocd-cm", "--namespace=argocd", "--type=merge", f"--patch-file={PATCH}")
+    data = installed.get("configmap", "argocd-cm", "argocd")["data"]
+    assert data["url"] == "https://argocd.example.com"
+    assert {f"resource.customizations.health.plimsoll.dev_{kind.__name__}" for kind in KINDS} < data.keys()
+    kubectl("delete", "namespace", "argocd", "--wait=false")
 
 
 def test_a_new_object_is_in_progress_before_the_operator_has_seen_it_and_then_current(
