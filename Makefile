@@ -9,7 +9,7 @@ CHART_CRDS := helm/plimsoll/crds-src
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-chart test-control-plane test-image check format lock crds binaries bench clean
+.PHONY: help demo test test-fast test-chart test-control-plane test-image check format lock crds docs gitops binaries bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-20s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,8 @@ check: $(READY) ## linters, types, import directions, generated files
 	.venv/bin/lint-imports
 	@new=$$(mktemp -d) && trap 'rm -rf "$$new"' EXIT && .venv/bin/python -m plimsoll.api.crd "$$new" >/dev/null \
 		&& diff -r "$$new" crds && diff -r crds $(CHART_CRDS) || { echo 'The CRDs are stale: run `make crds`.' >&2; exit 1; }
+	@.venv/bin/python -m plimsoll.cli.reference /dev/stdout | diff - docs/reference.md >/dev/null \
+		|| { echo 'docs/reference.md is stale: run `make docs`.' >&2; exit 1; }
 
 format: $(READY) ## ruff's formatter and safe fixes
 	.venv/bin/ruff check --fix .
@@ -47,6 +49,13 @@ crds: $(READY) ## generate crds/ from the models, and the chart's copies
 	rm -f crds/*.yaml $(CHART_CRDS)/*.yaml
 	.venv/bin/python -m plimsoll.api.crd crds
 	cp crds/*.yaml $(CHART_CRDS)/
+
+docs: $(READY) ## generate docs/reference.md
+	.venv/bin/python -m plimsoll.cli.reference docs/reference.md
+
+gitops: $(READY) ## generate gitops/ from the chart and the controller's statuses
+	.venv/bin/python -m tests.gitops.kustomize
+	.venv/bin/python -m tests.gitops.argocd
 
 lock: $(READY) ## resolve the lock files anew
 	$(COMPILE) pyproject.toml -o requirements.lock

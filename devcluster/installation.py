@@ -20,6 +20,7 @@ from devcluster.process import Process
 ROOT = Path(__file__).parents[1]
 NAMESPACE = "plimsoll-system"
 RELEASE = "plimsoll"
+CHART = ROOT / "helm" / "plimsoll"
 USER = f"system:serviceaccount:{NAMESPACE}:{RELEASE}"
 """Who the operator is in the audit log."""
 
@@ -54,10 +55,10 @@ class Installation:
     ) -> None:
         self.stop()
 
-    def install(self) -> None:
-        """`helm upgrade --install` with zero replicas; the process takes the pod's place."""
+    def install(self, chart: Path = CHART) -> None:
+        """`helm upgrade --install` of a chart with zero replicas; the process takes the pod's place."""
         self._cluster.helm(
-            *("upgrade", "--install", RELEASE, str(ROOT / "helm" / "plimsoll")),
+            *("upgrade", "--install", RELEASE, str(chart)),
             *(f"--namespace={NAMESPACE}", "--create-namespace", "--set=replicas=0"),
         )
         crds = [f"crd/{path.stem}" for path in sorted((ROOT / "crds").glob("*.yaml"))]

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from plimsoll.api import KINDS
+from plimsoll.api import KINDS, PlacementPlan
 from plimsoll.api.common import GROUP, VERSION, PrinterColumn, Resource
 from plimsoll.api.rules import VALIDATIONS
 from plimsoll.api.schema import Schema, structural_schema
@@ -18,6 +18,7 @@ ANNOTATIONS = {
     # The definitions outlive the release: deleting them would delete every resource of their kind.
     "helm.sh/resource-policy": "keep",
     "argocd.argoproj.io/sync-options": "Prune=false,Delete=false,ServerSideApply=true",
+    "argocd.argoproj.io/sync-wave": "-1",
 }
 CATEGORY = "plimsoll"
 
@@ -82,6 +83,22 @@ def write(directory: Path) -> list[Path]:
     return paths
 
 
+UNSEEN_REASON = "Pending"
+_UNSEEN = {
+    "observedGeneration": 0,
+    "conditions": [
+        {
+            "type": "Ready",
+            "status": "Unknown",
+            "reason": UNSEEN_REASON,
+            "message": "Plimsoll has not looked at it yet",
+            "lastTransitionTime": "1970-01-01T00:00:00Z",
+        }
+    ],
+}
+"""Status of an object that is new: tools that wait must not take its silence for success."""
+
+
 def _root_schema(kind: type[Resource]) -> Schema:
     schema: Schema = {
         "type": "object",
@@ -96,6 +113,8 @@ def _root_schema(kind: type[Resource]) -> Schema:
             "status": _without_defaults(structural_schema(kind.status_model())),
         },
     }
+    if kind is not PlacementPlan:  # which Plimsoll writes itself
+        schema["properties"]["status"]["default"] = _UNSEEN
     if not kind.model_fields["spec"].is_required():
         del schema["required"]
         schema["properties"]["spec"]["default"] = {}

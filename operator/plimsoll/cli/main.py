@@ -1,6 +1,7 @@
 """`plimsoll`: the commands. Each imports what it needs when it runs, so that `plimsoll plan` starts fast."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -78,7 +79,34 @@ _output = click.option(
 )
 
 
-@main.command()
+class _PlanCommand(click.Command):
+    """With `--diff`, 2 says that there are changes, so a wrong use of the command must not."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        difference = any(argument.split("=")[0] == "--diff" for argument in args)
+        with _usage_errors_as_failures(ctx, wanted=difference):
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> None:
+        with _usage_errors_as_failures(ctx, wanted=ctx.params.get("base") is not None):
+            super().invoke(ctx)
+
+
+class _WrongUse(click.UsageError):
+    exit_code = 1
+
+
+@contextmanager
+def _usage_errors_as_failures(ctx: click.Context, *, wanted: bool) -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as error:
+        if not wanted:
+            raise
+        raise _WrongUse(error.format_message(), ctx) from error
+
+
+@main.command(cls=_PlanCommand)
 @click.argument("name", metavar="[PLAN]", default="")
 @_inputs_or_cluster
 @click.option(
@@ -90,6 +118,13 @@ _output = click.option(
     help="wide: of a cluster's plan all, not only what it changes.",
 )
 @click.option("--render", is_flag=True, help="Print the Kubernetes objects that the operator would apply, as YAML.")
+@click.option(
+    "--diff",
+    "base",
+    metavar="BASE",
+    type=click.Path(path_type=Path),
+    help="With -f: compare with the plan of this file or folder, and print what changes as Markdown.",
+)
 def plan(
     name: str,
     paths: tuple[Path, ...],
@@ -97,24 +132,32 @@ def plan(
     running: Path | None,
     output: str,
     render: bool,
+    base: Path | None,
     kubeconfig: Path | None,
     context: str | None,
 ) -> None:
     """Decide from files exactly as the operator would, or show what the operator has decided in a cluster.
 
     With -f: no cluster is asked. Exit status: 0 when everything is planned, 1 when an input is wrong or some demand
-    cannot be served. Without -f: the PlacementPlan of that name, or the newest, and what it changes.
+    cannot be served; with --diff 0 when the plan does not change, 2 when it changes, 1 as before or when the command is
+    used wrongly. Without -f: the PlacementPlan of that name, or the newest, and what it changes.
     """
     if not paths:
         from plimsoll.cli.cluster_plans import run_cluster_plan
 
-        _only_with_files(nodes=nodes, running=running, render=render)
+        _only_with_files(nodes=nodes, running=running, render=render, diff=base)
         raise SystemExit(run_cluster_plan(target_of(kubeconfig, context), name, output))
     if name or kubeconfig or context:
         raise click.UsageError("-f decides from files: PLAN, --kubeconfig and --context have no place beside it")
 
     from plimsoll.cli.plan import run_plan
 
+    if base is not None:
+        from plimsoll.cli.plan_diff import run_plan_diff
+
+        if render or output != "table":
+            raise click.ClickException("--diff prints Markdown: leave out --render and --output")
+        raise SystemExit(run_plan_diff(base, paths, _files((), nodes, running)))
     raise SystemExit(run_plan(_files(paths, nodes, running), "render" if render else output))
 
 

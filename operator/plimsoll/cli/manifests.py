@@ -92,6 +92,11 @@ def read_inputs(paths: Sequence[Path]) -> Inputs:
     return inputs
 
 
+def is_empty_folder(path: Path) -> bool:
+    """Whether it is a folder without any manifest."""
+    return path.is_dir() and not any(file.suffix in _SUFFIXES and file.is_file() for file in path.rglob("*"))
+
+
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
         found = sorted(file for file in path.rglob("*") if file.suffix in _SUFFIXES and file.is_file())

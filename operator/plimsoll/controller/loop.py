@@ -222,7 +222,8 @@ class Loop:
             if observed is not None and young and (step.waiting_for or takes_away(plan, own, scalers.keys())):
                 waits.append(propagation - observed.age_seconds + _MARGIN_SECONDS)
             try:
-                manifests = self._render(standing.origin(plan.ref), feasible, step, observed, document, now)
+                live = {item.name: workloads[key] for item in own if (key := (item.namespace, item.name)) in workloads}
+                manifests = self._render(standing.origin(plan.ref), feasible, step, observed, document, live, now)
             except (RenderError, RenderMismatch) as error:
                 findings = (*findings, Finding(plan.ref, _render_reason(error), str(error)))
                 _log.error("%s: %s", plan.ref, error)
@@ -252,6 +253,7 @@ class Loop:
         step: Step,
         observed: ObservedRouting | None,
         document: Mapping[str, Any] | None,
+        live: Mapping[str, Mapping[str, Any]],
         now: datetime,
     ) -> tuple[Manifest, ...]:
         # The text holds whole seconds: rounded up, since old pods must not go before routers had their time.
@@ -259,7 +261,7 @@ class Loop:
         if observed is not None and step.routing == observed.table and document is not None:
             routed_at = routed_at_from_config_map(document) or routed_at
         text = routed_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        manifests = render_deployment(fleet, plan, step, text, gateway_api=self._gateway_api)
+        manifests = render_deployment(fleet, plan, step, text, gateway_api=self._gateway_api, running=live)
         verify(plan, step, manifests)
         return manifests
 

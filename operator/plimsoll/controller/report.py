@@ -223,7 +223,7 @@ class Reporter:
             kept = [
                 Aspect(item.type, item.status, item.reason, item.message)
                 for item in before.conditions
-                if item.type not in ("Planned", "Reconciling")
+                if item.type not in ("Planned", "Reconciling") and item.status != "Unknown"
             ]
             if not any(aspect.type == "Ready" for aspect in kept):
                 kept.insert(0, Aspect("Ready", "Unknown", failure.reason, message))

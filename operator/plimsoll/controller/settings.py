@@ -27,6 +27,7 @@ class Settings:
     lease_name: str = ""
     """Lease in that namespace which elects the one operator that acts; empty: there is only this one."""
     health_host: str = "0.0.0.0"  # noqa: S104  (probes and Prometheus come from outside the pod)
+    """Where the health port listens; "::" on IPv6-only clusters."""
     health_port: int = 8080
     """Serves /healthz, /readyz and /metrics; 0 picks a free port."""
     debounce_idle_seconds: float = 0.5
@@ -42,7 +43,9 @@ class Settings:
     in_flight: int = 16
     """Writes that may be under way at once."""
     rate_per_second: float = 200.0
+    """Writes per second …"""
     rate_burst: int = 300
+    """… and at once."""
     prometheus_url: str = ""
     """Where to read what the replicas show; empty: predictions are not corrected."""
     prometheus_token_file: str = ""
@@ -52,6 +55,7 @@ class Settings:
     correction_interval_seconds: float = 300.0
     """How often they are read, each time what was counted since; at least four times the scrape interval."""
     log_level: str = "INFO"
+    """DEBUG, INFO, WARNING or ERROR"""
     log_format: str = "json"
     """json or text."""
 

@@ -305,6 +305,8 @@ def _traffic(item: ClassPlan) -> TrafficStatus:
 def pool_status(plan: PoolPlan, before: GPUNodePoolStatus, generation: int, now: datetime) -> GPUNodePoolStatus:
     """Status of a pool that is usable, as far as its nodes are."""
     found = errors(plan.findings)
+    # Nodes may still join; nothing else comes right by itself.
+    stalled = [item for item in found if item.reason != "NoNodes"]
     if found:
         ready = Aspect("Ready", "False", found[0].reason, joined(plan.findings))
     else:
@@ -314,7 +316,7 @@ def pool_status(plan: PoolPlan, before: GPUNodePoolStatus, generation: int, now:
         ready = Aspect("Ready", "True", "NodesFound", f"{text}; {warnings}" if warnings else text)
     return GPUNodePoolStatus(
         observed_generation=generation,
-        conditions=build([_accepted(()), ready], before.conditions, generation, now),
+        conditions=build([_accepted(()), ready, *_stalled(stalled)], before.conditions, generation, now),
         nodes=plan.nodes,
         gpus=GPUCounts(
             total=plan.gpus,
@@ -399,8 +401,9 @@ def policy_status(
 def _policy_aspects(findings: Sequence[Finding]) -> list[Aspect]:
     """A hold of the guard leaves the policy in force; a person must look all the same."""
     held = [item for item in findings if item.reason == "BlastRadiusHeld"]
-    aspects = _accepted_and_ready([item for item in findings if item not in held], "in force")
-    return [*aspects, Aspect("Stalled", "True", held[0].reason, joined(held))] if held else aspects
+    others = [item for item in findings if item not in held]
+    aspects = [item for item in _accepted_and_ready(others, "in force") if item.type != "Stalled"]
+    return [*aspects, *_stalled([*held, *errors(others)])]
 
 
 def refused_aspects(findings: Sequence[Finding]) -> list[Aspect]:
@@ -417,9 +420,14 @@ def refused_aspects(findings: Sequence[Finding]) -> list[Aspect]:
 def _accepted_and_ready(findings: Sequence[Finding], text: str) -> list[Aspect]:
     found = errors(findings)
     if found:
-        return [_accepted(()), Aspect("Ready", "False", found[0].reason, joined(findings))]
+        return [_accepted(()), Aspect("Ready", "False", found[0].reason, joined(findings)), *_stalled(found)]
     warnings = joined(findings)
     return [_accepted(()), Aspect("Ready", "True", "Accepted", f"{text}; {warnings}" if warnings else text)]
+
+
+def _stalled(found: Sequence[Finding]) -> list[Aspect]:
+    """A person must act, so that tools which wait for the object give up."""
+    return [Aspect("Stalled", "True", found[0].reason, joined(found))] if found else []
 
 
 def _accepted(found: Sequence[Finding]) -> Aspect:

@@ -17,6 +17,7 @@ from plimsoll.planning.company import companions, crowded
 from plimsoll.planning.decide import Decision, stored_by_deployment, without_limits
 from plimsoll.planning.evaluate import Evaluator
 from plimsoll.planning.fleet import Fleet, Kept
+from plimsoll.planning.keeping import kept_findings
 from plimsoll.planning.objectives import ResolvedClass
 from plimsoll.planning.options import rejections
 from plimsoll.planning.plan import (
@@ -189,9 +190,11 @@ class Assembly:
             self._class_plan(index, choices.classes[self._fleet.class_keys[index][1]], predictions[index], number)
             for index in class_numbers
         )
+        ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
         findings = [
             *choices.findings,
-            *crowded(ObjectRef("LLMDeployment", deployment.namespace, deployment.name), classes, placements),
+            *crowded(ref, classes, placements),
+            *kept_findings(ref, (self._fleet.candidates[int(option)] for option in options)),
         ]
         if self._short[number]:
             findings.extend(self._shortages(number, class_numbers))
@@ -199,7 +202,6 @@ class Assembly:
         minimum = deployment.spec.placement.replicas.min
         if total < minimum and not any(finding.severity is Severity.ERROR for finding in findings):
             message = f"spec.placement.replicas.min: {minimum} asked for, {total} fit into pools and budget"
-            ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
             severity = Severity.WARNING if placements else Severity.ERROR
             findings.append(Finding(ref, "BelowMinimumReplicas", message, severity, "spec.placement.replicas.min"))
         state = DeploymentState.SHORT if self._short[number] else DeploymentState.PLANNED
@@ -257,6 +259,8 @@ class Assembly:
             reason=self._reason(option, served),
             speed=self._speeds.source(candidate.shape),
             correction=candidate.shape.correction,
+            asked=candidate.asked,
+            made_by=candidate.made_by,
         )
 
     def _reason(self, option: int, served: Sequence[int]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from plimsoll.api.common import Resource, to_wire
 from plimsoll.planning.pause import paused_objects
+from plimsoll.planning.renewal import wants_renewal
 from plimsoll.planning.snapshot import Snapshot
 
 
@@ -59,8 +60,10 @@ def inputs_digest(snapshot: Snapshot, declared: str | None = None) -> str:
         (item.namespace, item.name, item.deployment, item.replicas, sorted(item.option.items()))
         for item in snapshot.workloads
     )
+    made = {f"{item.namespace}/{item.name}": item.made for item in snapshot.workloads if item.made is not None}
+    renewed = [item.reference for item in snapshot.deployments if wants_renewal(item)]
     # As sentences: a value at fault may be anything that YAML can hold.
     invalid = sorted((str(item.ref), [str(problem) for problem in item.problems]) for item in snapshot.invalid)
-    facts = (declared or declared_digest(snapshot), snapshot.nodes, pods, workloads, invalid)
+    facts = (declared or declared_digest(snapshot), snapshot.nodes, pods, workloads, made, renewed, invalid)
     optional = (value for value in (snapshot.corrections, paused_objects(snapshot)) if value)
     return digest((*facts, *optional))

@@ -8,6 +8,7 @@ import numpy as np
 from plimsoll.allocation import AllocationProblem
 from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.placementpolicy import PlacementPolicySpec
+from plimsoll.planning.dominance import option_key
 from plimsoll.planning.options import Candidate, Choices
 from plimsoll.planning.pools import Pool
 from plimsoll.planning.stock import NO_NODE, Stock
@@ -181,8 +182,10 @@ class _Rows:
 
 def _add_deployment(rows: _Rows, number: int, choices: Choices, pool_numbers: Mapping[str, int]) -> None:
     first = len(rows.candidates)
+    # Names do not count: those of another release must not decide between options that cost the same.
     candidates = sorted(
-        choices.candidates, key=lambda item: (pool_numbers[item.pool.name], item.price_per_hour, item.name)
+        choices.candidates,
+        key=lambda item: (pool_numbers[item.pool.name], item.price_per_hour, option_key(item.option)),
     )
     for candidate in candidates:
         option = candidate.option

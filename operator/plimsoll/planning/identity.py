@@ -1,10 +1,13 @@
 """Names of placements. A name is a pure function of everything that shapes the pod template, so that equal names mean
-equal templates: replicas and shares may change in place, anything else is another placement (DESIGN section 8)."""
+equal templates: replicas and shares may change in place, anything else is another placement (DESIGN section 8).
+
+What people asked for is a part of that. A running placement that is still what they ask for keeps its name and its
+template whatever this release would call it (planning/keeping.py).
+"""
 
 import hashlib
 import re
 
-from plimsoll.api.common import to_wire
 from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.planning.digest import digest
 from plimsoll.planning.plan import Option
@@ -14,8 +17,8 @@ MAX_LENGTH = 52
 """Leaves room for the suffixes that ReplicaSets and pods add within 63 characters."""
 
 TEMPLATE_RELEASE = 1
-"""Raised whenever rendering changes the pod template of an unchanged input, so that the change becomes a transition
-with new names instead of a rolling update under old ones."""
+"""Raised whenever rendering changes the pod template of an unchanged input, so that new placements have new names and
+those of another release are told apart."""
 
 
 class PlacementNames:
@@ -28,14 +31,32 @@ class PlacementNames:
     def __init__(self, deployment: LLMDeployment) -> None:
         self._deployment = deployment
         classes = sorted(traffic.name for traffic in deployment.spec.traffic)
-        self._base = digest((TEMPLATE_RELEASE, deployment.name, to_wire(deployment.spec.engine), classes))
+        # A field that a later release adds has its default everywhere, and must not count as something asked for.
+        engine = deployment.spec.engine.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        self._base = digest((deployment.name, engine, classes))
         self._pools: dict[str, str] = {}
+        self._checkpoints: dict[tuple[str, str], str | None] = {
+            (model.name, precision.name): precision.checkpoint
+            for model in deployment.spec.models
+            for precision in model.precisions
+        }
+
+    def asked(self, option: Option, pool: Offer) -> str:
+        """Fingerprint of what people wrote and what was decided, without anything that a release may resolve otherwise:
+        images, catalog entries, load times, rendering."""
+        if pool.name not in self._pools:
+            self._pools[pool.name] = digest((pool.node_selector, pool.tolerations, pool.resource_name))
+        degrees = option.parallelism
+        parts = (
+            *(self._base, self._pools[pool.name], option.pool, option.model, option.precision),
+            self._checkpoints.get((option.model, option.precision)) or "",
+            *(degrees.tensor, degrees.pipeline, option.max_num_seqs, option.max_model_length),
+        )
+        return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
 
     def of(self, option: Option, pool: Offer) -> str:
-        """The name of the placement that the option would be."""
-        if pool.name not in self._pools:
-            self._pools[pool.name] = digest((pool.node_selector, pool.tolerations))
-        shape = f"{self._base} {self._pools[pool.name]} {option!r}"
+        """The name of the placement that the option would be in this release."""
+        shape = f"{TEMPLATE_RELEASE} {self.asked(option, pool)} {option!r}"
         degrees = f"t{option.parallelism.tensor}p{option.parallelism.pipeline}"
         unique = hashlib.sha256(shape.encode()).hexdigest()[:6]
         tail = f"{option.precision}-{_short(option.pool, 14)}-{degrees}-{unique}"

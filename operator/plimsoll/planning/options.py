@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.performance import Capacity, Question, ReplicaShape, checkpoint_bytes
-from plimsoll.planning.dominance import Offering, OptionKey, undominated
+from plimsoll.planning.dominance import Offering, OptionKey, option_key, undominated
 from plimsoll.planning.evaluate import Evaluator
 from plimsoll.planning.identity import PlacementNames
 from plimsoll.planning.objectives import ResolvedClass
@@ -30,6 +30,12 @@ class Candidate:
     capacities: Mapping[str, Capacity]
     """Eligible classes only."""
     task_errors: Mapping[str, float]
+    asked: str = ""
+    """What it would be made for (`PlacementNames.asked`)."""
+    made_by: str = ""
+    """Release that made the running placement, which is kept as it is; empty where this release renders it."""
+    anew: Option | None = None
+    """As this release would render a placement that another one made; None where that is not known to differ."""
 
     @property
     def label(self) -> str:
@@ -49,10 +55,14 @@ class Choices:
     """Options that another one beats: they are candidates only while they run."""
     kept: frozenset[OptionKey] = frozenset()
     """Those of them that are candidates."""
+    usual: frozenset[OptionKey] = frozenset()
+    """Options that are looked at whatever runs."""
+    beside: frozenset[OptionKey] = frozenset()
+    """Running options that were looked at beside those."""
 
     def hold_for(self, running: Set[OptionKey]) -> bool:
         """Whether the choices are the same when these options run."""
-        return running & self.beaten == self.kept
+        return running & self.beaten == self.kept and running - self.usual == self.beside
 
     @property
     def held(self) -> bool:
@@ -70,17 +80,23 @@ def questions(classes: Sequence[ResolvedClass], variants: Variants) -> list[Ques
 
 
 def further_questions(
-    classes: Sequence[ResolvedClass], variants: Variants, evaluator: Evaluator
+    classes: Sequence[ResolvedClass], variants: Variants, running: Set[OptionKey], evaluator: Evaluator
 ) -> dict[tuple[int, int, int], Question]:
     """What must be known then: each class at the operating points of the others, since classes share replicas.
 
-    Keys are variant, operating point and class.
+    And at those of running replicas, which no class may choose any more: what is learnt of a GPU, or a new release, may
+    find another point best, and that alone is no reason to start everything anew. Keys are variant, operating point and
+    class.
     """
+    run_at: dict[tuple[object, ...], set[int]] = {}
+    for *what, batch in running:
+        run_at.setdefault(tuple(what), set()).add(int(batch))
     answers = iter(evaluator.answer(questions(classes, variants)))
     asked: dict[tuple[int, int, int], Question] = {}
     for number, variant in enumerate(variants.fitting):
         own = [next(answers) for _ in classes]
-        for point in sorted({capacity.max_num_seqs for capacity in own if capacity.max_rate_per_second > 0}):
+        chosen = {capacity.max_num_seqs for capacity in own if capacity.max_rate_per_second > 0}
+        for point in sorted(chosen | run_at.get(option_key(variant.option)[:-1], set())):
             for index, (item, capacity) in enumerate(zip(classes, own, strict=True)):
                 same = capacity.max_rate_per_second > 0 and capacity.max_num_seqs == point
                 asked[number, point, index] = Question(
@@ -99,7 +115,7 @@ def choose(
     """Options that meet the objectives of at least one class and that no other beats; running ones always stay."""
     if any(finding.severity is Severity.ERROR for finding in variants.findings):
         return Choices(tuple(classes), (), variants.excluded, variants.findings)
-    offerings, missed = _eligible(classes, variants, evaluator)
+    offerings, missed, usual = _eligible(classes, variants, running, evaluator)
     limited = deployment.spec.placement.replicas.max is not None
     kept, beaten = undominated(offerings, classes, running, whole_replicas=limited)
     names = PlacementNames(deployment)
@@ -113,26 +129,40 @@ def choose(
             stored_gigabytes=checkpoint_bytes(offering.variant.shape.model, offering.variant.shape.precision) / 1e9,
             capacities=offering.capacities,
             task_errors=offering.task_errors,
+            asked=names.asked(offering.option, offering.variant.pool),
         )
         for offering in kept
     )
     excluded = (*variants.excluded, *missed)
-    return Choices(tuple(classes), candidates, excluded, variants.findings, beaten, frozenset(running & beaten))
+    return Choices(
+        classes=tuple(classes),
+        candidates=candidates,
+        excluded=excluded,
+        findings=variants.findings,
+        beaten=beaten,
+        kept=frozenset(running & beaten),
+        usual=usual,
+        beside=frozenset(running - usual),
+    )
 
 
 def _eligible(
-    classes: Sequence[ResolvedClass], variants: Variants, evaluator: Evaluator
-) -> tuple[list[Offering], list[Excluded]]:
-    """Operating points that meet the targets of some class, and why the rest is out."""
+    classes: Sequence[ResolvedClass], variants: Variants, running: Set[OptionKey], evaluator: Evaluator
+) -> tuple[list[Offering], list[Excluded], frozenset[OptionKey]]:
+    """Operating points that meet the targets of some class, why the rest is out, and those points that are looked at
+    whatever runs."""
     excluded: list[Excluded] = []
+    usual: set[OptionKey] = set()
     alone = iter(evaluator.answer(questions(classes, variants)))
     for variant in variants.fitting:
+        model, precision, pool, tensor, pipeline, _ = option_key(variant.option)
         for item in classes:
             capacity = next(alone)
+            usual.add((model, precision, pool, tensor, pipeline, capacity.max_num_seqs))
             if capacity.max_rate_per_second <= 0:
                 reason = capacity.reason or "no rate meets the targets"
                 excluded.append(Excluded(variant.label, reason, item.declared.name, _excess(item, capacity)))
-    asked = further_questions(classes, variants, evaluator)
+    asked = further_questions(classes, variants, running, evaluator)
     usable: dict[tuple[int, int], dict[str, Capacity]] = {}
     for (number, point, index), capacity in zip(asked, evaluator.answer(asked.values()), strict=True):
         variant, item = variants.fitting[number], classes[index]
@@ -150,7 +180,7 @@ def _eligible(
         option = replace(variant.option, max_num_seqs=point)
         known = {name: error for name, error in errors.items() if error is not None}
         offerings.append(Offering(variant, option, capacities, known))
-    return offerings, excluded
+    return offerings, excluded, frozenset(usual)
 
 
 def rejections(choices: Choices, traffic: str, limit: int = 3) -> list[Rejected]:

@@ -92,6 +92,10 @@ class Placement:
     """Where the predicted latencies come from: measured, published or pooled coefficients, and corrections."""
     correction: Correction = UNCORRECTED
     """By what is observed of such replicas."""
+    asked: str = ""
+    """What it is made for (`PlacementNames.asked`)."""
+    made_by: str = ""
+    """Release that made the running placement, which is kept as it is; empty where this release renders it."""
 
 
 @dataclass(frozen=True, slots=True)

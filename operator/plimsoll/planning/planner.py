@@ -17,6 +17,7 @@ from plimsoll.planning.dominance import OptionKey
 from plimsoll.planning.evaluate import Evaluator
 from plimsoll.planning.facts import catalog_of
 from plimsoll.planning.fleet import Fleet, Kept, build_fleet, demand, storage_price_per_gigabyte_hour
+from plimsoll.planning.keeping import keep_running
 from plimsoll.planning.objectives import ResolvedClass, resolve_classes
 from plimsoll.planning.options import Choices, choose, further_questions, questions
 from plimsoll.planning.pause import holds, pause_findings, policy_pause_findings
@@ -225,13 +226,17 @@ def _all_choices(
     evaluator.answer(question for _, _, classes, variants in fresh for question in questions(classes, variants))
     evaluator.answer(
         question
-        for _, _, classes, variants in fresh
-        for question in further_questions(classes, variants, evaluator).values()
+        for _, ref, classes, variants in fresh
+        for question in further_questions(classes, variants, running.get(ref, frozenset()), evaluator).values()
     )
     for deployment, ref, classes, variants in fresh:
         found[ref] = choose(deployment, classes, variants, running.get(ref, frozenset()), evaluator)
     evaluator.remember({ref: (inputs[ref], found[ref]) for ref in inputs})
-    return [found[ObjectRef("LLMDeployment", item.namespace, item.name)] for item in snapshot.deployments]
+    own: dict[ObjectRef, list[Workload]] = {}
+    for workload in snapshot.workloads:
+        own.setdefault(ObjectRef("LLMDeployment", workload.namespace, workload.deployment), []).append(workload)
+    refs = [(item, ObjectRef("LLMDeployment", item.namespace, item.name)) for item in snapshot.deployments]
+    return [keep_running(deployment, found[ref], own.get(ref, ())) for deployment, ref in refs]
 
 
 def _running_options(snapshot: Snapshot) -> dict[ObjectRef, frozenset[OptionKey]]:

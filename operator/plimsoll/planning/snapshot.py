@@ -77,6 +77,21 @@ class PodFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """How a running placement was rendered, by whichever release."""
+
+    release: str
+    """Of Plimsoll."""
+    asked: str
+    """What it was made for (`PlacementNames.asked`)."""
+    image: str
+    checkpoint: str
+    cpu_cores: float
+    """That a replica requests."""
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """One of Plimsoll's own running placements: a Deployment, as the cluster has it."""
 
@@ -89,6 +104,8 @@ class Workload:
     ready_replicas: int
     option: Mapping[str, str] = field(default_factory=dict)
     """Its annotations that say what it runs: model, precision, pool, tensor, pipeline (rendering/labels.py)."""
+    made: Made | None = None
+    """None where it does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,13 @@ POOL = f"{PREFIX}pool"
 ROUTED_AT = f"{PREFIX}routed-at"
 """When the content of the routing document last changed, RFC 3339."""
 
+MADE_BY = f"{PREFIX}made-by"
+"""Release of Plimsoll that rendered a workload."""
+ASKED = f"{PREFIX}asked"
+"""Fingerprint of what it was rendered for."""
+RENDERED = f"{PREFIX}rendered"
+"""Its spec as it was rendered, without replicas, as JSON."""
+
 OPTION_ANNOTATIONS: Mapping[str, str] = {
     name: f"{PREFIX}{name}" for name in ("model", "precision", "pool", "tensor", "pipeline", "max-num-seqs")
 }

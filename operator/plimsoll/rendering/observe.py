@@ -10,6 +10,7 @@ from plimsoll.api.common import GROUP
 from plimsoll.api.units import parse_quantity
 from plimsoll.planning.snapshot import NodeFacts, PodFacts, Taint, Workload
 from plimsoll.rendering import labels
+from plimsoll.rendering.record import made_of
 
 Manifest = Mapping[str, Any]
 
@@ -107,6 +108,7 @@ def workload_facts(manifest: Manifest) -> Workload | None:
         replicas=1 if replicas is None else int(replicas),
         ready_replicas=int(status.get("readyReplicas") or 0),
         option=labels.option_from_annotations(annotations),
+        made=made_of(manifest),
     )
 
 

@@ -8,6 +8,7 @@ from plimsoll.planning.transition import Step
 from plimsoll.rendering.disruption import render_disruption_budget
 from plimsoll.rendering.httproute import render_http_route
 from plimsoll.rendering.manifest import Manifest, RenderError
+from plimsoll.rendering.record import as_made, made_elsewhere, recorded
 from plimsoll.rendering.routing import render_routing
 from plimsoll.rendering.service import render_service
 from plimsoll.rendering.workload import render_workload
@@ -26,13 +27,19 @@ _MANAGERS = {
 
 
 def render_deployment(
-    fleet: FleetPlan, deployment: DeploymentPlan, step: Step, routed_at: str, *, gateway_api: bool
+    fleet: FleetPlan,
+    deployment: DeploymentPlan,
+    step: Step,
+    routed_at: str,
+    *,
+    gateway_api: bool,
+    running: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[Manifest, ...]:
     """Everything that should exist now, ready for server-side apply; nothing for a deployment that is held.
 
     Objects of placements that the plan no longer wants are not here; the step's `prune` names them. `routed_at`
     (RFC 3339) is when `step.routing` last changed; empty when nobody will read it. `gateway_api` says whether the
-    cluster has HTTPRoute.
+    cluster has HTTPRoute. `running` has the live workloads by name: those that another release made stay as they are.
 
     Raises:
         RenderError: the plan cannot be written down; names object, field and value.
@@ -54,7 +61,10 @@ def render_deployment(
             known = ", ".join(sorted(pools)) or "none"
             message = f"the plan has no GPUNodePool {placement.option.pool}; it has: {known}"
             raise RenderError(f"placement {owner.namespace}/{placement.name}: {message}")
-        rendered.append(render_workload(owner, placement, pool, replicas))
+        workload = render_workload(owner, placement, pool, replicas)
+        live = (running or {}).get(placement.name)
+        kept = placement.made_by or made_elsewhere(live)
+        rendered.append(as_made(workload, live) if kept else recorded(workload, placement))
         rendered.append(render_service(owner, placement))
         budget = render_disruption_budget(owner, placement, replicas)
         if budget is not None:

@@ -40,7 +40,8 @@ def test_conventions(definition: dict[str, Any]) -> None:
     root = version["schema"]["openAPIV3Schema"]["properties"]
     assert root["status"]["properties"]["conditions"]["x-kubernetes-list-map-keys"] == ["type"]
     assert "observedGeneration" in root["status"]["properties"]
-    assert "default" not in yaml.safe_dump(root["status"]).split()
+    assert "default" not in yaml.safe_dump(root["status"]["properties"]).split()
+    assert ("default" in root["status"]) == (definition["spec"]["names"]["kind"] != "PlacementPlan")
     for column in version["additionalPrinterColumns"]:
         assert _exists(root, column["jsonPath"]), column
 
