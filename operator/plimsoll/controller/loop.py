@@ -191,7 +191,7 @@ class Loop:
         policy: PlacementPolicySpec,
     ) -> tuple[dict[ObjectRef, Progress], list[Work], float | None]:
         """What is safe now for each LLMDeployment, the objects that it means, and when time alone allows more."""
-        documents = self._store.live_by_name(CONFIG_MAP)
+        documents, workloads = self._store.live_by_name(CONFIG_MAP), self._store.live_by_name(DEPLOYMENT)
         now = datetime.now(UTC)
         progress: dict[ObjectRef, Progress] = {}
         works: list[Work] = []
