@@ -55,11 +55,17 @@ class Installation:
     ) -> None:
         self.stop()
 
-    def install(self, chart: Path = CHART) -> None:
-        """`helm upgrade --install` of a chart with zero replicas; the process takes the pod's place."""
+    def install(self, chart: Path = CHART, **values: object) -> None:
+        """`helm upgrade --install` of a chart with zero replicas; the process takes the pod's place.
+
+        Args:
+            values: top-level values of the chart, beside its defaults.
+        """
+        given = [f"--set-json={name}={json.dumps(value)}" for name, value in values.items()]
         self._cluster.helm(
             *("upgrade", "--install", RELEASE, str(chart)),
             *(f"--namespace={NAMESPACE}", "--create-namespace", "--set=replicas=0"),
+            *given,
         )
         crds = [f"crd/{path.stem}" for path in sorted((ROOT / "crds").glob("*.yaml"))]
         self._cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *crds)

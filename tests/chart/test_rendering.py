@@ -53,7 +53,14 @@ def test_helm_3_renders_what_helm_4_renders(render: Render, values: dict[str, An
     answer = subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, check=True)
 
     def ordered(objects: list[Manifest]) -> list[Manifest]:
-        return sorted(objects, key=lambda manifest: (manifest["kind"], manifest["metadata"]["name"]))
+        return sorted(
+            objects,
+            key=lambda manifest: (
+                manifest["kind"],
+                manifest["metadata"].get("namespace", ""),
+                manifest["metadata"]["name"],
+            ),
+        )
 
     assert ordered(parse(answer.stdout)) == ordered(render(**values))
 
@@ -127,6 +134,7 @@ def test_operator_accepts_the_rendered_environment(render: Render) -> None:
         namespace="plimsoll-system",
         identity="plimsoll-0",
         lease_name="plimsoll",
+        watch_namespaces=("chat",),
         health_host="::",
         health_port=9090,
         debounce_idle_seconds=0.25,

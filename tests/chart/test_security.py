@@ -32,10 +32,11 @@ def container(pod: Manifest) -> Manifest:
     return found  # type: ignore[no-any-return]
 
 
-@pytest.fixture(scope="module")
-def rules(render: Render) -> list[Manifest]:
-    found: list[Manifest] = only(render(), "ClusterRole")["rules"]
-    return found
+@pytest.fixture(scope="module", params=[(), ("chat", "documents")], ids=["cluster-wide", "confined"])
+def rules(request: pytest.FixtureRequest, render: Render) -> list[Manifest]:
+    """Every rule that is granted anywhere."""
+    roles = [item for item in render(watchNamespaces=list(request.param)) if item["kind"] in {"ClusterRole", "Role"}]
+    return [rule for role in roles for rule in role["rules"]]
 
 
 def test_pod_runs_as_a_numbered_user_that_is_not_root(pod: Manifest) -> None:
@@ -78,7 +79,7 @@ def test_resources_are_requested_and_memory_is_limited(container: Manifest) -> N
 
 def test_container_is_probed_on_its_own_ports(container: Manifest) -> None:
     names = {port["name"] for port in container["ports"]}
-    for probe in ("livenessProbe", "readinessProbe"):
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         assert container[probe]["httpGet"]["port"] in names
 
 
@@ -120,7 +121,9 @@ def test_other_pods_do_not_get_the_token(manifests: list[Manifest], pod: Manifes
 def test_namespaced_objects_name_their_namespace(manifests: list[Manifest]) -> None:
     cluster_scoped = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
     for manifest in manifests:
-        if manifest["kind"] not in cluster_scoped | {"LimitRange"}:
+        if manifest["kind"] in {"Role", "RoleBinding"}:
+            assert manifest["metadata"]["namespace"]
+        elif manifest["kind"] not in cluster_scoped | {"LimitRange"}:
             assert manifest["metadata"]["namespace"] == "plimsoll-system"
 
 
@@ -136,10 +139,12 @@ def test_selectors_find_the_pod(manifests: list[Manifest]) -> None:
         assert selector.items() <= labels.items()
 
 
-def test_binding_binds_our_role_to_our_account_only(manifests: list[Manifest], pod: Manifest) -> None:
-    for binding in (manifest for manifest in manifests if manifest["kind"] == "ClusterRoleBinding"):
-        assert binding["roleRef"]["kind"] == "ClusterRole"
-        assert binding["roleRef"]["name"] == only(manifests, "ClusterRole")["metadata"]["name"]
+def test_bindings_bind_our_roles_to_our_account_only(manifests: list[Manifest], pod: Manifest) -> None:
+    roles = {_place(item) for item in manifests if item["kind"] in {"ClusterRole", "Role"}}
+    bindings = [item for item in manifests if item["kind"] in {"ClusterRoleBinding", "RoleBinding"}]
+    bound = {(item["roleRef"]["kind"], _place(item)[1], item["roleRef"]["name"]) for item in bindings}
+    assert bound == roles
+    for binding in bindings:
         (subject,) = binding["subjects"]
         assert (subject["kind"], subject["name"]) == ("ServiceAccount", pod["serviceAccountName"])
         assert subject["namespace"] == "plimsoll-system"
@@ -165,13 +170,79 @@ def test_pods_and_nodes_are_read_only(rules: list[Manifest]) -> None:
             assert WRITES.isdisjoint(rule["verbs"])
 
 
+def _place(item: Manifest) -> tuple[str, str, str]:
+    return item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"]
+
+
+def test_pod_changes_neither_its_kernel_nor_its_proc_file_system(pod: Manifest, container: Manifest) -> None:
+    assert pod["securityContext"].keys() <= {"runAsNonRoot", "runAsUser", "runAsGroup", "seccompProfile"}
+    assert container["securityContext"].keys().isdisjoint({"procMount", "privileged", "seLinuxOptions"})
+
+
+def test_priority_class_is_used_only_on_request(render: Render) -> None:
+    assert "priorityClassName" not in only(render(), "Deployment")["spec"]["template"]["spec"]
+    asked = only(render(priorityClassName="system-cluster-critical"), "Deployment")["spec"]["template"]["spec"]
+    assert asked["priorityClassName"] == "system-cluster-critical"
+
+
+def test_no_variable_is_set_twice(container: Manifest) -> None:
+    names = [entry["name"] for entry in container["env"]]
+    assert len(names) == len(set(names))
+
+
+def test_no_port_needs_privileges(container: Manifest) -> None:
+    for port in container["ports"]:
+        assert port["containerPort"] >= 1024
+        assert len(port["name"]) <= 15
+
+
+def test_service_is_reached_from_inside_the_cluster_only(manifests: list[Manifest]) -> None:
+    spec = only(manifests, "Service")["spec"]
+    assert spec.get("type", "ClusterIP") == "ClusterIP"
+    assert spec.keys().isdisjoint({"externalIPs", "externalName", "loadBalancerIP"})
+
+
+def test_network_policy_isolates_the_pod_in_both_directions(render: Render) -> None:
+    spec = only(render(networkPolicy={"enabled": True}), "NetworkPolicy")["spec"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert all(rule["ports"] for rule in (*spec["ingress"], *spec["egress"]))
+
+
+def test_no_password_is_rendered(manifests: list[Manifest]) -> None:
+    assert not [item for item in manifests if item["kind"] == "Secret"]
+
+
+def test_only_stable_apis_of_kubernetes_are_used(manifests: list[Manifest]) -> None:
+    for manifest in manifests:
+        if manifest["kind"] != "ServiceMonitor":
+            assert manifest["apiVersion"].rpartition("/")[2] == "v1"
+
+
+def test_confined_operator_writes_nothing_outside_its_namespaces(render: Render) -> None:
+    manifests = render(watchNamespaces=["chat", "documents"])
+    for rule in only(manifests, "ClusterRole")["rules"]:
+        if not WRITES.isdisjoint(rule["verbs"]):
+            assert rule["apiGroups"] == ["plimsoll.dev"]
+            assert all(name.endswith("/status") or name == "placementplans" for name in rule["resources"])
+    roles = {item["metadata"]["namespace"]: item["rules"] for item in manifests if item["kind"] == "Role"}
+    assert roles.keys() == {"chat", "documents", "default"}
+    assert roles["default"] == [{"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]}]
+
+
+def test_confined_operator_may_do_in_its_namespaces_what_it_may_do_everywhere_else(render: Render) -> None:
+    everywhere = _granted(only(render(), "ClusterRole")["rules"])
+    confined = render(watchNamespaces=["chat"])
+    (role,) = [item for item in confined if item["kind"] == "Role" and item["metadata"]["namespace"] == "chat"]
+    assert _granted([*only(confined, "ClusterRole")["rules"], *role["rules"]]) == everywhere
+
+
 def _granted(rules: list[Manifest]) -> dict[tuple[str, str], set[str]]:
-    return {
-        (group, resource): set(rule["verbs"])
-        for rule in rules
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-    }
+    granted: dict[tuple[str, str], set[str]] = {}
+    for rule in rules:
+        for group in rule["apiGroups"]:
+            for resource in rule["resources"]:
+                granted.setdefault((group, resource), set()).update(rule["verbs"])
+    return granted
 
 
 def test_what_people_write_is_never_written_by_the_operator(rules: list[Manifest]) -> None:

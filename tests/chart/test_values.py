@@ -31,6 +31,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "log format": ({"logFormat": "xml"}, "logFormat"),
     "privileged port": ({"healthPort": 80}, "healthPort"),
     "port as text": ({"healthPort": "8081"}, "healthPort"),
+    "namespace that is no name": ({"watchNamespaces": ["chat*"]}, "watchNamespaces"),
+    "a namespace twice": ({"watchNamespaces": ["chat", "chat"]}, "watchNamespaces"),
     "unknown setting": ({"settings": {"debounce": 1}}, "debounce"),
     "setting not above 0": ({"settings": {"planDeadlineSeconds": 0}}, "planDeadlineSeconds"),
     "fraction of a write": ({"settings": {"inFlight": 1.5}}, "inFlight"),

@@ -9,6 +9,11 @@ DIGEST = "sha256:" + "0" * 64
 MATRIX: dict[str, dict[str, Any]] = {
     "defaults": {},
     "alone": {"replicas": 1, "leaderElection": {"enabled": False}},
+    "confined": {"watchNamespaces": ["chat", "documents"]},
+    "confined and observing": {
+        "watchNamespaces": ["default"],
+        "prometheus": {"url": "http://prometheus:9090", "tokenSecret": "", "caConfigMap": ""},
+    },
     "demo": {"replicas": 0, "image": {"repository": "localhost/plimsoll", "tag": "demo"}},
     "pinned": {"image": {"repository": "example.com/team/plimsoll", "digest": DIGEST}},
     "openshift": {"runAsUser": None},
@@ -44,6 +49,7 @@ MATRIX: dict[str, dict[str, Any]] = {
         "imagePullSecrets": [{"name": "registry"}],
     },
     "tuned": {
+        "watchNamespaces": ["chat"],
         "logLevel": "DEBUG",
         "logFormat": "text",
         "healthPort": 9090,

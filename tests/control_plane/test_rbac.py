@@ -1,15 +1,13 @@
-"""The chart's role grants what the operator uses, no more and no less. Runs last and judges the whole session."""
+"""The chart's roles grant what the operator uses, no more and no less. Runs last and judges the whole session."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from devcluster.audit import Mark
-from devcluster.installation import NAMESPACE as NAMESPACE_OF_OPERATOR
-from devcluster.installation import RELEASE, USER
+from devcluster.installation import USER
 from plimsoll.rendering import labels
 from tests.bad_objects import PROFILE
 from tests.control_plane.bench import Bench, Manifest, llm_deployment, placements, policy, pool, settled, slo
@@ -18,9 +16,9 @@ NAMESPACE = "chat"
 NAME = "assistant"
 KEPT_PLANS = 20
 
-Right = tuple[str, str, str]
-"""API group, resource (with subresource), verb."""
-UNUSED_ON_PURPOSE: dict[Right, str] = {}
+Right = tuple[str, str, str, str]
+"""Namespace (empty: everywhere), API group, resource (with subresource), verb."""
+UNUSED_ON_PURPOSE: dict[tuple[str, str, str], str] = {}
 """Rights that no test makes the operator use, each with the reason why it has them."""
 
 
@@ -35,11 +33,33 @@ def _old_plan(number: int) -> Manifest:
     }
 
 
+CONFINED_TO = (NAMESPACE, "documents")
+
+
 @pytest.fixture
-def exercised(bench: Bench, gateway_api: Callable[[], None]) -> Bench:
+def everywhere(bench: Bench, gateway_api: Callable[[], None]) -> Bench:
     """Everything that the operator may have to do, once."""
     gateway_api()
     bench.operator.stop()
+    _exercise(bench)
+    return bench
+
+
+@pytest.fixture
+def confined(bench: Bench, gateway_api: Callable[[], None]) -> Iterator[tuple[Bench, Mark]]:
+    """The same, by an operator that looks after two namespaces only."""
+    gateway_api()
+    bench.operator.stop()
+    bench.clear()
+    bench.operator.install(watchNamespaces=CONFINED_TO)
+    beginning = bench.cluster.mark()
+    bench.apply(llm_deployment("elsewhere"))
+    _exercise(bench)
+    yield bench, beginning
+    bench.operator.install()
+
+
+def _exercise(bench: Bench) -> None:
     targets = {"ttft": {"percentile": 95, "milliseconds": 2000}}
     profile = {**PROFILE, "metadata": {"name": "own-model"}}
     bench.apply(policy(), pool("l40s", "L40S", "1.10"), slo("unused", NAMESPACE, **targets), profile)
@@ -47,7 +67,7 @@ def exercised(bench: Bench, gateway_api: Callable[[], None]) -> Bench:
     route = {"httpRoute": {"parentRefs": [{"name": "public"}]}}
     bench.apply(llm_deployment(NAME, NAMESPACE, placement={"replicas": {"min": 2}}, routing=route))
     bench.start()
-    (deployment,) = bench.settle()
+    deployment = bench.wait("planned and Ready", lambda: _settled(bench))
     (old,) = placements(deployment)
     owner = {
         "apiVersion": deployment["apiVersion"],
@@ -73,42 +93,68 @@ def exercised(bench: Bench, gateway_api: Callable[[], None]) -> Bench:
 
     bench.wait("the edited one moved", done)
     bench.operator.stop()
-    return bench
 
 
-def test_the_role_grants_exactly_what_is_used(exercised: Bench, beginning: Mark) -> None:
-    requests = [event for event in exercised.cluster.requests_since(beginning) if event["user"]["username"] == USER]
+def _settled(bench: Bench) -> Manifest | None:
+    found = bench.get("llmdeployment", NAME, NAMESPACE)
+    return found if settled(found) else None
+
+
+def test_the_role_grants_exactly_what_is_used(everywhere: Bench, beginning: Mark) -> None:
+    _judge(everywhere, beginning)
+
+
+def test_confined_to_namespaces_the_roles_grant_exactly_what_is_used(confined: tuple[Bench, Mark]) -> None:
+    bench, beginning = confined
+    used = _judge(bench, beginning)
+    assert used >= {("", "", "pods", "list"), ("chat", "plimsoll.dev", "llmdeployments", "watch")}
+    other = bench.get("llmdeployment", "elsewhere")
+    assert "status" not in other, "an LLMDeployment of another namespace was looked at"
+    assert {item["metadata"]["namespace"] for item in bench.own("deployments")} == {NAMESPACE}
+
+
+def _judge(bench: Bench, beginning: Mark) -> set[Right]:
+    """Compares what was used since then with what is granted now; returns what was used."""
+    requests = [event for event in bench.cluster.requests_since(beginning) if event["user"]["username"] == USER]
     assert len(requests) > 100
     refused = [(e["verb"], e["objectRef"]) for e in requests if e.get("responseStatus", {}).get("code") == 403]
     assert refused == []
 
-    granted, used = _granted(exercised), {right for event in requests for right in _rights(event)}
-    unused = sorted(granted - used - UNUSED_ON_PURPOSE.keys())
-    assert not used - granted, f"used and not granted: {sorted(used - granted)}"
+    granted = _granted(bench)
+    used = {right for event in requests for right in _rights(event)}
+    # What a namespace gives is judged for all namespaces together: no test does everything in each of them.
+    unused = sorted({right[1:] for right in granted} - {right[1:] for right in used} - UNUSED_ON_PURPOSE.keys())
+    beyond = sorted(right for right in used - granted if ("", *right[1:]) not in granted)
+    assert not beyond, f"used and not granted: {beyond}"
     assert not unused, f"granted and never used: {unused}"
-    assert UNUSED_ON_PURPOSE.keys() <= granted - used, "an exception that is not needed any more"
+    assert not UNUSED_ON_PURPOSE.keys() & {right[1:] for right in used}, "an exception that is not needed any more"
+    return used
 
 
 def _granted(bench: Bench) -> set[Right]:
-    own = f"{RELEASE}-leader-election"
-    answers = [
-        bench.cluster.kubectl("get", "clusterrole", RELEASE, "--output=json"),
-        bench.cluster.kubectl("get", "role", own, f"--namespace={NAMESPACE_OF_OPERATOR}", "--output=json"),
-    ]
-    return {
-        (group, resource, verb)
-        for role in map(json.loads, answers)
-        for rule in role["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
+    """What all roles that are bound to the operator's account grant, with the namespace in which they do."""
+    found = set()
+    for binding in bench.all("clusterrolebindings", "rolebindings"):
+        if USER not in {_user(subject) for subject in binding.get("subjects", [])}:
+            continue
+        namespace = binding["metadata"].get("namespace", "")
+        role = bench.get(binding["roleRef"]["kind"], binding["roleRef"]["name"], namespace or "default")
+        for rule in role["rules"]:
+            for group in rule["apiGroups"]:
+                for resource in rule["resources"]:
+                    found |= {(namespace, group, resource, verb) for verb in rule["verbs"]}
+    return found
+
+
+def _user(subject: Manifest) -> str:
+    return f"system:serviceaccount:{subject.get('namespace', '')}:{subject['name']}"
 
 
 def _rights(event: Manifest) -> set[Right]:
     """What a request needs. A server-side apply of an object that is not there is a patch that needs create too."""
     target = event["objectRef"]
     subresource = f"/{target['subresource']}" if "subresource" in target else ""
-    place = target.get("apiGroup", ""), f"{target['resource']}{subresource}"
+    namespace = "" if target["resource"] == "namespaces" else target.get("namespace", "")
+    place = namespace, target.get("apiGroup", ""), f"{target['resource']}{subresource}"
     created = event["verb"] == "patch" and event.get("responseStatus", {}).get("code") == 201
     return {(*place, verb) for verb in ([event["verb"], "create"] if created else [event["verb"]])}

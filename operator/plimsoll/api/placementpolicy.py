@@ -21,7 +21,8 @@ from plimsoll.api.common import (
     Time,
 )
 from plimsoll.api.inferenceslo import LatencyTarget
-from plimsoll.api.rules import Rule
+from plimsoll.api.rules import ListMap, Rule
+from plimsoll.api.tenants import Security, Tenant
 from plimsoll.api.units import Money, ProperFraction, Surplus
 
 POLICY_NAME = "default"
@@ -179,6 +180,14 @@ class PlacementPolicySpec(APIModel):
         ),
     ] = "Automatic"
     routing: Annotated[RoutingPropagation, Field(description="How fast routers follow.")] = RoutingPropagation()
+    tenants: Annotated[
+        tuple[Tenant, ...],
+        Field(max_length=64, description="What groups of namespaces may have at most. Default: no limits."),
+        ListMap("name"),
+    ] = ()
+    security: Annotated[
+        Security, Field(description="What people who write LLMDeployments may do with the pods. Default: little.")
+    ] = Security()
     default_slo: Annotated[
         DefaultSLO,
         Field(alias="defaultSLO", description="Latency targets of traffic classes that refer to no InferenceSLO."),

@@ -96,6 +96,15 @@ Tolerations = Annotated[tuple[Toleration, ...], Field(max_length=32)]
 class LabelRequirement(APIModel):
     """One requirement of a label selector."""
 
+    rules = (
+        Rule(
+            cel="(self.operator in ['In', 'NotIn']) == (has(self.values) && self.values.size() > 0)",
+            message="operators In and NotIn need values, Exists and DoesNotExist take none",
+            holds=lambda r: (r.operator in ("In", "NotIn")) == bool(r.values),
+            field="values",
+        ),
+    )
+
     key: Annotated[QualifiedName, Field(description="Key of the label.")]
     operator: Annotated[
         Literal["In", "NotIn", "Exists", "DoesNotExist"],

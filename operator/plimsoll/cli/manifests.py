@@ -16,6 +16,7 @@ from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.modelprofile import ModelProfile
 from plimsoll.api.parse import InvalidResource, parse
 from plimsoll.api.placementpolicy import PlacementPolicy
+from plimsoll.planning.namespaces import LimitRangeFacts, NamespaceFacts, QuotaFacts, within
 from plimsoll.planning.observed import in_force
 from plimsoll.planning.snapshot import (
     InvalidObject,
@@ -29,6 +30,7 @@ from plimsoll.planning.snapshot import (
 from plimsoll.rendering.corrections import NAME as CORRECTIONS
 from plimsoll.rendering.corrections import learnt_from_config_map
 from plimsoll.rendering.observe import metadata_of, node_facts, pod_facts, workload_facts
+from plimsoll.rendering.observe_namespaces import limit_range_facts, namespace_facts, quota_facts
 
 Kind = TypeVar("Kind", bound=Resource)
 
@@ -52,13 +54,18 @@ class Inputs:
     pods: list[PodFacts] = field(default_factory=list)
     workloads: list[Workload] = field(default_factory=list)
     corrections: tuple[SpeedCorrection, ...] = ()
+    namespaces: list[NamespaceFacts] = field(default_factory=list)
+    quotas: list[QuotaFacts] = field(default_factory=list)
+    limit_ranges: list[LimitRangeFacts] = field(default_factory=list)
 
     def snapshot(self, *, gateway_api: bool = False) -> Snapshot:
         """The planner's input. Without nodes the stock is what pools declare, or unlimited."""
 
         policies = self._of(PlacementPolicy)
+        deployments = self._of(LLMDeployment)
+        in_use = {item.namespace for item in deployments}
         return Snapshot(
-            deployments=self._of(LLMDeployment),
+            deployments=deployments,
             pools=self._of(GPUNodePool),
             slos=self._of(InferenceSLO),
             profiles=self._of(ModelProfile),
@@ -69,6 +76,11 @@ class Inputs:
             invalid=tuple(self.invalid[ref] for ref in sorted(self.invalid)),
             corrections=self.corrections,
             gateway_api=gateway_api,
+            namespaces=tuple(
+                sorted((item for item in self.namespaces if item.name in in_use), key=lambda item: item.name)
+            ),
+            quotas=within(self.quotas, in_use),
+            limit_ranges=within(self.limit_ranges, in_use),
         )
 
     def _of(self, kind: type[Kind]) -> tuple[Kind, ...]:
@@ -142,6 +154,12 @@ def _take(inputs: Inputs, file: Path, manifest: Mapping[str, Any]) -> None:
     elif (api_version, kind) == ("v1", "Node"):
         node = node_facts(manifest)
         inputs.nodes[node.name] = node
+    elif (api_version, kind) == ("v1", "Namespace"):
+        inputs.namespaces.append(namespace_facts(manifest))
+    elif (api_version, kind) == ("v1", "ResourceQuota"):
+        inputs.quotas.append(quota_facts(manifest))
+    elif (api_version, kind) == ("v1", "LimitRange"):
+        inputs.limit_ranges.append(limit_range_facts(manifest))
     elif (api_version, kind) == ("v1", "Pod"):
         pod = pod_facts(manifest)
         if pod is not None:

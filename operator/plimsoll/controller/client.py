@@ -28,6 +28,9 @@ class Listed:
 class Client(Transport):
     """Reads and writes objects."""
 
+    namespaces: tuple[str, ...] = ()
+    """Lists reach over these only, as the feed does; none means all."""
+
     async def apply(self, manifest: Manifest, manager: str, *, force: bool = True) -> dict[str, Any]:
         """Server-side apply of the complete set of fields that `manager` owns. Returns the object as it is now."""
         return await self._apply(manifest, manager, "", force)
@@ -77,7 +80,13 @@ class Client(Transport):
                 raise
 
     async def list_metadata(self, kind: Kind) -> list[Listed]:
-        """What exists of a kind, by the selectors that the feed uses, read from the store of the API server itself."""
+        """What exists of a kind where the feed looks, by its selectors, read from the API server's own store."""
+        found: list[Listed] = []
+        for namespace in kind.scopes(self.namespaces):
+            found.extend(await self._list_metadata(kind, namespace))
+        return found
+
+    async def _list_metadata(self, kind: Kind, namespace: str) -> list[Listed]:
         query = {"limit": str(_PAGE)}
         if kind.label_selector:
             query["labelSelector"] = kind.label_selector
@@ -85,7 +94,7 @@ class Client(Transport):
             query["fieldSelector"] = kind.field_selector
         found: list[Listed] = []
         while True:
-            page = await self.request("GET", kind.path(), query, accept=_METADATA_LIST, verb="list")
+            page = await self.request("GET", kind.path(namespace), query, accept=_METADATA_LIST, verb="list")
             for item in page.get("items") or ():
                 metadata = item["metadata"]
                 place = metadata.get("namespace", ""), metadata["name"]

@@ -5,13 +5,14 @@ What is left out matters as much as what is kept: a heartbeat, a status or a res
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from plimsoll.api import Resource
 from plimsoll.api.parse import InvalidResource, parse
-from plimsoll.controller.kinds import DEPLOYMENT, NODE, POD, RESOURCES, Kind
+from plimsoll.controller.kinds import DEPLOYMENT, LIMIT_RANGE, NAMESPACE, NODE, POD, RESOURCE_QUOTA, RESOURCES, Kind
+from plimsoll.planning.namespaces import LimitRangeFacts, NamespaceFacts, QuotaFacts
 from plimsoll.planning.snapshot import InvalidObject, NodeFacts, ObjectRef, PodFacts, Workload
 from plimsoll.rendering.observe import (
     mapping_of,
@@ -21,6 +22,7 @@ from plimsoll.rendering.observe import (
     pod_facts,
     workload_facts,
 )
+from plimsoll.rendering.observe_namespaces import limit_range_facts, namespace_facts, quota_facts
 
 Manifest = Mapping[str, Any]
 
@@ -53,7 +55,14 @@ class Absent:
     """An object that exists but counts for nothing: a finished pod, an LLMDeployment that is being deleted."""
 
 
-Facts = Resource | InvalidObject | NodeFacts | PodFacts | OwnedFacts | PlanRecord | Absent
+NamespaceLimit = NamespaceFacts | QuotaFacts | LimitRangeFacts
+Facts = Resource | InvalidObject | NodeFacts | PodFacts | NamespaceLimit | OwnedFacts | PlanRecord | Absent
+
+_LIMITS: Mapping[Kind, Callable[[Manifest], NamespaceLimit]] = {
+    NAMESPACE: namespace_facts,
+    RESOURCE_QUOTA: quota_facts,
+    LIMIT_RANGE: limit_range_facts,
+}
 
 
 def facts_of(kind: Kind, manifest: Manifest) -> Facts:
@@ -64,6 +73,8 @@ def facts_of(kind: Kind, manifest: Manifest) -> Facts:
         return node_facts(manifest)
     if kind == POD:
         return pod_facts(manifest) or Absent()
+    if kind in _LIMITS:
+        return _LIMITS[kind](manifest)
     if kind.name == "PlacementPlan":
         approval = mapping_of(mapping_of(manifest, "spec"), "approval")
         said = f"{approval.get('decision')} {approval.get('digest')}" if approval else ""
@@ -125,12 +136,12 @@ def owner_uid(manifest: Manifest) -> str:
 
 
 def live_part(kind: Kind, manifest: Manifest) -> Manifest | None:
-    """What comparing, status writing and pruning need of the raw object; None for nodes and pods.
+    """What comparing, status writing and pruning need of the raw object; None for what is only read.
 
     Of `managedFields` those of statuses go. Plimsoll's entries say which fields an earlier apply owned; those of others
     say who changed what (controller/foreign.py).
     """
-    if kind in (NODE, POD):
+    if kind in (NODE, POD) or kind in _LIMITS:
         return None
     metadata = dict(metadata_of(manifest))
     metadata["managedFields"] = [

@@ -4,12 +4,13 @@ Only `on.event`: it writes nothing to anybody's objects. The handlers are idempo
 it in the object's status) and never raise (kopf would log and forget).
 """
 
+import asyncio
 import itertools
 import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
@@ -74,6 +75,46 @@ def register(
         if kind.field_selector:
             settings.watching.field_selectors[key] = kind.field_selector
         kopf.on.event(*key, registry=registry, id=f"feed-{kind.plural}")(_handler(kind, store, metrics))
+
+
+async def watch(
+    kinds: Sequence[Kind],
+    namespaces: Sequence[str],
+    store: Store,
+    metrics: Metrics,
+    stop: asyncio.Event,
+    *,
+    on_cleanup: Callable[[], Awaitable[None]],
+) -> None:
+    """Feed the store until `stop`. With `namespaces` only those are watched, but for what counts everywhere.
+
+    kopf confines all kinds of an operator or none of them, so that two of them run side by side then.
+    """
+    confined = [kind for kind in kinds if kind.scopes(namespaces) != ("",)]
+    parts = [(confined, tuple(namespaces))] if confined else []
+    parts.append(([kind for kind in kinds if kind not in confined], ()))
+
+    async def feed(part: Sequence[Kind], where: Sequence[str]) -> None:
+        registry, settings = kopf.OperatorRegistry(), operator_settings()
+        register(registry, settings, part, store, metrics, on_cleanup=on_cleanup)
+        try:
+            await kopf.operator(
+                registry=registry,
+                settings=settings,
+                standalone=True,
+                clusterwide=not where,
+                namespaces=where,
+                stop_flag=stop,
+                # Not from getpass: images without a passwd entry for the user have no answer there.
+                identity=cast("Any", "plimsoll"),
+            )
+        finally:
+            stop.set()
+
+    ended = await asyncio.gather(*(feed(*part) for part in parts), return_exceptions=True)
+    for outcome in ended:
+        if isinstance(outcome, BaseException):
+            raise outcome
 
 
 def _handler(kind: Kind, store: Store, metrics: Metrics) -> Callable[..., Awaitable[None]]:

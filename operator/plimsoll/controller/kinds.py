@@ -1,6 +1,6 @@
 """Every kind of object that the operator reads or writes, and how the API server calls it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,12 @@ class Kind:
     optional: bool = False
     """The cluster may lack the API."""
     field_selector: str = ""
+    everywhere: bool = False
+    """Read in all namespaces, also when the operator is confined to some."""
+
+    def scopes(self, namespaces: Sequence[str]) -> tuple[str, ...]:
+        """Where to list the kind when the operator is confined to `namespaces` (none: it is not); empty: everywhere."""
+        return tuple(namespaces) if namespaces and self.namespaced and not self.everywhere else ("",)
 
     @property
     def api_version(self) -> str:
@@ -54,7 +60,11 @@ RESOURCES: Mapping[str, Kind] = {
 """Plimsoll's own six kinds."""
 
 NODE = Kind("Node", "", "v1", "nodes", namespaced=False)
-POD = Kind("Pod", "", "v1", "pods", field_selector=UNFINISHED_PODS)
+POD = Kind("Pod", "", "v1", "pods", field_selector=UNFINISHED_PODS, everywhere=True)
+"""Of all namespaces, since everybody's pods take GPUs from the same nodes."""
+NAMESPACE = Kind("Namespace", "", "v1", "namespaces", namespaced=False)
+RESOURCE_QUOTA = Kind("ResourceQuota", "", "v1", "resourcequotas")
+LIMIT_RANGE = Kind("LimitRange", "", "v1", "limitranges")
 DEPLOYMENT = Kind("Deployment", "apps", "v1", "deployments", owned=True)
 SERVICE = Kind("Service", "", "v1", "services", owned=True)
 CONFIG_MAP = Kind("ConfigMap", "", "v1", "configmaps", owned=True)
@@ -65,6 +75,9 @@ ALL: tuple[Kind, ...] = (
     *RESOURCES.values(),
     NODE,
     POD,
+    NAMESPACE,
+    RESOURCE_QUOTA,
+    LIMIT_RANGE,
     DEPLOYMENT,
     SERVICE,
     CONFIG_MAP,

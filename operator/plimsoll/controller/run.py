@@ -11,9 +11,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NoReturn, cast
-
-import kopf
+from typing import NoReturn
 
 from plimsoll.controller import logs
 from plimsoll.controller.apply import Applier
@@ -22,7 +20,7 @@ from plimsoll.controller.corrections import Corrections
 from plimsoll.controller.discovery import Outdated, StartError, until_served
 from plimsoll.controller.duties import Operator, work
 from plimsoll.controller.events import Recorder
-from plimsoll.controller.feed import operator_settings, register
+from plimsoll.controller.feed import watch
 from plimsoll.controller.guarding import Guarding
 from plimsoll.controller.health import HealthServer, Vitals
 from plimsoll.controller.kinds import HTTP_ROUTE, Kind
@@ -81,6 +79,7 @@ async def run(settings: Settings, stop: asyncio.Event | None = None) -> int:
                 identity=identity,
                 guard=election.check if election is not None else None,
             )
+            client.namespaces = settings.watch_namespaces
             await clients.enter_async_context(client)
             return await _operate(settings, stop, client, election, metrics, vitals)
     except (StartError, ApiError) as error:
@@ -165,18 +164,9 @@ def _assemble(
 
 async def _feed(operator: Operator, stop: asyncio.Event, wind_down: Callable[[], Awaitable[None]]) -> int:
     """Run kopf until `stop` is set. Returns the exit code."""
-    registry, kopf_settings = kopf.OperatorRegistry(), operator_settings()
-    register(registry, kopf_settings, operator.kinds, operator.store, operator.metrics, on_cleanup=wind_down)
+    namespaces = operator.settings.watch_namespaces
     try:
-        await kopf.operator(
-            registry=registry,
-            settings=kopf_settings,
-            standalone=True,
-            clusterwide=True,
-            stop_flag=stop,
-            # Not from getpass: images without a passwd entry for the user have no answer there.
-            identity=cast("Any", "plimsoll"),
-        )
+        await watch(operator.kinds, namespaces, operator.store, operator.metrics, stop, on_cleanup=wind_down)
     except Exception:  # noqa: BLE001
         _log.exception("the feed cannot go on")
         return 1

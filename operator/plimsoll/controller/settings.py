@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
@@ -10,6 +10,7 @@ from typing import Self
 from plimsoll.telemetry.prometheus import Access, PrometheusError
 
 _NAME = re.compile(r"(?=.{0,253}$)([a-z0-9]([-.a-z0-9]*[a-z0-9])?)?")
+_LABEL_LENGTH = 63
 
 
 class SettingsError(ValueError):
@@ -26,6 +27,9 @@ class Settings:
     """Which of several operators this is, such as the name of its pod; empty: the host's name and a random part."""
     lease_name: str = ""
     """Lease in that namespace which elects the one operator that acts; empty: there is only this one."""
+    watch_namespaces: tuple[str, ...] = ()
+    """Where LLMDeployments are looked after, comma-separated; empty: in all namespaces. Pods are read in all of them in
+    any case, since everybody's pods take GPUs from the same nodes."""
     health_host: str = "0.0.0.0"  # noqa: S104  (probes and Prometheus come from outside the pod)
     """Where the health port listens; "::" on IPv6-only clusters."""
     health_port: int = 8080
@@ -79,6 +83,12 @@ class Settings:
                 self.prometheus.check()
             except PrometheusError as error:
                 raise SettingsError(f"{variable('prometheus_url')}: {error}") from error
+        for name in self.watch_namespaces:
+            if len(name) > _LABEL_LENGTH or not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name):
+                raise SettingsError(
+                    f"{variable('watch_namespaces')}: {name!r} is not the name of a namespace; "
+                    "names are separated by commas"
+                )
         for name in positive:
             if getattr(self, name) <= 0:
                 raise SettingsError(f"{variable(name)}={getattr(self, name)}: must be above 0")
@@ -109,12 +119,12 @@ class Settings:
             SettingsError: names the variable, its value and what would be accepted.
         """
         source = os.environ if environment is None else environment
-        values: dict[str, str | int | float] = {}
+        values: dict[str, object] = {}
         for item in fields(cls):
             text = source.get(variable(item.name), "")
             if not text:
                 continue
-            convert = {int: int, float: float}.get(type(item.default), str)
+            convert = _CONVERSIONS.get(type(item.default), str)
             try:
                 values[item.name] = convert(text)
             except ValueError:
@@ -124,6 +134,13 @@ class Settings:
 
     def __str__(self) -> str:
         return " ".join(f"{item.name}={getattr(self, item.name)}" for item in fields(self))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+
+
+_CONVERSIONS: Mapping[type, Callable[[str], object]] = {int: int, float: float, tuple: _names}
 
 
 def variable(name: str) -> str:

@@ -13,6 +13,7 @@ from plimsoll.api.llmdeployment import ObservedLatency
 from plimsoll.api.placementpolicy import POLICY_NAME
 from plimsoll.controller.extract import Absent, Facts, Manifest, OwnedFacts, PlanRecord, facts_of, live_part
 from plimsoll.controller.kinds import ALL, Kind
+from plimsoll.planning.namespaces import LimitRangeFacts, NamespaceFacts, QuotaFacts, within
 from plimsoll.planning.snapshot import InvalidObject, NodeFacts, PodFacts, Snapshot, SpeedCorrection, Workload
 
 T = TypeVar("T")
@@ -130,8 +131,10 @@ class Store:
     def snapshot(self, *, gateway_api: bool = False) -> Snapshot:
         """Everything that a plan depends on; equal facts give equal snapshots, whatever the order they came in."""
         policies = [policy for policy in self._all(PlacementPolicy) if policy.name == POLICY_NAME]
+        deployments = self._all(LLMDeployment)
+        in_use = {deployment.namespace for deployment in deployments}
         return Snapshot(
-            deployments=tuple(sorted(self._all(LLMDeployment), key=_reference)),
+            deployments=tuple(sorted(deployments, key=_reference)),
             pools=tuple(sorted(self._all(GPUNodePool), key=_reference)),
             slos=tuple(sorted(self._all(InferenceSLO), key=_reference)),
             profiles=tuple(sorted(self._all(ModelProfile), key=_reference)),
@@ -142,6 +145,11 @@ class Store:
             invalid=tuple(sorted(self._all(InvalidObject), key=lambda invalid: invalid.ref)),
             corrections=self._corrections,
             gateway_api=gateway_api,
+            namespaces=tuple(
+                sorted((item for item in self._all(NamespaceFacts) if item.name in in_use), key=lambda item: item.name)
+            ),
+            quotas=within(self._all(QuotaFacts), in_use),
+            limit_ranges=within(self._all(LimitRangeFacts), in_use),
         )
 
     def _all(self, type_: type[T]) -> list[T]:

@@ -65,5 +65,11 @@ def inputs_digest(snapshot: Snapshot, declared: str | None = None) -> str:
     # As sentences: a value at fault may be anything that YAML can hold.
     invalid = sorted((str(item.ref), [str(problem) for problem in item.problems]) for item in snapshot.invalid)
     facts = (declared or declared_digest(snapshot), snapshot.nodes, pods, workloads, made, renewed, invalid)
-    optional = (value for value in (snapshot.corrections, paused_objects(snapshot)) if value)
-    return digest((*facts, *optional))
+    policy = snapshot.policy
+    limits = (
+        snapshot.namespaces if policy is not None and policy.spec.tenants else (),
+        snapshot.quotas,
+        snapshot.limit_ranges,
+    )
+    optional = (snapshot.corrections, paused_objects(snapshot), limits if any(limits) else ())
+    return digest((*facts, *(value for value in optional if value)))

@@ -12,6 +12,7 @@ from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.modelprofile import ModelProfile
 from plimsoll.api.parse import Problem
 from plimsoll.api.placementpolicy import PlacementPolicy
+from plimsoll.planning.namespaces import LimitRangeFacts, NamespaceFacts, QuotaFacts
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -142,3 +143,8 @@ class Snapshot:
     """The factors in force (performance/correction.py); what is absent is not corrected."""
     gateway_api: bool = False
     """The cluster has HTTPRoute."""
+    namespaces: tuple[NamespaceFacts, ...] = ()
+    """Those that have LLMDeployments; of one that is missing only the name is known."""
+    quotas: tuple[QuotaFacts, ...] = ()
+    limit_ranges: tuple[LimitRangeFacts, ...] = ()
+    """Both of namespaces that have LLMDeployments."""
