@@ -69,7 +69,7 @@ DEPLOYMENT = _object(
             "type": "vllm",
             "images": {"nvidia": "vllm/vllm-openai:v0.18.0"},
             "maxModelLength": 16384,
-            "extraArgs": ["--enable-prefix-caching", "--max-num-batched-tokens=8192", "--seed", "-1"],
+            "extraArgs": ["--enable-prefix-caching", "--max-num-batched-tokens=8192", "--seed", "-1", "-O3", "$HOME"],
             "env": [
                 {"name": "VLLM_LOGGING_LEVEL", "value": "DEBUG"},
                 {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "hf", "key": "token"}}},
@@ -291,39 +291,85 @@ GOOD_OBJECTS: dict[str, Manifest] = {
     "a flag that begins like an owned one": changed(
         SMALLEST_DEPLOYMENT, "spec.engine.extraArgs", ["--model-loader-extra-config={}", "--dtypes", "--max-logprobs=5"]
     ),
+    "host path": changed(SMALLEST_DEPLOYMENT, "spec.engine.modelCache", {"hostPath": {"path": "/var/lib/models"}}),
+    "remote code, which the policy judges": changed(
+        SMALLEST_DEPLOYMENT, "spec.engine.extraArgs", ["--trust-remote-code"]
+    ),
+    "a mirror of the model hub": changed(
+        SMALLEST_DEPLOYMENT, "spec.engine.env", [{"name": "HF_ENDPOINT", "value": "https://hub.example.com"}]
+    ),
+    "keys of Kubernetes that do no harm": changed(
+        SMALLEST_DEPLOYMENT,
+        "spec.engine.podTemplate",
+        {
+            "labels": {"app.kubernetes.io/version": "1", "kueue.x-k8s.io/queue-name": "gpu"},
+            "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"},
+        },
+    ),
+    "tenants": changed(
+        POLICY,
+        "spec.tenants",
+        [
+            {
+                "name": "chat",
+                "namespaceSelector": {"matchLabels": {"team": "chat"}},
+                "maxGPUs": 16,
+                "budgetPerHour": "40",
+                "maxPriority": 100,
+                "maxUnservedPenaltyPerThousandRequests": "50",
+                "maxLatencyPenaltyPerThousandRequestSeconds": "1",
+                "priorityClassNames": ["serving"],
+            },
+            {"name": "everybody", "namespaceSelector": {}, "maxGPUs": 0},
+            {
+                "name": "others",
+                "namespaceSelector": {
+                    "matchExpressions": [
+                        {"key": "team", "operator": "NotIn", "values": ["chat"]},
+                        {"key": "kubernetes.io/metadata.name", "operator": "Exists"},
+                    ]
+                },
+            },
+        ],
+    ),
+    "security": changed(
+        POLICY,
+        "spec.security",
+        {"priorityClassNames": ["serving"], "allowTrustRemoteCode": True, "allowHostPath": True},
+    ),
     "status of another release": {**SMALLEST_POOL, "status": {}},
 }
 
 
 def _deployment(name: str, path: str, value: object, field: str | None = None) -> BadObject:
-    return BadObject(f"deployment: {name}", changed(DEPLOYMENT, path, value), field or _shown(path))
+    return BadObject(f"deployment: {name}", changed(DEPLOYMENT, path, value), field or shown(path))
 
 
 def _pool(name: str, path: str, value: object, field: str | None = None) -> BadObject:
-    return BadObject(f"pool: {name}", changed(POOL, path, value), field or _shown(path))
+    return BadObject(f"pool: {name}", changed(POOL, path, value), field or shown(path))
 
 
 def _slo(name: str, path: str, value: object, field: str | None = None) -> BadObject:
-    return BadObject(f"objective: {name}", changed(SLO, path, value), field or _shown(path))
+    return BadObject(f"objective: {name}", changed(SLO, path, value), field or shown(path))
 
 
 def _measured(name: str, path: str, value: object, field: str | None = None) -> BadObject:
-    return BadObject(f"measured: {name}", changed(MEASURED_PROFILE, path, value), field or _shown(path))
+    return BadObject(f"measured: {name}", changed(MEASURED_PROFILE, path, value), field or shown(path))
 
 
 def _profile(name: str, path: str, value: object, field: str | None = None) -> BadObject:
-    return BadObject(f"profile: {name}", changed(PROFILE, path, value), field or _shown(path))
+    return BadObject(f"profile: {name}", changed(PROFILE, path, value), field or shown(path))
 
 
 def _policy(name: str, path: str, value: object, field: str | None = None) -> BadObject:
-    return BadObject(f"policy: {name}", changed(POLICY, path, value), field or _shown(path))
+    return BadObject(f"policy: {name}", changed(POLICY, path, value), field or shown(path))
 
 
 def _plan(name: str, path: str, value: object, field: str | None = None) -> BadObject:
-    return BadObject(f"plan: {name}", changed(PLAN, path, value), field or _shown(path))
+    return BadObject(f"plan: {name}", changed(PLAN, path, value), field or shown(path))
 
 
-def _shown(path: str) -> str:
+def shown(path: str) -> str:
     """`spec.traffic.0.name` as messages write it: `spec.traffic[0].name`."""
     text = ""
     for part in path.split("."):
@@ -341,8 +387,6 @@ def _owned_flags() -> Iterator[BadObject]:
         "--tensor-parallel-size=2",
         "--tensor_parallel_size=2",
         "--tensor-par=2",
-        "-tp=2",
-        "-pp",
         "--pipeline-parallel-size",
         "--data-parallel-size=2",
         "--max-model-len=4096",
@@ -350,9 +394,14 @@ def _owned_flags() -> Iterator[BadObject]:
         "--gpu-memory-utilization=0.5",
         "--quantization=awq",
         "--dtype",
-        "--trust-remote-code",
-        "--trust_remote_code",
         "--config=/tmp/x.yaml",
+        "--config.x=1",
+        "--disable-log-stats",
+        "--kv-cache-dtype=fp8",
+        "--ssl-keyfile=/x",
+        "--data-parallel-rank=1",
+        "-",
+        "--",
     ):
         yield _deployment(
             f"owned flag {argument}",
@@ -369,7 +418,6 @@ BAD_OBJECTS: list[BadObject] = [
     _deployment("typo deep down", "spec.placement.parallelism.tensors", [1]),
     _deployment("snake case", "spec.traffic.0.requests_per_minute", 3),
     _deployment("field of another release", "spec.placement.mode", "Chained"),
-    _deployment("host path", "spec.engine.modelCache.hostPath", {"path": "/models"}),
     _deployment("part of a pod spec that is not allowed", "spec.engine.podTemplate.hostNetwork", True),
     _pool("typo in the price", "spec.price.perhour", "2"),
     _pool("typo beside spec", "specs", {}),

@@ -28,6 +28,9 @@ from tests.bad_objects import (
     BadObject,
     changed,
 )
+from tests.hostile_objects import HOSTILE_OBJECTS
+
+EVERY = [*BAD_OBJECTS, *HOSTILE_OBJECTS]
 
 CRDS = Path(__file__).parents[2] / "crds"
 Manifest = dict[str, Any]
@@ -58,11 +61,11 @@ def _refusal(cluster: Cluster, manifest: Manifest) -> str | None:
 def refusals(cluster: Cluster, definitions: None) -> dict[str, str | None]:
     """The verdict on every bad object, by name; several at a time, since each takes a kubectl."""
     with ThreadPoolExecutor(4) as pool:
-        verdicts = pool.map(lambda bad: _refusal(cluster, bad.object), BAD_OBJECTS)
-        return dict(zip((bad.name for bad in BAD_OBJECTS), verdicts, strict=True))
+        verdicts = pool.map(lambda bad: _refusal(cluster, bad.object), EVERY)
+        return dict(zip((bad.name for bad in EVERY), verdicts, strict=True))
 
 
-@pytest.mark.parametrize("bad", BAD_OBJECTS, ids=lambda bad: bad.name)
+@pytest.mark.parametrize("bad", EVERY, ids=lambda bad: bad.name)
 def test_bad_object_is_refused_and_the_message_names_the_field(refusals: dict[str, str | None], bad: BadObject) -> None:
     refusal = refusals[bad.name]
     assert refusal is not None, "the API server takes what pydantic refuses"

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict
 
+from plimsoll.api.arguments import ExtraArgument
 from plimsoll.api.common import (
     AGE,
     READY,
@@ -35,59 +36,6 @@ from plimsoll.api.units import Burstiness, Factor, Money, Ratio
 
 TensorDegree = Literal[1, 2, 4, 8, 16]
 PipelineDegree = Literal[1, 2, 3, 4, 5, 6, 7, 8]
-
-OWNED_FLAGS = (
-    "--model",
-    "--served-model-name",
-    "--host",
-    "--port",
-    "--uds",
-    "--config",
-    "--tensor-parallel-size",
-    "-tp",
-    "--pipeline-parallel-size",
-    "-pp",
-    "--data-parallel-size",
-    "-dp",
-    "--distributed-executor-backend",
-    "--nnodes",
-    "--node-rank",
-    "--master-addr",
-    "--master-port",
-    "--headless",
-    "--max-model-len",
-    "--max-num-seqs",
-    "--gpu-memory-utilization",
-    "--quantization",
-    "-q",
-    "--dtype",
-    "--shutdown-timeout",
-    "--trust-remote-code",
-)
-"""Flags of vLLM that Plimsoll sets itself, that would void what it planned, or that run code of the model's author."""
-
-
-def is_owned_flag(argument: str) -> bool:
-    """Whether vLLM would read `argument` as one of `OWNED_FLAGS`.
-
-    vLLM's parser takes underscores for hyphens, `--flag=value`, and any unambiguous beginning of a flag.
-    """
-    flag = argument.split("=")[0].replace("_", "-")
-    return flag.startswith("-") and any(owned.startswith(flag) for owned in OWNED_FLAGS)
-
-
-_FLAGS = ", ".join(f"'{flag}'" for flag in OWNED_FLAGS)
-
-ExtraArgument = Annotated[
-    str,
-    Strict(),
-    Field(min_length=1, max_length=1024),
-    Rule(
-        cel=f"!self.startsWith('-') || ![{_FLAGS}].exists(f, f.startsWith(self.split('=')[0].replace('_', '-')))",
-        message="this flag belongs to Plimsoll, or abbreviates one that does: use the fields of the spec instead",
-        holds=lambda argument: not is_owned_flag(argument),
-    ),
-]
 
 
 class Precision(APIModel):
@@ -331,14 +279,30 @@ class EmptyDir(APIModel):
     ] = None
 
 
+class HostPath(APIModel):
+    """A folder of the node."""
+
+    path: Annotated[
+        str,
+        Strict(),
+        Field(
+            min_length=2,
+            max_length=255,
+            pattern=r"^(/[A-Za-z0-9_][A-Za-z0-9._-]*)+$",
+            description="Absolute path of a folder that every node of the pools has and that user 2000 may write.",
+            json_schema_extra={"accepted": "an absolute path such as /var/lib/models, without hidden folders"},
+        ),
+    ]
+
+
 class ModelCache(APIModel):
     """Where weights are kept."""
 
     rules = (
         Rule(
-            cel="has(self.persistentVolumeClaim) != has(self.emptyDir)",
-            message="modelCache must hold exactly one of persistentVolumeClaim and emptyDir",
-            holds=lambda c: (c.persistent_volume_claim is None) != (c.empty_dir is None),
+            cel="[has(self.persistentVolumeClaim), has(self.emptyDir), has(self.hostPath)].filter(x, x).size() == 1",
+            message="modelCache must hold exactly one of persistentVolumeClaim, emptyDir and hostPath",
+            holds=lambda c: [c.persistent_volume_claim, c.empty_dir, c.host_path].count(None) == 2,
         ),
     )
 
@@ -348,6 +312,13 @@ class ModelCache(APIModel):
     ] = None
     empty_dir: Annotated[
         EmptyDir | None, Field(description="A volume of each pod: every start downloads the weights anew.")
+    ] = None
+    host_path: Annotated[
+        HostPath | None,
+        Field(
+            description="A folder of the node, shared by all pods there. Needs spec.security.allowHostPath of the "
+            "PlacementPolicy, and a namespace without the restricted or baseline Pod Security Standard."
+        ),
     ] = None
 
 
@@ -372,7 +343,8 @@ class Engine(APIModel):
         Field(
             max_length=64,
             description="Further command-line arguments of the engine, such as --enable-prefix-caching. "
-            "Flags that Plimsoll sets, and --trust-remote-code, are refused.",
+            "Flags that Plimsoll sets or that load code by name are refused; --trust-remote-code needs "
+            "spec.security.allowTrustRemoteCode of the PlacementPolicy.",
         ),
     ] = ()
     env: Annotated[Environment, Field(description="Further environment variables of the engine's container.")] = ()

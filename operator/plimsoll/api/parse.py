@@ -237,5 +237,6 @@ def _path(location: Location) -> str:
 
 
 def _shown(value: object) -> str:
-    text = value if isinstance(value, str) and value else json.dumps(value)
+    # Line breaks and the like would forge lines of a log, so they are escaped.
+    text = value if isinstance(value, str) and value.isprintable() and value else json.dumps(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -17,10 +17,10 @@ from plimsoll.api.common import (
     Text,
 )
 from plimsoll.api.rules import ListMap, Rule
+from plimsoll.api.variables import REFUSED_VARIABLES
 
 _KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 _VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
-_OWN_PREFIX = "plimsoll.dev/"
 
 
 def _keys_are_qualified(labels: dict[str, str]) -> bool:
@@ -33,10 +33,25 @@ QUALIFIED_KEYS = Rule(
     holds=_keys_are_qualified,
 )
 
+_OWN_DOMAIN = r"^(.*[.])?plimsoll[.]dev/"
 FOREIGN_KEYS = Rule(
-    cel=f"self.all(k, !k.startsWith('{_OWN_PREFIX}'))",
-    message=f"keys that begin with {_OWN_PREFIX} belong to Plimsoll",
-    holds=lambda labels: not any(key.startswith(_OWN_PREFIX) for key in labels),
+    cel=f"self.all(k, !k.matches(r'{_OWN_DOMAIN}'))",
+    message="keys of the domain plimsoll.dev belong to Plimsoll",
+    holds=lambda labels: not any(re.match(_OWN_DOMAIN, key) for key in labels),
+)
+
+_KUBERNETES_DOMAIN = r"^(.*[.])?(kubernetes|k8s)[.]io/"
+_HARMLESS = r"^(cluster-autoscaler[.]kubernetes[.]io/.*|app[.]kubernetes[.]io/version)$"
+UNRESERVED_KEYS = Rule(
+    cel=f"self.all(k, k != 'pod-template-hash' && (!k.matches(r'{_KUBERNETES_DOMAIN}') || k.matches(r'{_HARMLESS}')))",
+    message="keys of the domains kubernetes.io and k8s.io, and pod-template-hash, belong to Kubernetes or are set by "
+    "Plimsoll; of those only cluster-autoscaler.kubernetes.io/… and app.kubernetes.io/version may be set",
+    holds=lambda labels: (
+        not any(
+            key == "pod-template-hash" or (re.match(_KUBERNETES_DOMAIN, key) and not re.match(_HARMLESS, key))
+            for key in labels
+        )
+    ),
 )
 
 MatchLabels = Annotated[
@@ -196,6 +211,13 @@ class EnvironmentVariable(APIModel):
             holds=lambda v: v.value is None or v.value_from is None,
             field="valueFrom",
         ),
+        Rule(
+            cel=f"!(self.name in [{', '.join(repr(name) for name in REFUSED_VARIABLES)}])",
+            message="this variable is Plimsoll's, reaches GPUs of other pods, or makes the engine run other code than "
+            "its image's: use the fields of the spec, or build it into the image",
+            holds=lambda v: v.name not in REFUSED_VARIABLES,
+            field="name",
+        ),
     )
 
     name: Annotated[
@@ -210,7 +232,14 @@ class EnvironmentVariable(APIModel):
         ),
     ]
     value: Annotated[
-        str | None, Strict(), Field(max_length=4096, description="Value, literally. When absent, the empty string.")
+        str | None,
+        Strict(),
+        Field(
+            max_length=4096,
+            pattern=r"^[^\x00]*$",
+            description="Value, literally. When absent, the empty string.",
+            json_schema_extra={"accepted": "text of at most 4096 characters, without the character 0"},
+        ),
     ] = None
     value_from: Annotated[
         EnvironmentSource | None, Field(description="Where the value comes from, instead of `value`.")
@@ -227,19 +256,23 @@ class PodTemplate(APIModel):
         dict[str, LabelValue],
         Field(
             max_length=32,
-            description="Labels added to the pods. Keys that begin with plimsoll.dev/ belong to Plimsoll.",
+            description="Labels added to the pods. Keys of the domains plimsoll.dev, kubernetes.io and k8s.io are "
+            "not taken, except app.kubernetes.io/version.",
         ),
         QUALIFIED_KEYS,
         FOREIGN_KEYS,
+        UNRESERVED_KEYS,
     ] = Field(default_factory=dict)
     annotations: Annotated[
         dict[str, Text],
         Field(
             max_length=32,
-            description="Annotations added to the pods. Keys that begin with plimsoll.dev/ belong to Plimsoll.",
+            description="Annotations added to the pods. Keys of the domains plimsoll.dev, kubernetes.io and k8s.io are "
+            "not taken, except those of cluster-autoscaler.kubernetes.io.",
         ),
         QUALIFIED_KEYS,
         FOREIGN_KEYS,
+        UNRESERVED_KEYS,
     ] = Field(default_factory=dict)
     tolerations: Annotated[
         Tolerations, Field(description="Taints that the pods tolerate besides those of the pool.")
@@ -247,7 +280,8 @@ class PodTemplate(APIModel):
     affinity: Annotated[
         dict[str, Any] | None,
         Field(
-            description="Affinity of the pods, as in a pod spec. It can make a planned placement unschedulable.",
+            description="Affinity of the pods, as in a pod spec, of at most 16 KiB as JSON. Terms about pods of other "
+            "namespaces are not taken. It can make a planned placement unschedulable.",
             json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
         ),
     ] = None
@@ -264,5 +298,9 @@ class PodTemplate(APIModel):
         ListMap("name"),
     ] = ()
     priority_class_name: Annotated[
-        DNSSubdomain | None, Field(description="PriorityClass of the pods. When absent, the cluster's default.")
+        DNSSubdomain | None,
+        Field(
+            description="PriorityClass of the pods, one of those that the PlacementPolicy lists in "
+            "spec.security.priorityClassNames or for a tenant. When absent, the cluster's default."
+        ),
     ] = None

@@ -115,6 +115,9 @@ def _volumes(cache: ModelCache, option: Option) -> list[Manifest]:
     weights: Manifest = {"name": "model-cache"}
     if cache.persistent_volume_claim is not None:
         weights["persistentVolumeClaim"] = to_wire(cache.persistent_volume_claim)
+    elif cache.host_path is not None:
+        # Directory: a missing folder is a mistake to show, not one to fill the node's disk under.
+        weights["hostPath"] = {"path": cache.host_path.path, "type": "Directory"}
     else:
         limit = cache.empty_dir.size_limit if cache.empty_dir is not None else None
         weights["emptyDir"] = {"sizeLimit": canonical_quantity(limit)} if limit else {}

@@ -9,14 +9,17 @@ import pytest
 
 from plimsoll.api.parse import InvalidResource, parse
 from tests.bad_objects import BAD_OBJECTS, GOOD_OBJECTS, BadObject
+from tests.hostile_objects import HOSTILE_OBJECTS
+
+EVERY = [*BAD_OBJECTS, *HOSTILE_OBJECTS]
 
 
 def test_the_table_is_worth_its_name() -> None:
-    names = [bad.name for bad in BAD_OBJECTS]
-    assert len(names) == len(set(names)) >= 45
+    names = [bad.name for bad in EVERY]
+    assert len(names) == len(set(names)) >= 200
 
 
-@pytest.mark.parametrize("bad", BAD_OBJECTS, ids=lambda bad: bad.name)
+@pytest.mark.parametrize("bad", EVERY, ids=lambda bad: bad.name)
 def test_bad_object_is_refused_and_the_message_names_the_field(bad: BadObject) -> None:
     with pytest.raises(InvalidResource) as caught:
         parse(bad.object)

@@ -8,8 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from plimsoll.api import GPUNodePool, LLMDeployment, PlacementPolicy, Resource
+from plimsoll.api.arguments import HARMFUL_FLAGS, OWNED_FLAGS, is_harmful_flag, is_owned_flag, trusts_remote_code
 from plimsoll.api.common import Condition
-from plimsoll.api.llmdeployment import OWNED_FLAGS, LLMDeploymentStatus, is_owned_flag
+from plimsoll.api.llmdeployment import LLMDeploymentStatus
 from plimsoll.api.parse import InvalidResource, Problem, parse
 from tests.bad_objects import CUSTOM_POOL, DEPLOYMENT, POLICY, POOL, SMALLEST_DEPLOYMENT, SMALLEST_POOL, changed
 
@@ -179,7 +180,19 @@ def test_a_status_can_be_built_and_written() -> None:
 def test_owned_flags_are_known_in_every_spelling(flag: str) -> None:
     assert is_owned_flag(flag)
     assert is_owned_flag(f"{flag}=1")
-    assert is_owned_flag(flag.replace("-", "_").replace("__", "--", 1) if flag.startswith("--") else flag)
+    assert is_owned_flag(flag[:-1])
+    assert is_owned_flag(f"{flag}.key=1")
+    assert is_owned_flag("--" + flag[2:].replace("-", "_"))
+
+
+@pytest.mark.parametrize("flag", HARMFUL_FLAGS)
+def test_harmful_flags_are_known_in_every_spelling(flag: str) -> None:
+    assert all(is_harmful_flag(text) for text in (flag, f"{flag}=x", flag[:-1], "--" + flag[2:].replace("-", "_")))
+
+
+@pytest.mark.parametrize("argument", ["--trust-remote-code", "--trust_remote_code", "--trust-remote", "--tru=true"])
+def test_remote_code_is_known_in_every_spelling(argument: str) -> None:
+    assert trusts_remote_code(argument)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from plimsoll.api.llmdeployment import LLMDeployment
+from plimsoll.api.variables import REFUSED_VARIABLES
 from plimsoll.performance import Parallelism
 from plimsoll.planning.images import PINNED
 from plimsoll.planning.plan import Option
@@ -189,9 +190,15 @@ def test_the_token_comes_from_the_secret() -> None:
     assert "HF_TOKEN" not in environment(render())
 
 
-def test_a_variable_of_the_user_replaces_ours() -> None:
-    variables = environment(render(llm_deployment({"env": [{"name": "HF_HOME", "value": "/cache/elsewhere"}]})))
-    assert variables["HF_HOME"] == {"name": "HF_HOME", "value": "/cache/elsewhere"}
+def test_every_variable_that_is_set_is_one_that_people_may_not_set() -> None:
+    assert set(
+        environment(render(llm_deployment({"huggingFaceTokenSecretRef": {"name": "hf", "key": "token"}})))
+    ) <= set(REFUSED_VARIABLES)
+
+
+def test_a_folder_of_the_node_must_be_there() -> None:
+    volumes = pod(render(llm_deployment({"modelCache": {"hostPath": {"path": "/var/lib/models"}}})))["volumes"]
+    assert volumes[0] == {"name": "model-cache", "hostPath": {"path": "/var/lib/models", "type": "Directory"}}
 
 
 def test_what_people_add_to_pods() -> None:
@@ -206,7 +213,7 @@ def test_what_people_add_to_pods() -> None:
 
 
 def test_our_labels_win_over_the_users() -> None:
-    added = {"labels": {"app.kubernetes.io/instance": "mine", "app.kubernetes.io/version": "1"}}
+    added = {"labels": {"app.kubernetes.io/version": "1"}}
     found = render(llm_deployment({"podTemplate": added}))["spec"]["template"]["metadata"]["labels"]
     assert found["app.kubernetes.io/instance"] == "assistant"
     assert found["app.kubernetes.io/version"] == "1"

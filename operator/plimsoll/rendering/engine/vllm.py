@@ -99,7 +99,7 @@ def arguments(deployment: LLMDeployment, option: Option) -> list[str]:
 
 
 def environment(engine: Engine) -> list[dict[str, Any]]:
-    """Environment of the container. A variable of the user's replaces ours of that name: a name may occur only once."""
+    """Environment of the container. The API takes no variable of the user's that has the name of one of ours."""
     variables: dict[str, dict[str, Any]] = {
         name: {"name": name, "value": value} for name, value in _ENVIRONMENT.items()
     }
