@@ -64,13 +64,16 @@ class BindingLimit(APIModel):
     """A limit that leaves no room for more."""
 
     kind: Annotated[
-        Literal["Pool", "Budget", "Storage"],
+        Literal["Pool", "Budget", "Storage", "Tenant", "Quota"],
         Field(
             description="Pool: no further replica of any option fits the pool's GPUs. Budget: no further replica "
-            "can be paid. Storage: no further model's weights can be stored."
+            "can be paid. Storage: no further model's weights can be stored. Tenant: a limit of a tenant of the "
+            "PlacementPolicy is reached. Quota: a ResourceQuota or LimitRange admits no further replica."
         ),
     ]
-    name: Annotated[DNSSubdomain, Field(description="Name of the GPUNodePool, or default: the PlacementPolicy.")]
+    name: Annotated[
+        DNSSubdomain, Field(description="Name of the GPUNodePool, tenant, ResourceQuota or LimitRange; or default.")
+    ]
 
 
 class DetailsReference(APIModel):

@@ -55,6 +55,8 @@ def totals(fleet: FleetPlan) -> list[str]:
         LimitKind.POOL: "GPUNodePool {} (full)",
         LimitKind.BUDGET: "budget.perHour of PlacementPolicy {}",
         LimitKind.STORAGE: "storage.limitGiB of PlacementPolicy {}",
+        LimitKind.TENANT: "tenant {} of PlacementPolicy default",
+        LimitKind.QUOTA: "ResourceQuota or LimitRange {}",
     }
     binds = ", ".join(names[item.kind].format(item.name) for item in fleet.limits)
     lines.append(f"binding limits: {binds or 'none'}")

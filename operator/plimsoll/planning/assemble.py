@@ -17,6 +17,7 @@ from plimsoll.planning.company import companions, crowded
 from plimsoll.planning.decide import Decision, stored_by_deployment, without_limits
 from plimsoll.planning.evaluate import Evaluator
 from plimsoll.planning.fleet import Fleet, Kept
+from plimsoll.planning.grouplimits import exhausted, said, used_up
 from plimsoll.planning.keeping import kept_findings
 from plimsoll.planning.objectives import ResolvedClass
 from plimsoll.planning.options import rejections
@@ -92,7 +93,8 @@ class Assembly:
             smallest = problem.option_storage_gigabytes[~used].min(initial=np.inf)
             if problem.storage_limit_gigabytes - stored_gigabytes(problem, replicas) < smallest - TOLERANCE:
                 limits.append(BindingLimit(LimitKind.STORAGE, POLICY_NAME))
-        return tuple(sorted(limits))
+            limits.extend(BindingLimit(*item) for item in used_up(self._fleet, replicas))
+        return tuple(sorted(set(limits)))
 
     def policy_findings(self) -> list[Finding]:
         """What budget or storage keep from being served, that they are below what runs, that the search was stopped."""
@@ -163,6 +165,17 @@ class Assembly:
         return self._less_unserved(stored.unserved) & ~self._budget_binds
 
     @cached_property
+    def _groups_bind(self) -> Bools:
+        """Deployments (mask, D) that would be served if tenants and namespaces had no limits."""
+        if not self._fleet.limits or not self._short.any():
+            return np.zeros_like(self._short)
+        return self._less_unserved(self._ungrouped.unserved) & ~self._budget_binds & ~self._storage_binds
+
+    @cached_property
+    def _ungrouped(self) -> Allocation:
+        return solve_greedy(without_limits(self._problem, budget=True, storage=True, groups=True))
+
+    @cached_property
     def _stock_binds(self) -> Bools:
         """Deployments (mask, D) that would be served if only the pools were larger."""
         if not self._short.any():
@@ -171,7 +184,7 @@ class Assembly:
 
     @cached_property
     def _unlimited(self) -> Allocation:
-        return solve_greedy(without_limits(self._problem, budget=True, storage=True, stock=True))
+        return solve_greedy(without_limits(self._problem, budget=True, storage=True, stock=True, groups=True))
 
     def _less_unserved(self, unserved: Floats) -> Bools:
         better = unserved < self._allocation.unserved - TOLERANCE
@@ -323,6 +336,10 @@ class Assembly:
                     f"{unserved:.1%} of class {name} stays unserved: PlacementPolicy default spec.storage.limitGiB "
                     f"{self._policy.storage.limit_gib} is used up"
                 )
+            elif self._groups_bind[number]:
+                binding = exhausted(self._fleet, number, self._allocation.replicas, self._ungrouped.replicas)
+                reason = binding[0].limit.reason if binding else "LimitReached"
+                message = f"{unserved:.1%} of class {name} stays unserved: {said(binding)}"
             elif self._stock_binds[number]:
                 reason = "InsufficientCapacity"
                 message = f"{unserved:.1%} of class {name} stays unserved: {self._missing_gpus(number)}"
@@ -353,7 +370,8 @@ class Assembly:
 
     @cached_property
     def _boundless(self) -> Allocation:
-        return solve_greedy(without_limits(self._problem, budget=True, storage=True, stock=True, replicas=True))
+        relaxed = without_limits(self._problem, budget=True, storage=True, stock=True, replicas=True, groups=True)
+        return solve_greedy(relaxed)
 
     def _missing_gpus(self, number: int) -> str:
         """What the deployment would use if pools had no end, beyond what it gets."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from plimsoll.allocation import AllocationProblem
+from plimsoll.allocation import AllocationProblem, Limit
 from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.placementpolicy import PlacementPolicySpec
 from plimsoll.planning.dominance import option_key
@@ -22,6 +22,23 @@ NO_LIMIT = 10_000
 GIGABYTES_PER_GIB = 2**30 / 1e9
 
 
+@dataclass(frozen=True, slots=True)
+class GroupLimit:
+    """A limit of a tenant or a namespace for some options together."""
+
+    limit: Limit
+    reason: str
+    """Of the finding of those who are short for it."""
+    name: str
+    """`tenant chat`, `ResourceQuota gpu`."""
+    text: str
+    """What is limited to what, for people: `spec.hard requests.nvidia.com/gpu 4`."""
+    kept: float = 0.0
+    """What others take of it."""
+    unit: str = ""
+    """Of the sum that would do; empty where no sum would."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Fleet:
     """An allocation problem with the names of its rows."""
@@ -35,6 +52,8 @@ class Fleet:
     """Per class (I): deployment number, class number within it."""
     pair_index: Mapping[tuple[int, int], int]
     """(class, option) -> pair."""
+    limits: tuple[GroupLimit, ...] = ()
+    """Of tenants and namespaces: what the problem's limits (L) mean."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,13 +28,15 @@ class ScopeRequirement:
 
 @dataclass(frozen=True, slots=True)
 class QuotaFacts:
-    """A ResourceQuota. What is used of it is not kept: that follows from the pods, and it would wake the planner."""
+    """A ResourceQuota. What pods use of it is not kept: that follows from the pods, and it would wake the planner."""
 
     namespace: str
     name: str
     hard: Mapping[str, float]
     """Limits by the quota's own names: `requests.nvidia.com/gpu`, `limits.memory`, `pods`; bytes and cores."""
     scopes: tuple[ScopeRequirement, ...] = ()
+    full: tuple[str, ...] = ()
+    """Entries for numbers of objects (Deployments, Services) that are used up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,6 +198,8 @@ class LimitKind(StrEnum):
     POOL = "Pool"
     BUDGET = "Budget"
     STORAGE = "Storage"
+    TENANT = "Tenant"
+    QUOTA = "Quota"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -207,7 +209,7 @@ class BindingLimit:
 
     kind: LimitKind
     name: str
-    """Of the GPUNodePool or the PlacementPolicy."""
+    """Of the GPUNodePool, the PlacementPolicy, the tenant, or the ResourceQuota or LimitRange."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,12 @@ from plimsoll.planning.dominance import OptionKey
 from plimsoll.planning.evaluate import Evaluator
 from plimsoll.planning.facts import catalog_of
 from plimsoll.planning.fleet import Fleet, Kept, build_fleet, demand, storage_price_per_gigabyte_hour
+from plimsoll.planning.grouplimits import with_limits
 from plimsoll.planning.keeping import keep_running
 from plimsoll.planning.objectives import ResolvedClass, resolve_classes
 from plimsoll.planning.options import Choices, choose, further_questions, questions
 from plimsoll.planning.pause import holds, pause_findings, policy_pause_findings
+from plimsoll.planning.permissions import permission_findings
 from plimsoll.planning.plan import (
     DeploymentPlan,
     DeploymentState,
@@ -34,6 +36,7 @@ from plimsoll.planning.search import Clock, Search, search_for, stopped
 from plimsoll.planning.snapshot import ObjectRef, Snapshot, Workload
 from plimsoll.planning.speeds import Speeds, speeds
 from plimsoll.planning.stock import Demand, measure_stock
+from plimsoll.planning.tenants import Tenants, clamped, resolve_tenants
 from plimsoll.planning.variants import Variants, enumerate_variants
 
 
@@ -53,7 +56,7 @@ class Round:
     decision: Decision
     assembly: Assembly
     findings: tuple[Finding, ...] = ()
-    """On what was measured of models."""
+    """On what was measured of models, and on tenants."""
 
 
 def plan_fleet(snapshot: Snapshot, evaluator: Evaluator | None = None, clock: Clock = stopped) -> FleetPlan:
@@ -81,7 +84,8 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
     broken_pools = {item.ref.name: "it is invalid" for item in snapshot.invalid if item.ref.kind == "GPUNodePool"}
     pools = Pools(pools.usable, pools.findings, {**pools.rejected, **broken_pools})
     known_speeds, findings = speeds(snapshot.profiles, snapshot.corrections, catalog)
-    choices = _all_choices(snapshot, slos, pools, policy, catalog, known_speeds, evaluator)
+    tenants = resolve_tenants(policy, snapshot.namespaces, (item.namespace for item in snapshot.deployments))
+    choices = _all_choices(snapshot, slos, pools, policy, catalog, known_speeds, evaluator, tenants)
     open_pairs = [
         (deployment, choice)
         for deployment, choice in zip(snapshot.deployments, choices, strict=True)
@@ -109,9 +113,11 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
             policy,
             kept,
         )
+        fleet = with_limits(fleet, snapshot, tenants, undecided)
         decision = decide(fleet.problem, search)
         outlived = _outlived(snapshot, fleet, decision, undecided)
-        if not outlived or (policy.budget.per_hour is None and policy.storage.limit_gib is None):
+        limits = (policy.budget.per_hour, policy.storage.limit_gib, policy.tenants or None)
+        if not outlived or limits == (None, None, None):
             break
         undecided += outlived
     return Round(
@@ -125,7 +131,7 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
         search=search,
         decision=decision,
         assembly=Assembly(fleet, decision, evaluator, policy, kept, known_speeds),
-        findings=findings,
+        findings=(*findings, *tenants.findings()),
     )
 
 
@@ -194,6 +200,7 @@ def _all_choices(
     catalog: Catalog,
     known_speeds: Speeds,
     evaluator: Evaluator,
+    tenants: Tenants,
 ) -> list[Choices]:
     """What each LLMDeployment may choose from. Where nothing that matters has changed it is what it was."""
     profiles = tuple(profile.spec for profile in snapshot.profiles)
@@ -205,16 +212,19 @@ def _all_choices(
     for deployment in snapshot.deployments:
         ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
         classes, findings = resolve_classes(deployment, slos, policy)
+        classes, cuts = clamped(deployment, classes, tenants)
         findings = (
             *pause_findings(deployment, snapshot),
             *findings,
+            *cuts,
+            *permission_findings(deployment, policy, tenants),
             *_policy_findings(deployment, snapshot),
             *_stranded(deployment, snapshot, pools),
         )
         if any(map(holds, findings)):
             found[ref] = Choices(classes, (), (), findings)
             continue
-        inputs[ref] = (deployment.spec, classes, offers, pools.rejected, profiles, snapshot.corrections)
+        inputs[ref] = (deployment.spec, classes, findings, offers, pools.rejected, profiles, snapshot.corrections)
         known = evaluator.recall(ref, inputs[ref], Choices)
         if known is not None and known.hold_for(running.get(ref, frozenset())):
             found[ref] = known

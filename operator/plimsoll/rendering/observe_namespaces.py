@@ -15,6 +15,9 @@ from plimsoll.rendering.observe import mapping_of, metadata_of
 
 Manifest = Mapping[str, Any]
 
+_OBJECTS = ("count/deployments.apps", "count/replicasets.apps", "count/services", "services")
+"""What each placement needs one of."""
+
 
 def namespace_facts(manifest: Manifest) -> NamespaceFacts:
     """A namespace by its labels."""
@@ -25,6 +28,7 @@ def namespace_facts(manifest: Manifest) -> NamespaceFacts:
 def quota_facts(manifest: Manifest) -> QuotaFacts:
     """The limits of a ResourceQuota and which pods they count."""
     metadata, spec = metadata_of(manifest), mapping_of(manifest, "spec")
+    hard, used = _quantities(spec, "hard"), _quantities(mapping_of(manifest, "status"), "used")
     expressions = mapping_of(spec, "scopeSelector").get("matchExpressions") or ()
     scopes = [ScopeRequirement(str(scope)) for scope in spec.get("scopes") or ()]
     scopes += [
@@ -38,7 +42,8 @@ def quota_facts(manifest: Manifest) -> QuotaFacts:
     return QuotaFacts(
         namespace=str(metadata.get("namespace") or "default"),
         name=str(metadata.get("name", "")),
-        hard=_quantities(spec, "hard"),
+        hard=hard,
+        full=tuple(name for name in _OBJECTS if name in hard and used.get(name, 0.0) >= hard[name]),
         scopes=tuple(sorted(scopes, key=lambda item: (item.scope, item.operator, item.values))),
     )
 

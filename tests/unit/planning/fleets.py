@@ -103,6 +103,7 @@ def snapshot(
     pods: Iterable[PodFacts] = (),
     workloads: Iterable[Workload] = (),
     invalid: Iterable[InvalidObject] = (),
+    **facts: Any,
 ) -> Snapshot:
     def of(kind: type[Resource]) -> tuple[Any, ...]:
         found = (resource for resource in resources if isinstance(resource, kind))
@@ -119,6 +120,7 @@ def snapshot(
         pods=tuple(pods),
         workloads=tuple(workloads),
         invalid=tuple(invalid),
+        **facts,
     )
 
 
