@@ -9,7 +9,7 @@ CHART_CRDS := helm/plimsoll/crds-src
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-chart test-control-plane test-image check format lock crds docs gitops binaries bench clean
+.PHONY: help demo test test-fast test-chart test-control-plane test-image check format lock crds docs gitops sbom binaries bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-20s %s\n", $$1, $$2}' Makefile
@@ -50,12 +50,16 @@ crds: $(READY) ## generate crds/ from the models, and the chart's copies
 	.venv/bin/python -m plimsoll.api.crd crds
 	cp crds/*.yaml $(CHART_CRDS)/
 
-docs: $(READY) ## generate docs/reference.md
+docs: $(READY) ## generate docs/reference.md and docs/refused-objects.md
 	.venv/bin/python -m plimsoll.cli.reference docs/reference.md
+	.venv/bin/python -m tools.refused_objects
 
 gitops: $(READY) ## generate gitops/ from the chart and the controller's statuses
 	.venv/bin/python -m tests.gitops.kustomize
 	.venv/bin/python -m tests.gitops.argocd
+
+sbom: $(READY) ## the software bill of materials of requirements.lock: dist/sbom.cdx.json (CycloneDX)
+	.venv/bin/python -m tools.sbom dist/sbom.cdx.json
 
 lock: $(READY) ## resolve the lock files anew
 	$(COMPILE) pyproject.toml -o requirements.lock

@@ -53,6 +53,18 @@ def relabelled(facts: Snapshot) -> Snapshot:
     return replace(facts, nodes=tuple(replace(item, labels=labels) for item in facts.nodes or ()))
 
 
+def outside(facts: Snapshot) -> Snapshot:
+    """The nodes that are in use carry another label than the pool's selector asks for; the others stay."""
+    used = {pod.node for pod in facts.pods}
+    return replace(
+        facts,
+        nodes=tuple(
+            replace(item, labels={**item.labels, "pool": "moved"}) if item.name in used else item
+            for item in facts.nodes or ()
+        ),
+    )
+
+
 def with_invalid(facts: Snapshot, invalid: InvalidObject) -> Snapshot:
     return replace(without(facts, invalid.ref.kind, invalid.ref.name), invalid=(invalid,))
 
@@ -114,6 +126,14 @@ FAULTS = (
         "GPUNodePool l40s",
         "spec.nodeSelector",
         ("spec.nodeSelector", "l40s-0", "GPUNodePool other"),
+    ),
+    Fault(
+        "node with pods that leaves its pool",
+        outside,
+        "NodeOutsidePool",
+        "LLMDeployment chat/assistant",
+        "",
+        ("runs on node l40s-", "does not count to GPUNodePool l40s now", "kept as it is"),
     ),
     Fault(
         "deleted pool",

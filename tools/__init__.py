@@ -1,0 +1,1 @@
+"""Small programs for maintainers: what they write is checked by tests."""
