@@ -35,7 +35,8 @@ def container(pod: Manifest) -> Manifest:
 @pytest.fixture(scope="module", params=[(), ("chat", "documents")], ids=["cluster-wide", "confined"])
 def rules(request: pytest.FixtureRequest, render: Render) -> list[Manifest]:
     """Every rule that is granted anywhere."""
-    roles = [item for item in render(watchNamespaces=list(request.param)) if item["kind"] in {"ClusterRole", "Role"}]
+    manifests = render(watchNamespaces=list(request.param))
+    roles = [item for item in manifests if item["kind"] in {"ClusterRole", "Role"} and not _for_people(item)]
     return [rule for role in roles for rule in role["rules"]]
 
 
@@ -140,7 +141,7 @@ def test_selectors_find_the_pod(manifests: list[Manifest]) -> None:
 
 
 def test_bindings_bind_our_roles_to_our_account_only(manifests: list[Manifest], pod: Manifest) -> None:
-    roles = {_place(item) for item in manifests if item["kind"] in {"ClusterRole", "Role"}}
+    roles = {_place(item) for item in manifests if item["kind"] in {"ClusterRole", "Role"} and not _for_people(item)}
     bindings = [item for item in manifests if item["kind"] in {"ClusterRoleBinding", "RoleBinding"}]
     bound = {(item["roleRef"]["kind"], _place(item)[1], item["roleRef"]["name"]) for item in bindings}
     assert bound == roles
@@ -169,6 +170,15 @@ def test_pods_and_nodes_are_read_only(rules: list[Manifest]) -> None:
     for rule in rules:
         if {"pods", "nodes"} & set(rule["resources"]):
             assert WRITES.isdisjoint(rule["verbs"])
+
+
+def _for_people(role: Manifest) -> bool:
+    return any(key.startswith("rbac.authorization.k8s.io/aggregate-to-") for key in role["metadata"]["labels"])
+
+
+def _cluster_role(manifests: list[Manifest]) -> Manifest:
+    """The operator's own."""
+    return only([item for item in manifests if item["kind"] == "ClusterRole" and not _for_people(item)], "ClusterRole")
 
 
 def _place(item: Manifest) -> tuple[str, str, str]:
@@ -221,7 +231,7 @@ def test_only_stable_apis_of_kubernetes_are_used(manifests: list[Manifest]) -> N
 
 def test_confined_operator_writes_nothing_outside_its_namespaces(render: Render) -> None:
     manifests = render(watchNamespaces=["chat", "documents"])
-    for rule in only(manifests, "ClusterRole")["rules"]:
+    for rule in _cluster_role(manifests)["rules"]:
         if not WRITES.isdisjoint(rule["verbs"]):
             assert rule["apiGroups"] == ["plimsoll.dev"]
             assert all(name.endswith("/status") or name == "placementplans" for name in rule["resources"])
@@ -234,11 +244,25 @@ def test_confined_operator_writes_nothing_outside_its_namespaces(render: Render)
     assert roles["plimsoll-system"].keys() == {("coordination.k8s.io", "leases"), ("", "configmaps")}
 
 
+def test_people_who_may_edit_a_namespace_may_write_llmdeployments_and_nothing_that_is_the_clusters(
+    render: Render,
+) -> None:
+    roles = {item["metadata"]["name"]: item for item in render() if item["kind"] == "ClusterRole" and _for_people(item)}
+    edit, view = _granted(roles["plimsoll-edit"]["rules"]), _granted(roles["plimsoll-view"]["rules"])
+    namespaced = {("plimsoll.dev", "llmdeployments"), ("plimsoll.dev", "inferenceslos")}
+    assert edit.keys() == view.keys() == namespaced
+    assert all(WRITES.isdisjoint(verbs) for verbs in view.values())
+    assert "rbac.authorization.k8s.io/aggregate-to-edit" not in roles["plimsoll-view"]["metadata"]["labels"]
+    assert not [
+        item for item in render(rbac={"aggregate": False}) if item["kind"] == "ClusterRole" and _for_people(item)
+    ]
+
+
 def test_confined_operator_may_do_in_its_namespaces_what_it_may_do_everywhere_else(render: Render) -> None:
-    everywhere = _granted(only(render(), "ClusterRole")["rules"])
+    everywhere = _granted(_cluster_role(render())["rules"])
     confined = render(watchNamespaces=["chat"])
     (role,) = [item for item in confined if item["kind"] == "Role" and item["metadata"]["namespace"] == "chat"]
-    assert _granted([*only(confined, "ClusterRole")["rules"], *role["rules"]]) == everywhere
+    assert _granted([*_cluster_role(confined)["rules"], *role["rules"]]) == everywhere
 
 
 def _granted(rules: list[Manifest]) -> dict[tuple[str, str], set[str]]:

@@ -68,7 +68,10 @@ MATRIX: dict[str, dict[str, Any]] = {
         "prometheus": {"url": "https://prometheus", "tokenSecret": "prometheus-token", "caConfigMap": "cluster-ca"},
     },
     "named": {"nameOverride": "loader", "fullnameOverride": "the-loader"},
-    "existing account": {"serviceAccount": {"create": False, "name": "mine"}, "rbac": {"create": False}},
+    "existing account": {
+        "serviceAccount": {"create": False, "name": "mine"},
+        "rbac": {"create": False, "aggregate": False},
+    },
     "account": {"serviceAccount": {"name": "other", "annotations": {"example.com/role": "planner"}}},
     "crds apart": {"crds": {"enabled": False}},
     "crds not kept": {"crds": {"keep": False}},

@@ -86,8 +86,8 @@ class Settings:
         for name in self.watch_namespaces:
             if len(name) > _LABEL_LENGTH or not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name):
                 raise SettingsError(
-                    f"{variable('watch_namespaces')}: {name!r} is not the name of a namespace; "
-                    "names are separated by commas"
+                    f"{variable('watch_namespaces')}={','.join(self.watch_namespaces)}: {name!r} is not the name of a "
+                    "namespace; names are separated by commas"
                 )
         for name in positive:
             if getattr(self, name) <= 0:

@@ -12,6 +12,11 @@ def test_every_setting_has_a_variable():
     assert (settings.namespace, settings.health_port, settings.debounce_idle_seconds) == ("ns", 0, 0.1)
 
 
+def test_namespaces_are_a_list():
+    settings = Settings.from_env({"PLIMSOLL_WATCH_NAMESPACES": "chat, documents,chat"})
+    assert settings.watch_namespaces == ("chat", "documents")
+
+
 def test_an_empty_variable_means_the_default():
     assert Settings.from_env({"PLIMSOLL_IN_FLIGHT": ""}) == Settings()
 
@@ -28,6 +33,8 @@ def test_an_empty_variable_means_the_default():
         ("PLIMSOLL_LOG_LEVEL", "LOUD", "must be DEBUG"),
         ("PLIMSOLL_LOG_FORMAT", "xml", "must be json or text"),
         ("PLIMSOLL_CORRECTION_INTERVAL_SECONDS", "0.5", "must be at least 1"),
+        ("PLIMSOLL_WATCH_NAMESPACES", "chat,Search", "'Search' is not the name of a namespace"),
+        ("PLIMSOLL_WATCH_NAMESPACES", "chat,", "'' is not the name of a namespace"),
     ],
 )
 def test_a_bad_value_is_named(variable, value, said):

@@ -7,7 +7,7 @@ import kopf
 
 from plimsoll.controller.extract import facts_of
 from plimsoll.controller.feed import operator_settings, register
-from plimsoll.controller.kinds import DEPLOYMENT, NODE, POD, RESOURCES
+from plimsoll.controller.kinds import ALL, DEPLOYMENT, LIMIT_RANGE, NAMESPACE, NODE, POD, RESOURCE_QUOTA, RESOURCES
 from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.store import Store
 
@@ -181,3 +181,59 @@ async def test_an_object_that_cannot_be_read_costs_no_other_and_looks_like_no_lo
     assert store.stale(NODE, {"uid-n1": "8"}) == frozenset()
     await handler(event={"type": "ADDED", "object": node("n2", "9")})
     assert [item.name for item in store.snapshot().nodes] == ["n1", "n2"]
+
+
+def labelled(name, version="1", **labels):
+    return {"metadata": {"name": name, "uid": f"uid-{name}", "resourceVersion": version, "labels": labels}}
+
+
+def quota(namespace, version="1", pods="4", used="0"):
+    return {
+        "metadata": {"name": "q", "namespace": namespace, "uid": f"uid-q-{namespace}", "resourceVersion": version},
+        "spec": {"hard": {"pods": pods, "services": "9"}},
+        "status": {"used": {"pods": used, "services": used}},
+    }
+
+
+def test_limits_of_namespaces_without_llmdeployments_are_left_out():
+    store = Store()
+    for namespace in ("a", "b"):
+        store.put(NAMESPACE, labelled(namespace))
+        store.put(RESOURCE_QUOTA, quota(namespace))
+    store.put(LLM, llm("one"))
+    snapshot = store.snapshot()
+    assert [item.name for item in snapshot.namespaces] == ["a"]
+    assert [item.namespace for item in snapshot.quotas] == ["a"]
+
+
+def test_what_pods_use_of_a_quota_does_not_wake_and_its_limits_do():
+    store = Store()
+    store.put(RESOURCE_QUOTA, quota("a"))
+    store.clear_dirty()
+    assert not store.put(RESOURCE_QUOTA, quota("a", "2", used="3"))
+    assert store.put(RESOURCE_QUOTA, quota("a", "3", used="9")), "no Service is left"
+    assert store.put(RESOURCE_QUOTA, quota("a", "4", pods="5"))
+
+
+def test_labels_of_a_namespace_wake_and_its_annotations_do_not():
+    store = Store()
+    store.put(NAMESPACE, labelled("a"))
+    changed = labelled("a", "2")
+    changed["metadata"]["annotations"] = {"note": "x"}
+    assert not store.put(NAMESPACE, changed)
+    assert store.put(NAMESPACE, labelled("a", "3", team="chat"))
+
+
+def test_confined_to_namespaces_only_what_counts_everywhere_is_listed_everywhere():
+    confined = {kind.name for kind in ALL if kind.scopes(("a", "b")) == ("a", "b")}
+    everywhere = {kind.name for kind in ALL if kind.scopes(("a", "b")) == ("",)}
+    assert {
+        "LLMDeployment",
+        "InferenceSLO",
+        "Deployment",
+        "ConfigMap",
+        RESOURCE_QUOTA.name,
+        LIMIT_RANGE.name,
+    } <= confined
+    assert everywhere == {"GPUNodePool", "ModelProfile", "PlacementPolicy", "PlacementPlan", "Node", "Pod", "Namespace"}
+    assert all(kind.scopes(()) == ("",) for kind in ALL)
