@@ -1,8 +1,9 @@
 """Limits of tenants and of namespaces as limits of the allocation problem, each with its words."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,9 +22,10 @@ from plimsoll.planning.quotas import (
     refusals,
 )
 from plimsoll.planning.search import TOLERANCE
-from plimsoll.planning.snapshot import Snapshot, Workload
+from plimsoll.planning.snapshot import PodFacts, Snapshot, Workload
 from plimsoll.planning.tenants import Tenants
 
+N = TypeVar("N", PodFacts, QuotaFacts, LimitRangeFacts)
 TENANT, QUOTA, RANGE = "TenantLimitReached", "QuotaExceeded", "LimitRangeExceeded"
 
 
@@ -83,19 +85,27 @@ def _gpus(workload: Workload) -> int:
 def _namespace_limits(fleet: Fleet, snapshot: Snapshot) -> Iterator[GroupLimit]:
     if not snapshot.quotas and not snapshot.limit_ranges:
         return
+    pods, ranges_of = _by_namespace(snapshot.pods), _by_namespace(snapshot.limit_ranges)
+    quotas_of = _by_namespace(snapshot.quotas)
     for namespace, options in sorted(_options_by_namespace(fleet).items()):
-        ranges = [item for item in snapshot.limit_ranges if item.namespace == namespace]
+        ranges, quotas = ranges_of.get(namespace, []), quotas_of.get(namespace, [])
+        if not ranges and not quotas:
+            continue
         replicas = {option: _replica(fleet, option) for option in options}
         for (name, why), refused in _refused(ranges, replicas).items():
             yield GroupLimit(Limit(0.0, dict.fromkeys(refused, 1.0)), RANGE, f"LimitRange {name}", why)
-        others = _used_by_others(fleet, snapshot, namespace, options)
-        for quota in snapshot.quotas:
-            if quota.namespace == namespace:
-                counted = {
-                    option: replica for option, replica in replicas.items() if counts(quota, replica.priority_class)
-                }
-                yield from _object_limits(fleet, quota, counted)
-                yield from _quota_limits(quota, counted, default_limits(ranges), others)
+        others = _used_by_others(fleet, pods.get(namespace, []), options)
+        for quota in quotas:
+            counted = {option: replica for option, replica in replicas.items() if counts(quota, replica.priority_class)}
+            yield from _object_limits(fleet, quota, counted)
+            yield from _quota_limits(quota, counted, default_limits(ranges), others)
+
+
+def _by_namespace(items: Iterable[N]) -> dict[str, list[N]]:
+    found: dict[str, list[N]] = {}
+    for item in items:
+        found.setdefault(item.namespace, []).append(item)
+    return found
 
 
 def _object_limits(fleet: Fleet, quota: QuotaFacts, counted: Mapping[int, ReplicaRequests]) -> Iterator[GroupLimit]:
@@ -153,12 +163,12 @@ def _refused(
     return found
 
 
-def _used_by_others(fleet: Fleet, snapshot: Snapshot, namespace: str, options: Sequence[int]) -> dict[str, float]:
+def _used_by_others(fleet: Fleet, pods: Sequence[PodFacts], options: Sequence[int]) -> dict[str, float]:
     """Requests and number of the namespace's pods that are no replicas of these options, or that go."""
     own = {fleet.candidates[option].name for option in options}
     used: dict[str, float] = {}
-    for pod in snapshot.pods:
-        if pod.namespace != namespace or (pod.placement in own and not pod.deleting):
+    for pod in pods:
+        if pod.placement in own and not pod.deleting:
             continue
         used["pods"] = used.get("pods", 0.0) + 1
         for name, value in pod.requests.items():
