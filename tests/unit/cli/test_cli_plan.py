@@ -381,3 +381,51 @@ def test_files_and_a_cluster_are_not_mixed(arguments, text):
     result = run(*arguments)
     assert result.exit_code == 2
     assert text in result.stderr
+
+    assert "--filename" in result.stderr
+
+
+# --- Tenants and quotas -----------------------------------------------------------------------------------------------
+
+BUSY = DEPLOYMENT.replace("120", "2400")
+TENANTS = """
+apiVersion: plimsoll.dev/v1alpha1
+kind: PlacementPolicy
+metadata: {name: default}
+spec: {tenants: [{name: talk, namespaceSelector: {matchLabels: {team: talk}}, maxGPUs: 2}]}
+"""
+NAMESPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "chat", "labels": {"team": "talk"}}}
+QUOTA = {
+    "apiVersion": "v1",
+    "kind": "ResourceQuota",
+    "metadata": {"name": "gpus", "namespace": "chat"},
+    "spec": {"hard": {"requests.nvidia.com/gpu": "3"}},
+}
+RANGE = {
+    "apiVersion": "v1",
+    "kind": "LimitRange",
+    "metadata": {"name": "sizes", "namespace": "chat"},
+    "spec": {"limits": [{"type": "Container", "max": {"memory": "1Gi"}}]},
+}
+
+
+def test_a_tenant_is_known_by_the_labels_of_namespace_manifests(tmp_path):
+    free = run("plan", "-f", written(tmp_path, pool=POOL, busy=BUSY, tenants=TENANTS))
+    assert free.exit_code == 0, free.output
+    bounded = run("plan", "-f", written(tmp_path, namespace=yaml.safe_dump(NAMESPACE)))
+    assert bounded.exit_code == 1
+    assert "tenant talk: PlacementPolicy default spec.tenants[0].maxGPUs 2 is used up" in bounded.output
+    assert "binding limits: tenant talk of PlacementPolicy default" in bounded.output
+
+
+@pytest.mark.parametrize(
+    ("limit", "says"),
+    [
+        (QUOTA, "ResourceQuota gpus: spec.hard requests.nvidia.com/gpu 3 is used up"),
+        (RANGE, "LimitRange sizes: its default limit of memory"),
+    ],
+)
+def test_limits_of_namespaces_count_from_files_too(tmp_path, limit, says):
+    result = run("plan", "-f", written(tmp_path, pool=POOL, busy=BUSY, limits=items(limit)))
+    assert result.exit_code == 1
+    assert says in result.output
