@@ -241,7 +241,8 @@ def test_confined_operator_writes_nothing_outside_its_namespaces(render: Render)
             roles.setdefault(item["metadata"]["namespace"], {}).update(_granted(item["rules"]))
     assert roles.keys() == {"chat", "documents", "default", "plimsoll-system"}
     assert roles["default"] == {("events.k8s.io", "events"): {"create"}}
-    assert roles["plimsoll-system"].keys() == {("coordination.k8s.io", "leases"), ("", "configmaps")}
+    own = {("coordination.k8s.io", "leases"), ("", "configmaps"), ("events.k8s.io", "events")}
+    assert roles["plimsoll-system"].keys() == own
 
 
 def test_people_who_may_edit_a_namespace_may_write_llmdeployments_and_nothing_that_is_the_clusters(
