@@ -382,8 +382,6 @@ def test_files_and_a_cluster_are_not_mixed(arguments, text):
     assert result.exit_code == 2
     assert text in result.stderr
 
-    assert "--filename" in result.stderr
-
 
 # --- Tenants and quotas -----------------------------------------------------------------------------------------------
 
