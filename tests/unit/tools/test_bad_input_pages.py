@@ -15,7 +15,11 @@ _INTERNAL = {"RenderFailed", "RenderMismatch"}
 """Not for bad input, but for bugs."""
 
 
-_SHOWN_BY_WORDS = {"GatewayAPIMissing": '"Gateway API" in messages', "PlanningMemoryExceeded": "FailureReason.MEMORY"}
+_SHOWN_BY_WORDS = {
+    "GatewayAPIMissing": '"Gateway API" in messages',
+    "PlanningDeadlineExceeded": "FailureReason.DEADLINE",
+    "PlanningMemoryExceeded": "FailureReason.MEMORY",
+}
 """Tests that look at what is said to people, where the reason itself is not shown."""
 
 
