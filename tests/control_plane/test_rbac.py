@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from devcluster.audit import Mark
-from devcluster.installation import USER
+from devcluster.installation import NAMESPACE as NAMESPACE_OF_OPERATOR
+from devcluster.installation import RELEASE, USER
 from plimsoll.rendering import labels
 from tests.bad_objects import PROFILE
 from tests.control_plane.bench import Bench, Manifest, llm_deployment, placements, policy, pool, settled, slo
@@ -52,6 +53,8 @@ def confined(bench: Bench, gateway_api: Callable[[], None]) -> Iterator[tuple[Be
     bench.operator.stop()
     bench.clear()
     bench.operator.install(watchNamespaces=CONFINED_TO)
+    # So that it is created once more.
+    bench.cluster.kubectl("delete", "lease", RELEASE, f"--namespace={NAMESPACE_OF_OPERATOR}", "--ignore-not-found")
     beginning = bench.cluster.mark()
     bench.apply(llm_deployment("elsewhere"))
     _exercise(bench)
