@@ -53,7 +53,7 @@ def running(bench: Bench) -> None:
 @pytest.fixture
 def kept(bench: Bench) -> Iterator[None]:
     """No pod goes, no routing changes, and afterwards everything is as at the beginning."""
-    uids, routing = bench.pod_uids(), _routing(bench)
+    uids, routing, epochs = bench.pod_uids(), _routing(bench), _epochs(bench)
     assert len(uids) == 2 * len(NAMES)
     yield
     deadline = time.monotonic() + QUIET_SECONDS
@@ -61,13 +61,20 @@ def kept(bench: Bench) -> Iterator[None]:
         assert bench.pod_uids() == uids
         time.sleep(1)
     assert _routing(bench) == routing
+    assert all(_epochs(bench)[name] >= epoch for name, epoch in epochs.items())
     bench.apply(*objects())
     bench.settle()
     assert bench.pod_uids() == uids
 
 
 def _routing(bench: Bench) -> dict[str, Manifest]:
-    return {item["metadata"]["name"]: document(item) for item in bench.own("configmaps")}
+    """The documents without their epochs: one that somebody deletes comes back with a later one."""
+    documents = {item["metadata"]["name"]: document(item) for item in bench.own("configmaps")}
+    return {name: {**content, "epoch": None} for name, content in documents.items()}
+
+
+def _epochs(bench: Bench) -> dict[str, int]:
+    return {item["metadata"]["name"]: document(item)["epoch"] for item in bench.own("configmaps")}
 
 
 def _owned_by(bench: Bench, name: str) -> list[Manifest]:
