@@ -1,4 +1,4 @@
-"""Replicas of several pieces and limits of groups: all solvers are feasible, the exact one finds the optimum."""
+"""Several pieces per replica, limits of groups and per node, spare replicas: feasible, and exact where that is said."""
 
 from dataclasses import replace
 
@@ -15,10 +15,10 @@ from plimsoll.allocation.reduce import restrict, undominated
 from tests.property.exhaustive import exhaustive
 from tests.property.test_allocation_properties import fleets
 from tests.property.test_exact_properties import beyond, missing, solve, tiny
-from tests.property.variations import in_groups, in_pieces
+from tests.property.variations import in_groups, in_pieces, with_spare
 
-RICH_FLEETS = in_groups(in_pieces(fleets()))
-RICH_TINY = in_groups(in_pieces(tiny()))
+RICH_FLEETS = with_spare(in_groups(in_pieces(fleets())))
+RICH_TINY = with_spare(in_groups(in_pieces(tiny())))
 
 
 @given(st.one_of(RICH_FLEETS, RICH_TINY))

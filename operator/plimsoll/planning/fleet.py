@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from plimsoll.allocation import AllocationProblem
+from plimsoll.allocation.problem import ANY_NUMBER
 from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.placementpolicy import PlacementPolicySpec
 from plimsoll.planning.dominance import option_key
@@ -105,6 +106,8 @@ def build_fleet(
         option_capacity=np.full((len(rows.candidates), 1), USABLE_TIME),
         option_demand=np.array([demand(candidate) for candidate in rows.candidates], dtype=float).reshape(-1, 3),
         option_nodes=np.ones(len(rows.candidates), dtype=np.int64),
+        option_per_node=np.full(len(rows.candidates), ANY_NUMBER, dtype=np.int64),
+        option_spare=np.zeros(len(rows.candidates), dtype=np.int64),
         option_start_cost_per_hour=prices * hours / policy.rebalance.horizon_hours,
         option_stop_cost_per_hour=np.zeros(len(rows.candidates)),
         option_storage_gigabytes=np.array([candidate.stored_gigabytes for candidate in rows.candidates], dtype=float),
