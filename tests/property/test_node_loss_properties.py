@@ -1,13 +1,22 @@
 """Whatever node is lost, the survivors of a plan that keeps spare replicas serve all traffic, wherever pods lie."""
 
+from itertools import product
+
 import numpy as np
-from hypothesis import event, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from plimsoll.allocation import Allocation, AllocationProblem, check, solve_greedy
 from plimsoll.allocation.exact import solve_exact
+from plimsoll.api.placementpolicy import Availability
+from plimsoll.planning.fleet import USABLE_TIME
+from plimsoll.planning.plan import DeploymentState
+from plimsoll.planning.snapshot import Snapshot
+from tests.property.test_planning_properties import fleets as planned_fleets
+from tests.property.test_planning_properties import placed
 from tests.unit.allocation.builder import Builder
+from tests.unit.planning.fleets import exchanged, plan, policy
 
 
 @st.composite
@@ -71,7 +80,7 @@ def assert_survives(problem: AllocationProblem, allocation: Allocation, pieces: 
 
 
 @given(tolerant())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_every_node_of_the_packing_can_be_lost(problem: AllocationProblem) -> None:
     for allocation in (solve_greedy(problem), solve_exact(problem).allocation):
         assert check(problem, allocation) == ()
@@ -81,7 +90,7 @@ def test_every_node_of_the_packing_can_be_lost(problem: AllocationProblem) -> No
 
 
 @given(tolerant(), st.randoms(use_true_random=False))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_every_node_can_be_lost_wherever_a_scheduler_puts_the_pods(problem: AllocationProblem, random: object) -> None:
     """Pods go to any node of their pool that has not its full number of them; what it has free is not looked at."""
     allocation = solve_greedy(problem)
@@ -96,3 +105,25 @@ def test_every_node_can_be_lost_wherever_a_scheduler_puts_the_pods(problem: Allo
             chosen = random.choice(nodes)
             pieces[option, chosen] = pieces.get((option, chosen), 0) + 1
     assert_survives(problem, allocation, pieces)
+
+
+@given(planned_fleets())
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_plans_without_a_warning_survive_every_node(facts: Snapshot) -> None:
+    """Each placement alone carries what it is planned to carry, whichever node is gone."""
+    before = facts.policy if facts.policy is not None else policy()
+    spec = before.spec.model_copy(update={"availability": Availability(tolerate_node_loss=1)})
+    facts = exchanged(facts, before.model_copy(update={"spec": spec}))
+    fleet = plan(facts)
+    after = placed(facts, fleet)
+    if after is None:
+        return
+    warned = {item.object for item in fleet.all_findings() if item.reason == "NodeLossNotTolerated"}
+    for item in fleet.deployments:
+        if item.state is not DeploymentState.PLANNED or item.ref in warned:
+            continue
+        event("survives")
+        for node, part in product(after.nodes or (), item.placements):
+            own = [pod for pod in after.pods if (pod.namespace, pod.placement) == (item.ref.namespace, part.name)]
+            left = part.replicas - sum(pod.node == node.name for pod in own)
+            assert part.utilization * part.replicas <= USABLE_TIME * max(0, left) + 1e-6

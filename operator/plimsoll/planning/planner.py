@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
+from plimsoll.allocation.problem import ANY_NUMBER
 from plimsoll.api.inferenceslo import InferenceSLOSpec
 from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.placementpolicy import PlacementPolicy, PlacementPolicySpec
@@ -18,6 +19,8 @@ from plimsoll.planning.evaluate import Evaluator
 from plimsoll.planning.facts import catalog_of
 from plimsoll.planning.fleet import Fleet, Kept, build_fleet, demand, storage_price_per_gigabyte_hour
 from plimsoll.planning.keeping import keep_running
+from plimsoll.planning.node_loss import ATTEMPTS, must_do_without, spread
+from plimsoll.planning.node_loss import findings as node_loss_findings
 from plimsoll.planning.objectives import ResolvedClass, resolve_classes
 from plimsoll.planning.options import Choices, choose, further_questions, questions
 from plimsoll.planning.pause import holds, pause_findings, policy_pause_findings
@@ -72,6 +75,7 @@ def plan_fleet(snapshot: Snapshot, evaluator: Evaluator | None = None, clock: Cl
 def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stopped) -> Round:
     """The decision and what it rests on."""
     policy = (snapshot.policy or PlacementPolicy.implied()).spec
+    tolerates = policy.availability.tolerate_node_loss > 0
     catalog = catalog_of(snapshot)
     pools = resolve_pools(snapshot.pools, snapshot.nodes, load_catalog())
     slos: dict[tuple[str, str], InferenceSLOSpec | None] = {
@@ -88,7 +92,9 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
         if not choice.held
     ]
     demands = {
-        (deployment.namespace, candidate.name): Demand(candidate.pool.name, demand(candidate))
+        (deployment.namespace, candidate.name): Demand(
+            candidate.pool.name, demand(candidate), per_node=candidate.option.pods_per_node or ANY_NUMBER
+        )
         for deployment, choice in open_pairs
         for candidate in choice.candidates
     }
@@ -99,6 +105,8 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
     declared = declared_digest(snapshot)
     # What runs must not change the seed: a plan that is applied would be searched for in another way.
     search = search_for(policy, int(declared[:8], 16), evaluator.memory, clock)
+    tolerant = {deployment.reference for deployment, _ in open_pairs} if tolerates else set()
+    attempts = 0
     while True:
         kept = _kept(snapshot, undecided, catalog, policy)
         fleet = build_fleet(
@@ -108,12 +116,20 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
             stock,
             policy,
             kept,
+            tolerant,
         )
         decision = decide(fleet.problem, search)
+        without = must_do_without(fleet, decision, hurried=attempts >= ATTEMPTS or search.time_is_up())
+        if without:
+            attempts += 1
+            tolerant -= without
+            continue
         outlived = _outlived(snapshot, fleet, decision, undecided)
         if not outlived or (policy.budget.per_hour is None and policy.storage.limit_gib is None):
             break
         undecided += outlived
+    if tolerates:
+        decision = replace(decision, notes=node_loss_findings(fleet, decision, tolerant))
     return Round(
         snapshot=snapshot,
         digest=inputs_digest(snapshot, declared),
@@ -236,6 +252,8 @@ def _all_choices(
     for workload in snapshot.workloads:
         own.setdefault(ObjectRef("LLMDeployment", workload.namespace, workload.deployment), []).append(workload)
     refs = [(item, ObjectRef("LLMDeployment", item.namespace, item.name)) for item in snapshot.deployments]
+    if policy.availability.tolerate_node_loss:
+        found = {ref: spread(deployment, found[ref]) for deployment, ref in refs}
     return [keep_running(deployment, found[ref], own.get(ref, ())) for deployment, ref in refs]
 
 
