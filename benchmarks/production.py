@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.results import Figure, Table, show
 from plimsoll.allocation import AllocationProblem, check, solve_adaptive, solve_greedy
 from plimsoll.allocation.decomposition import DecomposedSolution, Memory, solve_decomposed
-from plimsoll.allocation.problem import Allocation, Bools, Cost, Floats, Ints
+from plimsoll.allocation.problem import ANY_NUMBER, Allocation, Bools, Cost, Floats, Ints
 
 CLASSES = 3
 GPUS_PER_NODE = 8
@@ -329,6 +329,8 @@ def _unlimited(deployments: int, seed: int) -> AllocationProblem:
         option_capacity=np.full((options, 1), USABLE_TIME),
         option_demand=gpus[shape][usable, None] * np.array([1.0, 12.0, 120e9]),
         option_nodes=np.ones(options, dtype=np.int64),
+        option_per_node=np.full(options, ANY_NUMBER, dtype=np.int64),
+        option_spare=np.zeros(options, dtype=np.int64),
         option_start_cost_per_hour=option_price * load_seconds / 3600 / HORIZON_HOURS,
         option_stop_cost_per_hour=np.full(options, 0.01),
         option_storage_gigabytes=np.zeros(options),

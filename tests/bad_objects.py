@@ -512,6 +512,8 @@ BAD_OBJECTS: list[BadObject] = [
     _policy("misspelt storage price", "spec.storage.pricePerGibHour", "0.1"),
     _policy("unknown approval", "spec.approval", "Never"),
     _policy("interval too short", "spec.planning.intervalSeconds", 1),
+    _policy("two nodes at once", "spec.availability.tolerateNodeLoss", 2),
+    _policy("node loss as a flag", "spec.availability.tolerateNodeLoss", True),
     _policy("all latency as headroom", "spec.headroom.latency", "1"),
     _plan("gap above 1", "spec.gap", "1.2"),
     _plan("unknown kind of limit", "spec.bindingLimits.0.kind", "Nodes"),

@@ -91,10 +91,12 @@ def _packs(problem: AllocationProblem, replicas: tuple[int, ...], running: list[
     """Tries every place of every piece that needs one."""
     free = problem.node_free.tolist()
     unknown = [0] * problem.options
+    there: dict[tuple[int, int], int] = {}
     for option, node, count in problem.running.tolist():
         if node < 0:
             unknown[option] += count
         elif problem.keep_running:
+            there[option, node] = there.get((option, node), 0) + count
             for resource in range(3):
                 free[node][resource] -= count * problem.option_demand[option, resource]
     items = []
@@ -107,18 +109,24 @@ def _packs(problem: AllocationProblem, replicas: tuple[int, ...], running: list[
     def fits(index: int) -> bool:
         if index == len(items):
             return True
-        demand = problem.option_demand[items[index]].tolist()
+        option = items[index]
+        demand, most = problem.option_demand[option].tolist(), int(problem.option_per_node[option])
         tried = set()
         for node, has in enumerate(free):
-            if problem.node_pool[node] != problem.option_pool[items[index]] or tuple(has) in tried:
+            state = (*has, *(there.get((other, node), 0) for other in set(items)))
+            if problem.node_pool[node] != problem.option_pool[option] or state in tried:
                 continue
-            tried.add(tuple(has))
+            tried.add(state)
+            if there.get((option, node), 0) >= most:
+                continue
             if any(need > 0 and need > left + 1e-9 for need, left in zip(demand, has, strict=True)):
                 continue
             before = list(has)
             has[:] = [left - need for left, need in zip(has, demand, strict=True)]
+            there[option, node] = there.get((option, node), 0) + 1
             if fits(index + 1):
                 return True
+            there[option, node] -= 1
             has[:] = before
         return False
 
@@ -154,7 +162,8 @@ def _shares(
     """The routing program, one dense row after the other, once per level."""
     if not problem.classes:
         return (0.0,)
-    pairs = [p for p in range(problem.pairs) if replicas[problem.pair_option[p]] > 0]
+    carrying = [max(0, count - int(spare)) for count, spare in zip(replicas, problem.option_spare, strict=True)]
+    pairs = [p for p in range(problem.pairs) if carrying[problem.pair_option[p]] > 0]
     classes, columns = problem.classes, len(pairs) + 2 * problem.classes
     rate, limit = problem.class_rate_per_hour, problem.class_unserved_limit
     solver = highspy.Highs()
@@ -197,7 +206,7 @@ def _shares(
                     add(row, -INFINITY, most)
                 else:
                     add(row - most * served, -INFINITY, 0.0)
-    for option, count in enumerate(replicas):
+    for option, count in enumerate(carrying):
         for resource in range(problem.resources):
             row = np.zeros(columns)
             for index, pair in enumerate(pairs):

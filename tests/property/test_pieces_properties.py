@@ -1,4 +1,4 @@
-"""Replicas of several pieces and limits of groups: all solvers are feasible, the exact one finds the optimum."""
+"""Several pieces per replica, limits of groups and per node, spare replicas: feasible, and exact where that is said."""
 
 from dataclasses import replace
 
@@ -15,14 +15,14 @@ from plimsoll.allocation.reduce import restrict, undominated
 from tests.property.exhaustive import exhaustive
 from tests.property.test_allocation_properties import fleets
 from tests.property.test_exact_properties import beyond, missing, solve, tiny
-from tests.property.variations import in_groups, in_pieces
+from tests.property.variations import in_groups, in_pieces, with_spare
 
-RICH_FLEETS = in_groups(in_pieces(fleets()))
-RICH_TINY = in_groups(in_pieces(tiny()))
+RICH_FLEETS = with_spare(in_groups(in_pieces(fleets())))
+RICH_TINY = with_spare(in_groups(in_pieces(tiny())))
 
 
 @given(st.one_of(RICH_FLEETS, RICH_TINY))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_heuristic_answers_are_feasible(problem: AllocationProblem) -> None:
     start = solve_greedy(problem)
     assert check(problem, start) == ()
@@ -31,7 +31,7 @@ def test_heuristic_answers_are_feasible(problem: AllocationProblem) -> None:
 
 
 @given(RICH_TINY)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_the_optimum_is_the_one_of_trying_everything(problem: AllocationProblem) -> None:
     allocation = solve(problem)
     assert [*beyond(problem, allocation), missing(problem, allocation), allocation.cost.total] == pytest.approx(
@@ -40,7 +40,7 @@ def test_the_optimum_is_the_one_of_trying_everything(problem: AllocationProblem)
 
 
 @given(RICH_TINY)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_dominated_options_are_not_missed(problem: AllocationProblem) -> None:
     part = restrict(problem, undominated(problem))
     lifted = part.lift(solve(part.problem))
@@ -51,7 +51,7 @@ def test_dominated_options_are_not_missed(problem: AllocationProblem) -> None:
 
 
 @given(RICH_FLEETS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_answers_for_many_deployments_at_once_are_feasible_and_their_bound_holds(problem: AllocationProblem) -> None:
     start = solve_greedy(problem)
     solution = solve_decomposed(problem, [start])
@@ -65,7 +65,7 @@ def test_answers_for_many_deployments_at_once_are_feasible_and_their_bound_holds
 
 
 @given(RICH_FLEETS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_the_production_default_is_feasible_and_its_bound_is_below_its_cost(problem: AllocationProblem) -> None:
     solution = solve_adaptive(problem)
     assert check(problem, solution.allocation) == ()

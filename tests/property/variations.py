@@ -1,4 +1,4 @@
-"""Random problems made richer: replicas of several pieces, and limits of groups of options."""
+"""Random problems made richer: replicas of several pieces, limits of groups, spare replicas and limits per node."""
 
 from dataclasses import replace
 
@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from plimsoll.allocation import AllocationProblem, Limit, limited
+from plimsoll.allocation.problem import ANY_NUMBER
 
 
 @st.composite
@@ -33,3 +34,16 @@ def in_groups(draw: st.DrawFn, problems: st.SearchStrategy[AllocationProblem]) -
         capacity = draw(st.sampled_from([0.0, 1.0, 2.5, 4.0, 9.0]))
         limits.append(Limit(capacity, {option: float(amount[option]) for option in members}, draw(st.booleans())))
     return limited(problem, limits)
+
+
+@st.composite
+def with_spare(draw: st.DrawFn, problems: st.SearchStrategy[AllocationProblem]) -> AllocationProblem:
+    """Some options keep replicas free, or may not put more than so many pieces on a node."""
+    problem = draw(problems)
+    spare = [0 if problem.one_option_per_pair else draw(st.integers(0, 2)) for _ in range(problem.options)]
+    most = [draw(st.sampled_from([1, 2, 3, ANY_NUMBER])) for _ in range(problem.options)]
+    return replace(
+        problem,
+        option_spare=np.array(spare, dtype=np.int64),
+        option_per_node=np.array(most, dtype=np.int64),
+    )

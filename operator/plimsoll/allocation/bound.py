@@ -220,6 +220,7 @@ class _Relaxation:
         """Of the last program's solution."""
         self.effort = 0
         """Shares in all linear programs so far."""
+        self.spare = _spare(problem)
         self.weights = np.zeros((problem.options, problem.resources))
         self.weights[:, 0] = 1.0
 
@@ -399,18 +400,21 @@ class _Relaxation:
         price = rent + np.where(self.running > 0, 0.0, start)
         # Whole replicas: what pays by density, rounded either way.
         paying = np.where(density > price[:, None], size, 0.0).sum(axis=1)
-        used = np.full(problem.options, np.inf)
+        # With a replica that serves nobody, which spare ones may be, or with some that serve beside the spare ones.
+        used = np.where(self.spare > 0, price * np.where(price > 0, 1.0, np.maximum(most, 1.0)), np.inf)
         for count in np.unique([np.floor(paying), np.ceil(paying)], axis=0):
-            replicas = np.clip(count, 1.0, np.maximum(most, 1.0))
-            used = np.minimum(used, price * replicas - _served(gain, size, before, replicas))
+            replicas = np.clip(count, 1.0, np.maximum(most - self.spare, 1.0))
+            used = np.minimum(used, price * (replicas + self.spare) - _served(gain, size, before, replicas))
         unused = np.zeros(problem.options)
         for option in np.flatnonzero(self.running > 0).tolist():
             runs = int(self.running[option])
-            top = max(1, int(min(most[option], max(runs, np.ceil(size[option].sum() + ROUNDING)))))
+            spare = int(self.spare[option])
+            top = max(1, int(min(most[option], max(runs, spare + np.ceil(size[option].sum() + ROUNDING)))))
             replicas = np.arange(1.0, top + 1.0)
             cost = rent[option] * replicas + start[option] * np.maximum(replicas - runs, 0.0)
             cost += problem.option_stop_cost_per_hour[option] * np.maximum(runs - replicas, 0.0)
-            served = _served(gain[option], size[option], before[option], replicas)
+            served = _served(gain[option], size[option], before[option], np.maximum(replicas - spare, 0.0))
+            served = np.where(replicas > spare, served, 0.0)
             unused[option] = problem.option_stop_cost_per_hour[option] * runs
             used[option] = (cost - served).min()
         used[most < 1] = np.inf
@@ -431,6 +435,14 @@ class _Relaxation:
         best = np.minimum(together, 0.0)
         using = together[number] + np.maximum(added, 0.0) - best[number]
         return float(best.sum()), using, added
+
+
+def _spare(problem: AllocationProblem) -> Ints:
+    """Spare replicas (N,) as far as no class without traffic may use the option: such a one may use spare ones."""
+    idle = problem.class_rate_per_hour[problem.pair_class] <= 0
+    spare = problem.option_spare.copy()
+    spare[problem.pair_option[idle]] = 0
+    return spare
 
 
 def _served(gain: Floats, size: Floats, before: Floats, replicas: Floats) -> Floats:
@@ -488,6 +500,7 @@ def _stock(problem: AllocationProblem) -> tuple[Floats, Ints]:
         demand = problem.option_demand[options]
         with np.errstate(divide="ignore", invalid="ignore"):
             each = np.where(demand[:, None] > 0, nodes / demand[:, None] * (1 + 1e-6) + 1e-6, np.inf).min(axis=2)
+        each = np.minimum(each, problem.option_per_node[options, None])
         fitting[options] += np.floor(np.floor(each).sum(axis=1) / problem.option_nodes[options])
     stock[problem.pool_unlimited] = np.inf
     fitting[problem.pool_unlimited[problem.option_pool]] = np.inf

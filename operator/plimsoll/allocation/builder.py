@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.allocation.limits import Limit, limited
-from plimsoll.allocation.problem import AllocationProblem
+from plimsoll.allocation.problem import ANY_NUMBER, AllocationProblem
 from plimsoll.allocation.validate import validate
 
 MANY = 1_000_000
@@ -76,6 +76,8 @@ class ProblemBuilder:
         cpu_cores: float = 0.0,
         memory_bytes: float = 0.0,
         nodes: int = 1,
+        per_node: int = ANY_NUMBER,
+        spare: int = 0,
         start_cost_per_hour: float = 0.0,
         stop_cost_per_hour: float = 0.0,
         storage_gigabytes: float = 0.0,
@@ -93,6 +95,8 @@ class ProblemBuilder:
                 "tensor": int(gpus) * nodes // pipeline if tensor is None else tensor,
                 "pipeline": pipeline,
                 "nodes": nodes,
+                "per_node": per_node,
+                "spare": spare,
                 "price_per_hour": price_per_hour,
                 "max_replicas": max_replicas,
                 "start_cost_per_hour": start_cost_per_hour,
@@ -176,6 +180,8 @@ class ProblemBuilder:
             option_capacity=np.array(self._capacities, dtype=np.float64).reshape(-1, resources),
             option_demand=np.array(self._demands, dtype=np.float64).reshape(-1, 3),
             option_nodes=of_option("nodes").astype(np.int64),
+            option_per_node=of_option("per_node").astype(np.int64),
+            option_spare=of_option("spare").astype(np.int64),
             option_start_cost_per_hour=of_option("start_cost_per_hour"),
             option_stop_cost_per_hour=of_option("stop_cost_per_hour"),
             option_storage_gigabytes=of_option("storage_gigabytes"),

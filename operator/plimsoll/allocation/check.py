@@ -23,8 +23,8 @@ RESOURCES = ("GPUs", "CPU cores", "bytes of memory")
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """`kind` is one of shape, integrality, sign, demand, service, capacity, delay, error, replicas, exclusion, packing,
-    stock, pool-limit, limit, budget, storage, cost."""
+    """`kind` is one of shape, integrality, sign, demand, service, capacity, delay, error, replicas, exclusion, spare,
+    packing, per-node, stock, pool-limit, limit, budget, storage, cost."""
 
     kind: str
     message: str
@@ -121,11 +121,16 @@ def _options(problem: AllocationProblem, allocation: Allocation, tolerance: floa
     for option, numbers in users.items():
         if allocation.replicas[option] < 1:
             yield Violation("service", f"option {option} has no replica but serves classes {numbers}")
+        spare = int(problem.option_spare[option])
+        carrying = max(0, int(allocation.replicas[option]) - spare)
+        if not carrying and spare and any(problem.class_rate_per_hour[number] > 0 for number in numbers):
+            message = f"option {option} has {allocation.replicas[option]} replicas, of which {spare} must be spare"
+            yield Violation("spare", message)
         for number in numbers:
             if problem.class_deployment[number] != problem.option_deployment[option]:
                 yield Violation("service", f"class {number} uses option {option} of another deployment")
         for resource, each in enumerate(problem.option_capacity[option].tolist()):
-            capacity, needed = each * int(allocation.replicas[option]), taken[option, resource]
+            capacity, needed = each * carrying, taken[option, resource]
             if _over(needed, capacity, tolerance):
                 message = f"option {option} needs {needed} of resource {resource}, has {capacity}"
                 yield Violation("capacity", message)
@@ -179,6 +184,10 @@ def _packing(problem: AllocationProblem, allocation: Allocation, tolerance: floa
             expected = 0
         if proven[option] != expected:
             yield Violation("packing", f"option {option}: {proven[option]} pieces are packed, expected {expected}")
+    for (option, node), count in sorted(placed.items()):
+        most = max(int(problem.option_per_node[option]), known[option, node] if problem.keep_running else 0)
+        if count > most:
+            yield Violation("per-node", f"node {node} has {count} pieces of option {option}, at most {most}")
     yield from _stock(problem, placed, known, tolerance)
 
 

@@ -321,6 +321,9 @@ class _Search:
         self._covering = Covering(self._table, self._rows, self._memory)
         if not short.any():
             bound = self._lagrangian(self.prices, ceiling, penalty)
+            if problem.option_spare.any():
+                # Prices pay for what spare replicas take, which the bound sees in part only.
+                bound = max(bound, self._lagrangian(Prices(np.zeros_like(self.prices.row), 0.0), ceiling, penalty))
             return bound, bound
         # What is given up is taken as given: prices that would have to prove it are many times the rent, and so would
         # every error of the bound be. Without its penalty the bound holds for plans that give up less, too.

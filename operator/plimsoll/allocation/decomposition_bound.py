@@ -96,7 +96,7 @@ class Covering:
         value = weight[owner] - surplus
         counts = np.isfinite(need) & (need > 0) & (weight[owner] > 0)
         covers = np.where(counts, np.maximum(value, 0.0) / np.where(counts, need, 1.0), 0.0)
-        base = share_cost + self._stop_all
+        base = share_cost + self._stop_all + self._spare_cost(above, cheap)
         gain = covers.max(axis=1, initial=0.0)
         whole = weight.sum(axis=1)
         saved = np.zeros(len(owner))
@@ -115,6 +115,18 @@ class Covering:
         self._knapsacks(least, upper, base, above, cheap, covers, weight, useful)
         bounded: Floats = np.minimum(least, upper)
         return bounded
+
+    def _spare_cost(self, above: Floats, cheap: list[tuple[Floats, Floats]]) -> Floats:
+        """(D,): what the spare replicas of one option cost at least, where some class must be served by one."""
+        table = self._table
+        spare = table.problem.option_spare[table.options].astype(np.float64)
+        if not spare.any():
+            return np.zeros(len(table.option_ends) - 1)
+        each = np.minimum.reduce([above, *(np.where(number > 0, cost, above) for number, cost in cheap)])
+        least = self._least(np.where(np.isfinite(self._need), (spare * each)[:, None], np.inf))
+        must = self._there & (self._ceiling < 1.0) & np.isfinite(least)
+        most: Floats = np.where(must, least, -np.inf).max(axis=1, initial=-np.inf)
+        return np.where(np.isfinite(most), most, 0.0)
 
     def _weights(self, unit: Floats) -> tuple[Floats, Floats]:
         """Duals of the linear relaxation: of the demands (D, width), and what mean limits add by option (N, width)."""

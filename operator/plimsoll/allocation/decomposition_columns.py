@@ -116,6 +116,7 @@ class Finder:
         batch = self.batch
         count = np.ceil(np.minimum(need, 1e9) - ROUNDING)
         count = np.where(np.isfinite(need) & (need > 0), count, np.where(need > 0, 1e9, 1.0))
+        count = count + batch.spare[:, None, :]
         usable = np.isfinite(need) & (count <= batch.most[:, None, :])
         self._runs = bool(batch.running.any())
         self._count = np.where(usable, count, 0.0)
@@ -216,6 +217,7 @@ class Finder:
     def _unit_cost(self, load: Floats, unit: Floats, stock: Floats, limit: Floats) -> Floats:
         batch = self.batch
         count = np.ceil(load - ROUNDING)
+        count = count + np.where(count > 0, batch.spare, 0)
         cost = unit * count + batch.start * np.maximum(count - batch.running, 0)
         if batch.running.any():
             cost -= batch.stop * np.minimum(count, batch.running)
@@ -235,7 +237,8 @@ class Finder:
             same = there & (position == position[:, c : c + 1]) & there[:, c : c + 1]
             need = np.where(same, _scaled(batch.alone[own, column, position[:, c : c + 1]], served), 0.0).sum(axis=1)
             first = there[:, c] & ~same[:, :c].any(axis=1)
-            count[:, c] = np.where(first, np.maximum(np.ceil(need - ROUNDING), 1), 0)
+            spare = batch.spare[members, position[:, c]]
+            count[:, c] = np.where(first, np.maximum(np.ceil(need - ROUNDING), 1) + spare, 0)
         row, at = np.nonzero(count)
         share_row, share_at = np.nonzero(there & (served > 0))
         return Found(
@@ -271,6 +274,9 @@ class Finder:
         share = plain.share.copy()
         batch = self.batch
         rows = np.arange(len(members))
+        at = (batch.option[members] == option[:, None]).argmax(axis=1)
+        room = np.maximum(room - batch.spare[members, at], 0.0)
+        carries = room > 0
         share_at = np.full(answer.shape, -1, dtype=np.int64)
         there_row, there_at = np.nonzero((answer >= 0) & (self._served[members] > 0))
         share_at[there_row, there_at] = np.arange(len(share))
@@ -281,7 +287,8 @@ class Finder:
             here = (answer[rows, c] >= 0) & (share_at[rows, c] >= 0) & (batch.option[members, position] == option)
             need = np.where(here, batch.alone[members, c, position], 0.0)
             wanted = np.where(here, self._served[members, c], 0.0)
-            given = np.where(need > 0, np.minimum(wanted, room / np.where(need > 0, need, 1.0)), wanted)
+            free_of_load = np.where(carries, wanted, 0.0)
+            given = np.where(need > 0, np.minimum(wanted, room / np.where(need > 0, need, 1.0)), free_of_load)
             room = np.maximum(room - given * need, 0.0)
             share[share_at[rows, c][here]] = given[here]
         some = share > ROUNDING

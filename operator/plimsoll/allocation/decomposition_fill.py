@@ -59,12 +59,15 @@ def fill(table: Table, rows: Rows, replicas: Ints, share: Floats, spending: floa
             if money < np.inf:
                 more = np.minimum(more, _fitting(np.full(len(price), money), price))
             more = np.maximum(more, 0.0)
-            spare = np.maximum(replicas[options] - busy[options], 0.0)
-            some = np.where(replicas[options] + more > 0, 1.0, 0.0)
-            reach = np.where(need > 0, (spare + more) / np.where(need > 0, need, 1.0), some)
+            kept_free = problem.option_spare[options]
+            lacking = np.maximum(kept_free - replicas[options], 0)
+            spare = np.maximum(replicas[options] - kept_free - busy[options], 0.0)
+            some = np.where(replicas[options] + more > kept_free, 1.0, 0.0)
+            reach = np.where(need > 0, (spare + np.maximum(more - lacking, 0)) / np.where(need > 0, need, 1.0), some)
             reach = np.minimum(reach, missing[number])
             wanted = np.maximum(np.ceil(reach * need - spare - _ROUNDING), 0.0)
-            wanted = np.where((replicas[options] == 0) & (reach > 0), np.maximum(wanted, 1.0), wanted)
+            closed = (replicas[options] <= kept_free) & (reach > 0)
+            wanted = np.where(closed, np.maximum(wanted, 1.0) + lacking, wanted)
             best = int(np.lexsort((wanted * price, -np.round(reach, 9)))[0])
             if reach[best] <= _ROUNDING or wanted[best] > more[best]:
                 break
@@ -92,9 +95,10 @@ def attach_idle(table: Table, replicas: Ints, share: Floats) -> None:
     pairs = np.flatnonzero(idle[problem.pair_class] & (replicas[problem.pair_option] > 0) & table.pair_sufficient)
     busy = np.bincount(problem.pair_option, table.pair_need * share, minlength=problem.options)
     done = np.zeros(problem.classes, dtype=bool)
+    carrying = np.maximum(replicas - problem.option_spare, 0)
     for pair in pairs[np.argsort(problem.pair_delay_seconds[pairs], kind="stable")].tolist():
         number, option = int(problem.pair_class[pair]), int(problem.pair_option[pair])
-        if not done[number] and busy[option] + table.pair_need[pair] <= replicas[option] + _ROUNDING:
+        if not done[number] and busy[option] + table.pair_need[pair] <= carrying[option] + _ROUNDING:
             share[pair] = 1.0
             busy[option] += table.pair_need[pair]
             done[number] = True

@@ -13,7 +13,7 @@ from hashlib import blake2b
 import numpy as np
 
 from plimsoll.allocation.limits import padded
-from plimsoll.allocation.problem import CPU, GPU, MEMORY, AllocationProblem, Bools, Floats, Ints
+from plimsoll.allocation.problem import ANY_NUMBER, CPU, GPU, MEMORY, AllocationProblem, Bools, Floats, Ints
 
 _FEW = 32
 """Up to so many options deployments share a batch; then up to twice as many, and so on."""
@@ -67,6 +67,7 @@ class Batch:
     stop: Floats
     running: Ints
     most: Ints
+    spare: Ints
     storage: Floats
     """Per hour, once the option's pair is in use."""
     deployment_most: Ints
@@ -171,11 +172,15 @@ class Table:
         """(F, N): group, GPUs, price, whether it runs, cores, memory, use of limits; then per class replicas and cost
         of the share."""
         problem, options = self.problem, self.options
-        # Replicas of different numbers of pieces, or under different limits, are not compared.
+        # Replicas of different numbers of pieces or spare ones, or under different limits, are not compared.
         groups = problem.option_pool + len(problem.pool_unlimited) * (problem.option_nodes - 1)
         limits, use = self._limits
-        if limits.size:
-            _, groups = np.unique(np.column_stack((groups, limits)), axis=0, return_inverse=True)
+        capped = problem.option_per_node < ANY_NUMBER
+        if limits.size or capped.any() or problem.option_spare.any():
+            # Under a limit per node, nothing smaller can stand in, since more of it would be needed.
+            size = np.where(capped, problem.option_demand[:, GPU], 0.0)
+            keys = (groups, problem.option_spare, problem.option_per_node, size, limits)
+            _, groups = np.unique(np.column_stack(keys), axis=0, return_inverse=True)
             groups = groups.reshape(-1)
         columns = [
             groups[options],
@@ -266,6 +271,7 @@ class Table:
             stop=of_options(problem.option_stop_cost_per_hour),
             running=of_options(self.running.astype(np.float64)).astype(np.int64),
             most=of_options(problem.option_max_replicas.astype(np.float64)).astype(np.int64),
+            spare=of_options(problem.option_spare.astype(np.float64)).astype(np.int64),
             storage=of_options(problem.option_storage_gigabytes) * problem.storage_price_per_gigabyte_hour,
             deployment_most=problem.deployment_max_replicas[members],
         )

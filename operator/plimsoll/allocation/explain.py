@@ -13,7 +13,7 @@ import numpy as np
 
 from plimsoll.allocation.evaluate import stored_gigabytes
 from plimsoll.allocation.limits import exceeded
-from plimsoll.allocation.problem import GPU, Allocation, AllocationProblem, Bools, Floats, Ints
+from plimsoll.allocation.problem import ANY_NUMBER, GPU, Allocation, AllocationProblem, Bools, Floats, Ints
 
 TOLERANCE = 1e-6
 ENDLESS = 2**31
@@ -151,10 +151,10 @@ class _WhatIf:
         problem, plan = self._problem, self._plan
         options, leaving = problem.pair_option[targets], problem.pair_option[left]
         freed = np.maximum(
-            plan.replicas[leaving] - self._whole(self._used[leaving] - self._pair_used[left], leaving), 0
+            plan.replicas[leaving] - self._with_spare(self._used[leaving] - self._pair_used[left], leaving), 0
         )
         load = self._used[options] - self._pair_used[targets] + problem.pair_load[targets]
-        needed = np.maximum(self._whole(load, options), 1)
+        needed = np.maximum(self._whole(load, options), 1) + problem.option_spare[options]
         opened = np.maximum(needed - plan.replicas[options], 0)
         deployment = int(problem.class_deployment[number])
         total = self._of_deployment[deployment] - freed.sum() + opened
@@ -201,6 +201,11 @@ class _WhatIf:
         parts = load / self._problem.option_capacity[options]
         whole: Ints = np.ceil(parts.max(axis=1) - TOLERANCE).astype(np.int64)
         return np.maximum(whole, 0)
+
+    def _with_spare(self, load: Floats, options: Ints) -> Ints:
+        """Replicas of each option for these loads (n, R) and what must be spare beside them."""
+        whole = self._whole(load, options)
+        return whole + np.where(whole > 0, self._problem.option_spare[options], 0)
 
     def _exchange(self, figure: Floats, pairs: slice, target_pairs: Ints) -> Floats:
         """A pair's figure for the whole class instead of its mix now."""
@@ -288,7 +293,9 @@ class _Places:
         for pool in np.unique(pools).tolist():
             own = pools == pool
             if not self._problem.pool_unlimited[pool]:
-                found[own] = self._fitting(options[own], self._free[self._nodes[pool]], self._gpus[pool])
+                found[own] = self._fitting(
+                    options[own], self._nodes[pool], self._free[self._nodes[pool]], self._gpus[pool]
+                )
         return found
 
     def room_without(self, option: int, wanted: int, left: Mapping[int, int]) -> int:
@@ -307,17 +314,27 @@ class _Places:
                 free[node] += given * self._problem.option_demand[other]
                 gpus += given * float(self._problem.option_demand[other, GPU])
                 remaining -= given
-        return idle + int(self._fitting(np.array([option]), free[self._nodes[pool]], gpus)[0])
+        nodes = self._nodes[pool]
+        return idle + int(self._fitting(np.array([option]), nodes, free[nodes], gpus)[0])
 
-    def _fitting(self, options: Ints, free: Floats, pool_gpus: float) -> Ints:
+    def _left_per_node(self, options: Ints, nodes: Ints) -> Ints:
+        """Pieces (options, nodes) that the options' limits per node allow beside those that are there."""
+        limits = self._problem.option_per_node[options]
+        left = np.repeat(limits[:, None], len(nodes), axis=1)
+        for row in np.flatnonzero(limits < ANY_NUMBER).tolist():
+            for node, count in self._by_option.get(int(options[row]), ()):
+                left[row, nodes == node] -= count
+        return np.maximum(left, 0)
+
+    def _fitting(self, options: Ints, nodes: Ints, free: Floats, pool_gpus: float) -> Ints:
         """Replicas of one kind that fit these nodes (m, 3): kinds are counted each alone, so no packing is needed."""
         demand, pieces = self._problem.option_demand[options], self._problem.option_nodes[options]
-        asks = demand > 0
+        asks, most = demand > 0, self._left_per_node(options, nodes)
         each = np.full((len(options), len(free)), float(ENDLESS))
         for resource in range(demand.shape[1]):
             ratio = free[None, :, resource] / np.where(asks[:, resource], demand[:, resource], 1.0)[:, None]
             each = np.minimum(each, np.where(asks[:, [resource]], ratio, ENDLESS))
-        whole = np.floor(np.floor(np.maximum(each, 0.0) + TOLERANCE).sum(axis=1) / pieces)
+        whole = np.floor(np.minimum(np.floor(np.maximum(each, 0.0) + TOLERANCE), most).sum(axis=1) / pieces)
         by_limit = np.where(asks[:, GPU], pool_gpus / np.where(asks[:, GPU], demand[:, GPU] * pieces, 1.0), ENDLESS)
         fitting: Ints = np.floor(np.clip(np.minimum(whole, by_limit + TOLERANCE), 0, ENDLESS)).astype(np.int64)
         return fitting

@@ -95,6 +95,8 @@ class Formulation:
     replicas: Ints
     """Column of each option."""
     traffic: Traffic
+    _serving: Mapping[int, int]
+    """Per option with spare replicas the column that is 1 where it serves any traffic."""
     _grown: Ints
     """Column of each option's replicas above the running number: of options that do not run, that of the replicas."""
     _shrunk: Mapping[int, int]
@@ -148,6 +150,9 @@ class Formulation:
             if (option, node) in self._nodes:
                 values[self._nodes[option, node]] = min(count, new[option])
         traffic = self.traffic
+        served = np.bincount(problem.pair_option[traffic.pairs], allocation.share[traffic.pairs] > 0, problem.options)
+        for option, column in self._serving.items():
+            values[column] = float(served[option] > 0)
         values[traffic.share] = allocation.share[traffic.pairs]
         unserved = allocation.unserved[traffic.classes]
         within = np.minimum(unserved, problem.class_unserved_limit[traffic.classes])
@@ -265,6 +270,7 @@ class _Builder:
         self.active: dict[int, tuple[Ints, Ints]] = {}
         self.flags: dict[int, Ints] = {}
         self.short: dict[int, int] = {}
+        self.serving: dict[int, int] = {}
 
     def _add_placed(self) -> tuple[Ints, Ints]:
         """Columns (N,) of the replicas that need a place, and the replicas (N,) that need none."""
@@ -290,11 +296,28 @@ class _Builder:
             rows = model.add_rows(-INFINITY, 0.0, count=len(used))
             model.add_entries(rows[index], self.traffic.share, part[:, resource])
             model.add_entries(rows, self.replicas[used], -1.0)
+            self._add_spare(rows, used)
+        spared = np.isin(option, list(self.serving))
+        serves = model.add_rows(-INFINITY, 0.0, count=int(spared.sum()))
+        model.add_entries(serves, self.traffic.share[spared], 1.0)
+        model.add_entries(serves, np.array([self.serving[n] for n in option[spared].tolist()], dtype=np.int64), -1.0)
         largest = part.max(axis=1, initial=0.0)
         explicit = np.flatnonzero(largest < 1.0 if strong else largest < LEAST_LOAD)
         rows = model.add_rows(-INFINITY, 0.0, count=len(explicit))
         model.add_entries(rows, self.traffic.share[explicit], 1.0)
         model.add_entries(rows, self.replicas[option[explicit]], -1.0)
+
+    def _add_spare(self, rows: Ints, options: Ints) -> None:
+        """In an option's capacity row, its spare replicas, which carry nothing; and there must be more than these."""
+        spare = self.problem.option_spare
+        for row, option in zip(rows.tolist(), options.tolist(), strict=True):
+            if not spare[option]:
+                continue
+            if option not in self.serving:
+                column = self.serving[option] = int(self.model.add_columns(0.0, 0.0, 1.0, integer=True)[0])
+                least = self.model.add_row([column], [float(spare[option] + 1)], upper=0.0)
+                self.model.add_entries(least, self.replicas[option : option + 1], -1.0)
+            self.model.add_entries(row, [self.serving[option]], float(spare[option]))
 
     def add_floors(self, *, soft: bool) -> None:
         problem, model = self.problem, self.model
@@ -456,6 +479,7 @@ class _Builder:
             problem=self.problem,
             replicas=self.replicas,
             traffic=self.traffic,
+            _serving=self.serving,
             _grown=self.grown,
             _shrunk=self.shrunk,
             _placed=self.placed,

@@ -110,7 +110,8 @@ def _missing(workload: Workload, row: int) -> float:
 def _fitting(workload: Workload, row: int, allowance: Allowance) -> Ints:
     """Eligible options that could take any more of the class."""
     load = workload.load[:, row]
-    reach = workload.room() + allowance.replicas > ROUNDING * load
+    lacking = workload.lacking(np.arange(len(workload.options)))
+    reach = workload.room() + np.maximum(allowance.replicas - lacking, 0) > ROUNDING * load
     fits: Bools = np.isfinite(load[0]) & reach.all(axis=0)
     if workload.barred_pair >= 0:
         fits &= workload.pair != workload.barred_pair
@@ -222,7 +223,8 @@ def _mix(fleet: Fleet, workload: Workload, row: int, options: Ints, wanted: floa
     wanted = min(wanted, mix.share)
     for option, part in parts:
         missing = workload.work[:, row, option] * wanted * part - workload.room()[:, option]
-        needed = max(int(replicas_for(missing)), int(workload.replicas[option] == 0))
+        needed = max(int(replicas_for(missing)), int(workload.closed(np.array([option]))[0]))
+        needed += int(workload.lacking(np.array([option]))[0])
         needed = min(needed, int(fleet.allowance(workload).replicas[option]))
         if needed:
             fleet.change(workload, option, needed)
@@ -230,7 +232,7 @@ def _mix(fleet: Fleet, workload: Workload, row: int, options: Ints, wanted: floa
     share = wanted
     for option, part in parts:
         load = workload.work[:, row, option] * part
-        if workload.replicas[option] == 0 and part > 0:
+        if workload.replicas[option] <= workload.spare[option] and part > 0:
             share = 0.0
         for left, each in zip(room[:, option].tolist(), load.tolist(), strict=True):
             if each > 0:

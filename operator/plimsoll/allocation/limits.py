@@ -89,6 +89,8 @@ def padded(problem: AllocationProblem) -> tuple[Ints, Floats]:
 
 def dense(problem: AllocationProblem, options: Ints) -> tuple[Ints, Floats]:
     """Limits that any of these options takes of (l,), and what a replica of each takes (l, options)."""
+    if not len(problem.use_limit):
+        return np.zeros(0, dtype=np.int64), np.zeros((0, len(options)))
     position = np.full(problem.options, -1, dtype=np.int64)
     position[options] = np.arange(len(options))
     chosen = np.flatnonzero(position[problem.use_option] >= 0)

@@ -61,7 +61,7 @@ def best_mix(workload: Workload, row: int, options: Ints, allowance: Allowance) 
     most = -delay[wrong] / (delay[slow] - delay[wrong])
     least = error[wrong] / (error[wrong] - error[slow])
     ratio = np.where(unit[slow] <= unit[wrong], most, least)
-    reach = workload.room(options) + allowance.replicas[options]
+    reach = workload.room(options) + np.maximum(allowance.replicas[options] - workload.lacking(options), 0)
     load = workload.work[:, row, options]
     share = np.ones(ratio.shape)
     for resource in range(len(load)):

@@ -25,8 +25,8 @@ def _estimate(workload: Workload, sources: list[int], traffic: Floats) -> tuple[
             stays = workload.means[kind] - (terms[:, sources] * workload.share[:, sources]).sum(axis=1)
             after = stays[users, None] + amount[:, None] * terms[users]
             allowed = allowed & (after <= workload.mean_bounds[kind, users, None] + LIMIT_TOLERANCE).all(axis=0)
-    target = np.maximum(replicas_for(needed + amount @ workload.work[:, users]), rest)
-    target = np.maximum(target, 1)
+    carrying = np.maximum(replicas_for(needed + amount @ workload.work[:, users]), 1)
+    target = np.maximum(carrying + workload.spare, rest)
     rest_cost = workload.replica_cost(rest)
     freed = float((workload.replica_cost(workload.replicas) - rest_cost)[sources].sum())
     cost: Floats = workload.replica_cost(target) - rest_cost - freed
@@ -120,7 +120,7 @@ def trim(fleet: Fleet, workload: Workload) -> None:
     """Drop replicas without need."""
     active = workload.active()
     needed = np.maximum(replicas_for(workload.used[:, active]), workload.share[:, active].any(axis=0))
-    excess = workload.replicas[active] - needed
+    excess = workload.replicas[active] - needed - np.where(needed > 0, workload.spare[active], 0)
     for option, count in zip(active.tolist(), excess.tolist(), strict=True):
         if count > 0:
             fleet.change(workload, option, -count)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from plimsoll.allocation.problem import AllocationProblem, Floats
+from plimsoll.allocation.problem import ANY_NUMBER, AllocationProblem, Floats
 
 COMPUTE, KV_MEMORY = 0, 1
 """Resources of a replica: sustained TFLOP/s, and GB of KV cache beside the weights."""
@@ -102,6 +102,8 @@ def from_paper_instance(
         ),
         option_demand=np.stack((g.astype(np.float64), np.zeros(options), np.zeros(options)), axis=1),
         option_nodes=np.ones(options, dtype=np.int64),
+        option_per_node=np.full(options, ANY_NUMBER, dtype=np.int64),
+        option_spare=np.zeros(options, dtype=np.int64),
         option_start_cost_per_hour=np.zeros(options),
         option_stop_cost_per_hour=np.zeros(options),
         option_storage_gigabytes=stored,

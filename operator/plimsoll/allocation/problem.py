@@ -19,6 +19,8 @@ Bools = NDArray[np.bool_]
 
 GPU, CPU, MEMORY = 0, 1, 2
 """Columns of `option_demand` and `node_free`: GPUs, CPU cores, bytes of host memory."""
+ANY_NUMBER = 1_000_000_000
+"""Stands for "no limit" where pieces are counted."""
 
 
 def _no_numbers() -> Ints:
@@ -67,6 +69,10 @@ class AllocationProblem:
     """(N, 3): GPUs, CPU cores and bytes of host memory of one piece of a replica, all on one node."""
     option_nodes: Ints
     """Pieces that one replica consists of, from 1 on: as many nodes, or fewer where pieces share one."""
+    option_per_node: Ints
+    """Pieces that may lie on one node, from 1 on; `ANY_NUMBER` where only the node's stock limits it."""
+    option_spare: Ints
+    """Replicas that carry no traffic while the option serves any: what may be lost at once with a node."""
     option_start_cost_per_hour: Floats
     """Charged for each replica above the running number (load time at the option's price over the horizon)."""
     option_stop_cost_per_hour: Floats

@@ -79,15 +79,15 @@ def _first_per_pair(workload: Workload, ways: Ways, *keys: Floats) -> Ways:
 def _ways(workload: Workload, row: int, options: Ints, wanted: Floats, allowance: Allowance) -> tuple[Ways, Ways]:
     """Full ways and partial ways of the options; `wanted` is the most that each may take."""
     load, room = workload.load[:, row, options], workload.room(options)
-    closed = workload.replicas[options] == 0
-    needed = np.maximum(replicas_for(np.maximum(load * wanted - room, 0.0)), closed)
+    closed, lacking = workload.closed(options), workload.lacking(options)
+    needed = np.maximum(replicas_for(np.maximum(load * wanted - room, 0.0)), closed) + lacking
     count = np.minimum(needed, allowance.replicas[options])
-    share = np.where(count == needed, wanted, _share_of(room + count, load, wanted))
+    share = np.where(count == needed, wanted, _share_of(room + np.maximum(count - lacking, 0), load, wanted))
     latency = workload.traffic_cost[row, options]
     full = Ways(options, count, share, _added_cost(workload, options, count) + latency * share)
     fewer = np.maximum(needed - 1, 0)
-    partial_share = _share_of(room + fewer, load, wanted)
-    useful = (fewer >= closed) & (fewer < count) & (partial_share >= LEAST_PARTIAL_SHARE)
+    partial_share = _share_of(room + np.maximum(fewer - lacking, 0), load, wanted)
+    useful = (fewer >= closed + lacking) & (fewer < count) & (partial_share >= LEAST_PARTIAL_SHARE)
     cost = _added_cost(workload, options, fewer) + latency * partial_share
     partial = Ways(options, fewer, partial_share, cost)
     return full.take(share > ROUNDING), partial.take(useful)
@@ -96,8 +96,8 @@ def _ways(workload: Workload, row: int, options: Ints, wanted: Floats, allowance
 def _rest_cost(workload: Workload, row: int, columns: Ints, ways: Ways, rest: Floats, allowance: Allowance) -> Floats:
     """Cost of the cheapest single option that takes the rest of each way; inf where none can."""
     load, room = workload.load[:, row, columns], workload.room(columns)
-    lacking = np.maximum(rest[:, None] * load[:, None, :] - room[:, None, :], 0.0)
-    count = np.maximum(replicas_for(lacking), workload.replicas[columns] == 0)
+    missing = np.maximum(rest[:, None] * load[:, None, :] - room[:, None, :], 0.0)
+    count = np.maximum(replicas_for(missing), workload.closed(columns)) + workload.lacking(columns)
     cost = _added_cost(workload, columns, count) + rest[:, None] * workload.traffic_cost[row, columns]
     possible = (count <= allowance.replicas[columns]) & (ways.option[:, None] != columns)
     possible &= count + ways.replicas[:, None] <= allowance.total
@@ -150,12 +150,13 @@ def widest_way(workload: Workload, row: int, options: Ints, wanted: float, allow
 
 
 def densest_way(workload: Workload, row: int, options: Ints, wanted: float, allowance: Allowance) -> Way | None:
-    """One replica, of the option whose replica takes most of the class: where the number of replicas is what lacks."""
+    """One more replica that carries, of the option whose replica takes most of the class: where their number lacks."""
     load = workload.work[:, row, options]
     room = workload.room(options)
     idle = (room > ROUNDING * load).all(axis=0)
-    more = np.where(idle, 0, np.minimum(allowance.replicas[options], 1))
-    share = (np.where(idle, room, more) / np.maximum(load, ROUNDING)).min(axis=0)
+    first = 1 + workload.lacking(options)
+    more = np.where(idle | (allowance.replicas[options] < first), 0, first)
+    share = (np.where(idle, room, more > 0) / np.maximum(load, ROUNDING)).min(axis=0)
     share = np.where(workload.replicas[options] + more > 0, np.minimum(share, wanted), 0.0)
     if not len(options) or share.max() <= ROUNDING:
         return None

@@ -82,6 +82,8 @@ def _measures(problem: AllocationProblem) -> list[Floats]:
         problem.option_price_per_hour,
         *problem.option_demand.T,
         problem.option_nodes,
+        problem.option_spare,
+        -problem.option_per_node,
         problem.option_start_cost_per_hour,
         problem.option_storage_gigabytes,
     ]

@@ -73,13 +73,13 @@ def spending_left(problem: AllocationProblem, replicas: Ints) -> float | None:
 
 def best_shares(problem: AllocationProblem, replicas: Ints) -> tuple[Floats, Floats]:
     """Shares (P,) and unserved shares (I,) for replicas that keep their limits."""
-    pairs = np.flatnonzero((replicas > 0)[problem.pair_option])
+    pairs = np.flatnonzero((replicas > problem.option_spare)[problem.pair_option])
     model = Model()
     traffic = add_traffic(model, problem, pairs, excess=False)
     share: Floats = np.zeros(problem.pairs)
     unserved: Floats = np.ones(problem.classes)
     if len(traffic.classes):
-        _add_capacity(model, problem, traffic, replicas)
+        _add_capacity(model, problem, traffic, replicas - problem.option_spare)
         room = spending_left(problem, replicas)
         data = problem.pair_storage_cost_per_hour[traffic.pairs]
         if room is not None and data.sum() > room:
@@ -95,7 +95,7 @@ def best_shares(problem: AllocationProblem, replicas: Ints) -> tuple[Floats, Flo
 
 
 def _add_capacity(model: Model, problem: AllocationProblem, traffic: Traffic, replicas: Ints) -> None:
-    """One row per option and resource that all its classes together could fill."""
+    """One row per option and resource that all its classes together could fill; `replicas` (N,) carry."""
     option = problem.pair_option[traffic.pairs]
     part = problem.pair_load[traffic.pairs] / (problem.option_capacity[option] * replicas[option, None])
     for resource in range(problem.resources):
@@ -157,5 +157,6 @@ def _attach_idle_classes(problem: AllocationProblem, replicas: Ints, share: Floa
             continue
         mine = option == option[pair]
         taken = (part[mine] * share[mine, None]).sum(axis=0)
-        if (taken + part[pair] <= replicas[option[pair]] + LEAST_LOAD / 2).all():
+        carrying = max(0, int(replicas[option[pair]] - problem.option_spare[option[pair]]))
+        if (taken + part[pair] <= carrying + LEAST_LOAD / 2).all():
             share[pair], unserved[number[pair]] = 1.0, 0.0

@@ -5,7 +5,7 @@ Callers count replicas; places count pieces, and pieces of one replica may share
 
 import numpy as np
 
-from plimsoll.allocation.problem import CPU, GPU, AllocationProblem, Floats, Ints
+from plimsoll.allocation.problem import ANY_NUMBER, CPU, GPU, AllocationProblem, Floats, Ints
 
 PLENTY = 1_000_000_000
 """Stands for "no limit" where replicas are counted."""
@@ -36,7 +36,14 @@ class Stock:
         known = problem.running[problem.running[:, 1] >= 0]
         self.places: dict[int, Places] = {}
         self._preferred: dict[int, list[tuple[int, int]]] = {}
+        self._most = problem.option_per_node
+        self._capped = bool((self._most < ANY_NUMBER).any())
+        self._staying: dict[int, Places] = {}
+        """Pieces of options with a limit per node that keep their places."""
         if problem.keep_running:
+            for option, node, count in known.tolist() if self._capped else ():
+                places = self._staying.setdefault(option, {})
+                places[node] = places.get(node, 0) + count
             np.subtract.at(free, known[:, 1], problem.option_demand[known[:, 0]] * known[:, 2:3])
         elif staying:
             for option, node, count in known.tolist():
@@ -58,32 +65,59 @@ class Stock:
         self._index_shapes(pools)
 
     def _index_shapes(self, pools: int) -> None:
-        """Options with the same pool and demand share one count of places, which is kept up to date node by node."""
+        """Options with the same pool, demand and limit per node share one count of places, kept up to date by node.
+
+        It does not know of an option's own pieces: see `room`.
+        """
         options = len(self._pool)
-        order = np.lexsort((self._demand[:, 2], self._demand[:, 1], self._demand[:, 0], self._pool))
+        order = np.lexsort((self._most, self._demand[:, 2], self._demand[:, 1], self._demand[:, 0], self._pool))
         new = np.ones(options, dtype=bool)
-        pool, demand = self._pool[order], self._demand[order]
-        new[1:] = (pool[1:] != pool[:-1]) | (demand[1:] != demand[:-1]).any(axis=1)
+        pool, demand, most = self._pool[order], self._demand[order], self._most[order]
+        new[1:] = (pool[1:] != pool[:-1]) | (demand[1:] != demand[:-1]).any(axis=1) | (most[1:] != most[:-1])
         self._shape = np.zeros(options, dtype=np.int64)
         self._shape[order] = np.cumsum(new) - 1
         self._shape_demand = demand[new][:, None, :]
+        self._shape_most = most[new][:, None]
         ends = np.searchsorted(pool[new], np.arange(pools + 1)).tolist()
         self._pool_shapes = [slice(ends[number], ends[number + 1]) for number in range(pools)]
         self._shape_room = np.full(len(self._shape_demand), PLENTY, dtype=np.int64)
         for number in np.flatnonzero(~self._unlimited).tolist():
             alike, nodes = np.unique(self._free[number], axis=0, return_counts=True)
             shapes = self._pool_shapes[number]
-            self._shape_room[shapes] = _fitting(alike, self._shape_demand[shapes]) @ nodes
+            self._shape_room[shapes] = self._fitting_shapes(alike, shapes) @ nodes
+
+    def _fitting_shapes(self, free: Floats, shapes: slice) -> Ints:
+        fitting: Ints = np.minimum(_fitting(free, self._shape_demand[shapes]), self._shape_most[shapes])
+        return fitting
 
     def room(self, options: Ints) -> Ints:
         """Replicas of each option that would fit now, each taken alone."""
         for pool, changed in self._changed.items():
             shapes = self._pool_shapes[pool]
             now = self._free[pool][list(changed)]
-            difference = _fitting(np.concatenate((now, list(changed.values()))), self._shape_demand[shapes])
+            difference = self._fitting_shapes(np.concatenate((now, list(changed.values()))), shapes)
             self._shape_room[shapes] += difference[:, : len(now)].sum(axis=1) - difference[:, len(now) :].sum(axis=1)
         self._changed.clear()
-        return np.minimum(self._shape_room[self._shape[options]], PLENTY) // self._pieces[options]
+        pieces = np.minimum(self._shape_room[self._shape[options]], PLENTY)
+        if self._capped:
+            pieces = pieces - np.array([self._taken_by_own(option) for option in options.tolist()], dtype=np.int64)
+        return pieces // self._pieces[options]
+
+    def _taken_by_own(self, option: int) -> int:
+        """Places that other options of the shape find and this one does not, for its own pieces there."""
+        taken, most = 0, int(self._most[option])
+        if most == ANY_NUMBER or self._unlimited[self._pool[option]]:
+            return 0
+        free = self._free[int(self._pool[option])]
+        for node in {*self._staying.get(option, ()), *self.places.get(option, ())}:
+            fits = int(_fitting(free[None, self._slot[node]], self._demand[option])[0])
+            taken += min(fits, most) - min(fits, self._left_on(option, node))
+        return taken
+
+    def _left_on(self, option: int, node: int) -> int:
+        """Pieces of the option that its limit per node still allows there."""
+        there = self._staying.get(option, {}).get(node, 0) + self.places.get(option, {}).get(node, 0)
+        return max(0, int(self._most[option]) - there)
 
     def place(self, option: int, count: int) -> None:
         """Put replicas on the nodes where they run now, else best fit: on the fullest nodes that can take them."""
@@ -99,7 +133,8 @@ class Stock:
         for node, running in self._preferred.get(option, ()):
             free = self._free[int(self._pool[option])][self._slot[node]]
             fits = int(_fitting(free[None], self._demand[option])[0])
-            take = min(count - placed, fits, running - self.places.get(option, {}).get(node, 0))
+            left = running - self.places.get(option, {}).get(node, 0)
+            take = min(count - placed, fits, left, self._left_on(option, node))
             if take > 0:
                 self._take(option, node, take)
                 placed += take
@@ -114,6 +149,8 @@ class Stock:
         fits_all = _fitting(free, self._demand[option])
         for slot in np.lexsort((free[:, CPU], free[:, GPU])).tolist():
             take = min(count, int(fits_all[slot]))
+            if take > 0 and self._capped:
+                take = min(take, self._left_on(option, int(self._nodes[pool][slot])))
             if take > 0:
                 self._take(option, int(self._nodes[pool][slot]), take)
                 count -= take

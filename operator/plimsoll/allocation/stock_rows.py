@@ -30,9 +30,11 @@ def room_alone(problem: AllocationProblem) -> Ints:
     free = free_of_running(problem)
     for pool in np.flatnonzero(~problem.pool_unlimited).tolist():
         options = np.flatnonzero(problem.option_pool == pool)
-        shapes, shape = np.unique(problem.option_demand[options], axis=0, return_inverse=True)
+        asked = np.column_stack((problem.option_demand[options], problem.option_per_node[options]))
+        shapes, shape = np.unique(asked, axis=0, return_inverse=True)
         alike, count = np.unique(free[problem.node_pool == pool], axis=0, return_counts=True)
-        room[options] = np.minimum(_fitting(alike, shapes) @ count, PLENTY)[shape.reshape(-1)]
+        fitting = np.minimum(_fitting(alike, shapes[:, :3].astype(np.float64)), shapes[:, 3:].astype(np.int64))
+        room[options] = np.minimum(fitting @ count, PLENTY)[shape.reshape(-1)]
         room[options] //= problem.option_nodes[options]
     return room
 
@@ -81,12 +83,22 @@ def _add_sums(model: Model, free: Floats, demand: Floats, pieces: Ints, placed: 
         model.add_row(placed[large], blocks[large] * pieces[large], upper=float(_fitting(free, per_block[None]).sum()))
 
 
+def _left_per_node(problem: AllocationProblem, options: Ints, nodes: Ints) -> Ints:
+    """New pieces (options, nodes) that the options' limits per node allow beside those that keep their places."""
+    there = np.zeros((problem.options, len(problem.node_pool)), dtype=np.int64)
+    if problem.keep_running:
+        known = problem.running[problem.running[:, 1] >= 0]
+        np.add.at(there, (known[:, 0], known[:, 1]), known[:, 2])
+    left: Ints = np.maximum(problem.option_per_node[options, None] - there[np.ix_(options, nodes)], 0)
+    return left
+
+
 def _add_nodes(
     model: Model, problem: AllocationProblem, free: Floats, options: Ints, nodes: Ints, placed: Ints
 ) -> dict[tuple[int, int], int]:
     """Columns for the pieces of new replicas of every option on every node that it fits on."""
     demand = problem.option_demand[options]
-    fits = _fitting(free[nodes], demand)
+    fits = np.minimum(_fitting(free[nodes], demand), _left_per_node(problem, options, nodes))
     which, where = np.nonzero(fits)
     columns = model.add_columns(0.0, 0.0, fits[which, where], integer=True, count=len(which))
     balance = model.add_rows(0.0, 0.0, count=len(options))

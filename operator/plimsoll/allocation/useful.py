@@ -21,7 +21,7 @@ def useful_replicas(problem: AllocationProblem, *, capped: bool = True) -> Ints:
     needed = np.ceil((load / problem.option_capacity).max(axis=1) * (1 + 1e-9)).astype(np.int64)
     eligible = np.bincount(problem.pair_option, minlength=problem.options) > 0
     least = np.maximum(problem.deployment_min_replicas[problem.option_deployment], 1)
-    useful = np.where(eligible, np.maximum(needed, least), 0)
+    useful = np.where(eligible, np.maximum(np.maximum(needed, 1) + problem.option_spare, least), 0)
     most = problem.deployment_max_replicas[problem.option_deployment]
     if not capped:
         return np.minimum(useful, most)

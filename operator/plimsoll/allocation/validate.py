@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from plimsoll.allocation.problem import AllocationProblem, Bools, Floats
+from plimsoll.allocation.problem import AllocationProblem, Bools, Floats, Ints
 
 _FINITE_FROM_ZERO = (
     "class_rate_per_hour",
@@ -24,8 +24,8 @@ _FINITE_FROM_ZERO = (
     "use_amount",
 )
 _FROM_ZERO = ("class_mean_delay_limit_seconds", "class_mean_error_limit", "pool_gpu_limit")
-_FROM_ONE = ("option_nodes",)
-_COUNTS = ("option_max_replicas", "deployment_min_replicas", "deployment_max_replicas")
+_FROM_ONE = ("option_nodes", "option_per_node")
+_COUNTS = ("option_max_replicas", "option_spare", "deployment_min_replicas", "deployment_max_replicas")
 
 
 def validate(problem: AllocationProblem) -> None:
@@ -48,6 +48,9 @@ def _problems(problem: AllocationProblem) -> Iterator[str]:
     for name in _FROM_ONE:
         values = getattr(problem, name)
         yield from _first(name, values, values < 1, "a number from 1 on")
+    if problem.one_option_per_pair:
+        spare = problem.option_spare
+        yield from _first("option_spare", spare, spare > 0, "0 where a pair has one option only")
     limit = problem.class_unserved_limit
     yield from _first("class_unserved_limit", limit, ~((limit >= 0) & (limit <= 1)), "a number from 0 to 1")
     capacity = problem.option_capacity
@@ -69,7 +72,7 @@ def _problems(problem: AllocationProblem) -> Iterator[str]:
         yield from _first(name, numbers, (numbers < 0) | (numbers >= end), f"a number from 0 to {end - 1}")
 
 
-def _first(name: str, values: Floats, broken: Bools, accepted: str) -> Iterator[str]:
+def _first(name: str, values: Floats | Ints, broken: Bools, accepted: str) -> Iterator[str]:
     if broken.any():
         where = np.argwhere(broken)[0].tolist()
         yield f"{name}{where} is {values[tuple(where)]}: expected {accepted}"

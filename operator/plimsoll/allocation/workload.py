@@ -74,6 +74,8 @@ class Workload:
     """Of a whole replica."""
     nodes: Ints
     """Pieces of a replica."""
+    spare: Ints
+    """Replicas that carry nothing while the option serves any traffic."""
     pool: Ints
     pair: Ints
     """Pairs of model variant and pool, numbered from 0 within the workload."""
@@ -189,8 +191,18 @@ class Workload:
     def room(self, options: Ints | None = None) -> Floats:
         """(R, options): what present replicas have left of each resource, in replicas."""
         if options is None:
-            return np.maximum(self.replicas - self.used, 0.0)
-        return np.maximum(self.replicas[options] - self.used[:, options], 0.0)
+            return np.maximum(self.replicas - self.spare - self.used, 0.0)
+        return np.maximum(self.replicas[options] - self.spare[options] - self.used[:, options], 0.0)
+
+    def lacking(self, options: Ints) -> Ints:
+        """Replicas to add to each option before one more carries anything."""
+        lacking: Ints = np.maximum(self.spare[options] - self.replicas[options], 0)
+        return lacking
+
+    def closed(self, options: Ints) -> Bools:
+        """Options of which no replica carries anything."""
+        closed: Bools = self.replicas[options] <= self.spare[options]
+        return closed
 
     def active(self) -> Ints:
         """Options with replicas."""
@@ -463,6 +475,7 @@ def _workload(
         exclusive=problem.one_option_per_pair,
         gpus=problem.replica_gpus()[options],
         nodes=problem.option_nodes[options],
+        spare=problem.option_spare[options],
         pool=problem.option_pool[options],
         pair=np.unique(problem.option_pair[options], return_inverse=True)[1].reshape(-1),
         tensor=problem.option_tensor[options],
@@ -480,7 +493,7 @@ def _workload(
         mean_bounds=np.stack((delay_bounds, error_bounds)),
         sufficient=acceptable & (delay_terms <= delay_bounds[:, None]),
         acceptable=acceptable,
-        enough=replicas_for(work.sum(axis=1)) + 1,
+        enough=replicas_for(work.sum(axis=1)) + 1 + problem.option_spare[options],
         limits=limits,
         limit_use=limit_use,
     )

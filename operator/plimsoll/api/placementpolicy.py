@@ -57,6 +57,22 @@ class Headroom(APIModel):
     ] = Decimal("0.1")
 
 
+class Availability(APIModel):
+    """What may fail without traffic being lost."""
+
+    tolerate_node_loss: Annotated[
+        Integer,
+        Field(
+            ge=0,
+            le=1,
+            description="Nodes that may be lost at once. 1: after the loss of any one node the other replicas still "
+            "serve every traffic class within its limits; placements spread over nodes and keep spare replicas. An "
+            "LLMDeployment for which there is no room is planned without, with the warning NodeLossNotTolerated. A "
+            "change makes new pods. Default 0.",
+        ),
+    ] = 0
+
+
 class Planning(APIModel):
     """When plans are made."""
 
@@ -168,6 +184,9 @@ class PlacementPolicySpec(APIModel):
         ),
     ] = 20_000
     headroom: Annotated[Headroom, Field(description="How much more than needed is planned for.")] = Headroom()
+    availability: Annotated[Availability, Field(description="What may fail without traffic being lost.")] = (
+        Availability()
+    )
     planning: Annotated[Planning, Field(description="When plans are made.")] = Planning()
     rebalance: Annotated[Rebalance, Field(description="When a cheaper placement is worth a move.")] = Rebalance()
     storage: Annotated[Storage, Field(description="What it costs to keep model weights where they run.")] = Storage()

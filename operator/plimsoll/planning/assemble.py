@@ -54,6 +54,7 @@ class Assembly:
         kept: Kept,
         speeds: Speeds,
     ) -> None:
+        self._notes = decision.notes
         self._fleet = fleet
         self._problem = fleet.problem
         self._allocation = decision.allocation
@@ -209,6 +210,7 @@ class Assembly:
             *crowded(ref, classes, placements),
             *kept_findings(ref, (self._fleet.candidates[int(option)] for option in options)),
         ]
+        findings.extend(self._notes.get(deployment.reference, ()))
         if self._short[number]:
             findings.extend(self._shortages(number, class_numbers))
         total = sum(placement.replicas for placement in placements)
@@ -281,6 +283,9 @@ class Assembly:
         if not served:
             return "kept ready for the minimum number of replicas"
         kept = "runs already; " if self._problem.running_replicas()[option] > 0 else ""
+        spare = int(self._problem.option_spare[option])
+        if spare:
+            kept += f"can lose {spare} replica{'' if spare == 1 else 's'}, and so any one node; "
         name = self._names.of_class(served[0])
         others = self._names.rejected(served[0], self._alternatives[served[0]], 1)
         if not others:

@@ -1,6 +1,7 @@
 """Which answer to follow: stay with what runs unless that fails the objectives or a change saves enough."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from plimsoll.planning.beside import (
     short_deployments,
 )
 from plimsoll.planning.fleet import NO_LIMIT, only_running
+from plimsoll.planning.plan import Finding
 from plimsoll.planning.search import TOLERANCE, UNPROVEN, Search, proven
 
 ATTEMPTS = 4
@@ -37,6 +39,8 @@ class Decision:
     short: Bools
     faults: tuple[str, ...] = ()
     """What the solver broke down on."""
+    notes: Mapping[str, tuple[Finding, ...]] = field(default_factory=dict)
+    """What else is to be said about deployments (namespace/name)."""
 
     @property
     def allocation(self) -> Allocation:

@@ -1,11 +1,12 @@
 """Between the fleet's choices and the allocation problem's arrays, both ways."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from plimsoll.allocation import AllocationProblem, Limit
+from plimsoll.allocation.problem import ANY_NUMBER
 from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.placementpolicy import PlacementPolicySpec
 from plimsoll.planning.dominance import option_key
@@ -81,9 +82,10 @@ def build_fleet(
     stock: Stock,
     policy: PlacementPolicySpec,
     kept: Kept | None = None,
+    tolerant: Collection[str] = (),
 ) -> Fleet:
     """Arrays of the fleet's problem. Deployments with findings that hold them must have been left out; what they run
-    comes off the budget and the storage limit as `kept`."""
+    comes off the budget and the storage limit as `kept`. The `tolerant` ones (namespace/name) keep spare replicas."""
     kept = kept or Kept()
     pool_numbers = {name: number for number, name in enumerate(sorted(pools))}
     rows = _Rows()
@@ -101,6 +103,10 @@ def build_fleet(
     ]
     budget, storage_limit = policy.budget.per_hour, policy.storage.limit_gib
     limits = [deployment.spec.placement.replicas for deployment in deployments]
+    spare = [
+        spare_replicas(candidate) if deployments[owner].reference in tolerant else 0
+        for owner, candidate in zip(rows.option_deployment, rows.candidates, strict=True)
+    ]
     prices = np.array([candidate.price_per_hour for candidate in rows.candidates])
     hours = np.array([candidate.option.load_seconds / 3600 for candidate in rows.candidates])
     problem = AllocationProblem(
@@ -124,6 +130,10 @@ def build_fleet(
         option_capacity=np.full((len(rows.candidates), 1), USABLE_TIME),
         option_demand=np.array([demand(candidate) for candidate in rows.candidates], dtype=float).reshape(-1, 3),
         option_nodes=np.ones(len(rows.candidates), dtype=np.int64),
+        option_per_node=np.array(
+            [candidate.option.pods_per_node or ANY_NUMBER for candidate in rows.candidates], dtype=np.int64
+        ),
+        option_spare=np.array(spare, dtype=np.int64),
         option_start_cost_per_hour=prices * hours / policy.rebalance.horizon_hours,
         option_stop_cost_per_hour=np.zeros(len(rows.candidates)),
         option_storage_gigabytes=np.array([candidate.stored_gigabytes for candidate in rows.candidates], dtype=float),
@@ -168,6 +178,16 @@ def demand(candidate: Candidate) -> tuple[float, float, float]:
     return (float(candidate.option.parallelism.gpus), host.cpu_cores, float(host.memory_bytes))
 
 
+def pods_per_node(candidate: Candidate) -> int:
+    """Pods of the option that fit any node of its pool at most, by their GPUs."""
+    return max(1, int(candidate.pool.gpus_per_node // demand(candidate)[0]))
+
+
+def spare_replicas(candidate: Candidate) -> int:
+    """Replicas that the loss of one node takes at most."""
+    return candidate.option.pods_per_node or pods_per_node(candidate)
+
+
 def only_running(problem: AllocationProblem, deployments: np.ndarray) -> AllocationProblem:
     """The problem with the given deployments (mask, D) confined to the replicas that they run now."""
     running = problem.running_replicas()
@@ -204,7 +224,12 @@ def _add_deployment(rows: _Rows, number: int, choices: Choices, pool_numbers: Ma
     # Names do not count: those of another release must not decide between options that cost the same.
     candidates = sorted(
         choices.candidates,
-        key=lambda item: (pool_numbers[item.pool.name], item.price_per_hour, option_key(item.option)),
+        key=lambda item: (
+            pool_numbers[item.pool.name],
+            item.price_per_hour,
+            item.option.pods_per_node or ANY_NUMBER,
+            option_key(item.option),
+        ),
     )
     for candidate in candidates:
         option = candidate.option

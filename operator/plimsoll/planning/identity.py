@@ -51,6 +51,7 @@ class PlacementNames:
             *(self._base, self._pools[pool.name], option.pool, option.model, option.precision),
             self._checkpoints.get((option.model, option.precision)) or "",
             *(degrees.tensor, degrees.pipeline, option.max_num_seqs, option.max_model_length),
+            *((f"{option.pods_per_node} per node",) if option.pods_per_node else ()),
         )
         return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
 

@@ -1,7 +1,7 @@
 """The decision of one planning round as frozen values: what runs where, who serves what traffic, why, what is wrong."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 
@@ -62,6 +62,8 @@ class Option:
     parallelism: Parallelism
     max_num_seqs: int
     max_model_length: int
+    pods_per_node: int = field(default=0, kw_only=True, repr=False)
+    """Pods of the placement that one node may hold; 0 where as many as fit may. Names know it: see `identity.py`."""
     image: str
     """Container image of the engine for the pool's GPU vendor."""
     gpu_resource: str

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
+from plimsoll.allocation.problem import ANY_NUMBER
 from plimsoll.api.inferenceslo import InferenceSLOSpec
 from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.placementpolicy import PlacementPolicy, PlacementPolicySpec
@@ -19,6 +20,8 @@ from plimsoll.planning.facts import catalog_of
 from plimsoll.planning.fleet import Fleet, Kept, build_fleet, demand, storage_price_per_gigabyte_hour
 from plimsoll.planning.grouplimits import with_limits
 from plimsoll.planning.keeping import keep_running
+from plimsoll.planning.node_loss import ATTEMPTS, must_do_without, spread
+from plimsoll.planning.node_loss import findings as node_loss_findings
 from plimsoll.planning.objectives import ResolvedClass, resolve_classes
 from plimsoll.planning.options import Choices, choose, further_questions, questions
 from plimsoll.planning.pause import holds, pause_findings, policy_pause_findings
@@ -75,6 +78,7 @@ def plan_fleet(snapshot: Snapshot, evaluator: Evaluator | None = None, clock: Cl
 def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stopped) -> Round:
     """The decision and what it rests on."""
     policy = (snapshot.policy or PlacementPolicy.implied()).spec
+    tolerates = policy.availability.tolerate_node_loss > 0
     catalog = catalog_of(snapshot)
     pools = resolve_pools(snapshot.pools, snapshot.nodes, load_catalog())
     slos: dict[tuple[str, str], InferenceSLOSpec | None] = {
@@ -92,7 +96,9 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
         if not choice.held
     ]
     demands = {
-        (deployment.namespace, candidate.name): Demand(candidate.pool.name, demand(candidate))
+        (deployment.namespace, candidate.name): Demand(
+            candidate.pool.name, demand(candidate), per_node=candidate.option.pods_per_node or ANY_NUMBER
+        )
         for deployment, choice in open_pairs
         for candidate in choice.candidates
     }
@@ -103,6 +109,8 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
     declared = declared_digest(snapshot)
     # What runs must not change the seed: a plan that is applied would be searched for in another way.
     search = search_for(policy, int(declared[:8], 16), evaluator.memory, clock)
+    tolerant = {deployment.reference for deployment, _ in open_pairs} if tolerates else set()
+    attempts = 0
     while True:
         kept = _kept(snapshot, undecided, catalog, policy)
         fleet = build_fleet(
@@ -112,14 +120,22 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
             stock,
             policy,
             kept,
+            tolerant,
         )
         fleet = with_limits(fleet, snapshot, tenants, undecided)
         decision = decide(fleet.problem, search)
+        without = must_do_without(fleet, decision, hurried=attempts >= ATTEMPTS or search.time_is_up())
+        if without:
+            attempts += 1
+            tolerant -= without
+            continue
         outlived = _outlived(snapshot, fleet, decision, undecided)
         limits = (policy.budget.per_hour, policy.storage.limit_gib, policy.tenants or None)
         if not outlived or limits == (None, None, None):
             break
         undecided += outlived
+    if tolerates:
+        decision = replace(decision, notes=node_loss_findings(fleet, decision, tolerant))
     return Round(
         snapshot=snapshot,
         digest=inputs_digest(snapshot, declared),
@@ -246,6 +262,8 @@ def _all_choices(
     for workload in snapshot.workloads:
         own.setdefault(ObjectRef("LLMDeployment", workload.namespace, workload.deployment), []).append(workload)
     refs = [(item, ObjectRef("LLMDeployment", item.namespace, item.name)) for item in snapshot.deployments]
+    if policy.availability.tolerate_node_loss:
+        found = {ref: spread(deployment, found[ref]) for deployment, ref in refs}
     return [keep_running(deployment, found[ref], own.get(ref, ())) for deployment, ref in refs]
 
 

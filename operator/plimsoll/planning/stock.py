@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from plimsoll.allocation.problem import ANY_NUMBER
 from plimsoll.planning.pools import Pool
 from plimsoll.planning.snapshot import NodeFacts, PodFacts, Workload
 
@@ -43,6 +44,8 @@ class Demand:
     resources: Resources
     pods: int = 1
     """Of which one replica consists."""
+    per_node: int = ANY_NUMBER
+    """Pods that one node may hold."""
 
 
 def measure_stock(
@@ -154,6 +157,7 @@ def _place(
                 (free[0], name)
                 for name, free in left.items()
                 if all(value >= asked for value, asked in zip(free, wanted.resources, strict=True))
+                and running.get((namespace, placement, name), 0) < wanted.per_node
             ]
             if not fitting:
                 break

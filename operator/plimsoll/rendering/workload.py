@@ -17,6 +17,7 @@ from plimsoll.planning.plan import Option, Placement, PoolPlan
 from plimsoll.rendering import labels
 from plimsoll.rendering.engine import vllm
 from plimsoll.rendering.manifest import Manifest, bytes_quantity, cores_quantity, metadata
+from plimsoll.rendering.spread import per_node_limit
 
 SCHEDULING_SECONDS = 600
 """Beside the start of the engine: for a node, and for an image of ten gigabytes."""
@@ -73,10 +74,10 @@ def _template(owner: LLMDeployment, placement: Placement, pool: PoolPlan, own_la
     }
     if pool.node_selector:
         spec["nodeSelector"] = dict(pool.node_selector)
-    if added.topology_spread_constraints:
-        spec["topologySpreadConstraints"] = [
-            _spread(constraint, placement.name) for constraint in added.topology_spread_constraints
-        ]
+    spread = [_spread(constraint, placement.name) for constraint in added.topology_spread_constraints]
+    spread += per_node_limit(placement)
+    if spread:
+        spec["topologySpreadConstraints"] = spread
     if added.runtime_class_name is not None:
         spec["runtimeClassName"] = added.runtime_class_name
     if added.image_pull_secrets:

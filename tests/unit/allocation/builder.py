@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 
 from plimsoll.allocation import ProblemBuilder
+from plimsoll.allocation.problem import ANY_NUMBER
 
 
 class Builder(ProblemBuilder):
@@ -34,6 +35,8 @@ class Builder(ProblemBuilder):
         cpus: float = 0.0,
         memory_bytes: float = 0.0,
         nodes: int = 1,
+        per_node: int = ANY_NUMBER,
+        spare: int = 0,
         start: float = 0.0,
         stop: float = 0.0,
         storage: float = 0.0,
@@ -50,6 +53,8 @@ class Builder(ProblemBuilder):
             cpu_cores=cpus,
             memory_bytes=memory_bytes,
             nodes=nodes,
+            per_node=per_node,
+            spare=spare,
             start_cost_per_hour=start,
             stop_cost_per_hour=stop,
             storage_gigabytes=storage,

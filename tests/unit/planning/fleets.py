@@ -249,6 +249,9 @@ def _pod(
         for item in pool_nodes
     }
     fitting = [name for name, left in free.items() if all(left[key] >= amount for key, amount in asked.items())]
+    if most := placement.option.pods_per_node:
+        mine = [pod.node for pod in pods if (pod.namespace, pod.placement) == (namespace, placement.name)]
+        fitting = [name for name in fitting if mine.count(name) < most]
     chosen = min(fitting, key=lambda name: (free[name][placement.option.gpu_resource], name), default="")
     uid = f"{namespace}-{placement.name}-{number}"
     return PodFacts(uid, namespace, uid, chosen, asked, placement.name, ready=bool(chosen))
