@@ -512,6 +512,10 @@ class PlacementStatus(StatusModel):
     precision: Annotated[PrecisionName, Field(description="Numeric precision.")]
     pool: Annotated[DNSLabel, Field(description="GPUNodePool that it runs on.")]
     parallelism: Annotated[Parallelism, Field(description="Degrees of parallelism of each replica.")] = Parallelism()
+    pods_per_replica: Annotated[
+        Integer | None,
+        Field(ge=2, le=8, description="Pods of each replica, each on its node. Absent: one."),
+    ] = None
     replicas: Annotated[ReplicaCounts, Field(description="Replicas that are wanted and ready.")] = ReplicaCounts()
     shares: Annotated[
         tuple[TrafficShare, ...],

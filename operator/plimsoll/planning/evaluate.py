@@ -15,6 +15,7 @@ from plimsoll.performance import (
     Coefficients,
     Correction,
     LatencyTargets,
+    Link,
     Prediction,
     Question,
     ReplicaShape,
@@ -29,7 +30,7 @@ from plimsoll.performance import (
 )
 
 Result = TypeVar("Result")
-_ShapeKey = tuple[str, int, str, str, int, int, int, int, Coefficients | None, Correction]
+_ShapeKey = tuple[str, int, str, str, int, int, int, int, Coefficients | None, Correction, int, Link | None]
 _Key = tuple[int, int, int | None]
 """Numbers of shape and objective, and the operating point."""
 
@@ -139,6 +140,8 @@ class Evaluator:
             shape.max_model_length,
             shape.coefficients,
             shape.correction,
+            shape.nodes,
+            shape.network,
         )
 
     def _number(self, name: str, value: object) -> int:
