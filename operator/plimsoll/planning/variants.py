@@ -227,7 +227,7 @@ def _span_problem(parallelism: Parallelism, nodes: int, pool: Offer, *, several_
     if pool.one_node:
         return f"needs {nodes} nodes per replica and GPUNodePool {pool.name} has one: add nodes, or raise nodes.max"
     if not several_nodes:
-        return f"needs {nodes} nodes per replica: install LeaderWorkerSet, which the cluster lacks"
+        return f"needs {nodes} nodes per replica: install LeaderWorkerSet in the cluster"
     return None
 
 

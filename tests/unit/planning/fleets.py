@@ -185,7 +185,7 @@ def applied(facts: Snapshot, fleet: FleetPlan) -> Snapshot:
             keep = running.replicas if running is not None and owner.state is DeploymentState.SHORT else 0
             count = max(placement.replicas, keep)
             workloads.append(workload(owner, placement, count, count))
-            wanted.append((owner.ref.namespace, placement, count))
+            wanted.append((owner.ref.namespace, placement, count * placement.option.nodes))
     short = {item.ref.name for item in fleet.deployments if item.state is DeploymentState.SHORT}
     workloads += [item for item in before.values() if item.deployment in held | short]
     kept_names = {(item.namespace, item.name) for item in workloads}
@@ -228,7 +228,7 @@ def stored_gib(facts: Snapshot) -> float:
 def requests(placement: Placement) -> dict[str, float]:
     host = placement.option.host
     return {
-        placement.option.gpu_resource: float(placement.option.parallelism.gpus),
+        placement.option.gpu_resource: float(placement.option.gpus_per_pod),
         "cpu": host.cpu_cores,
         "memory": float(host.memory_bytes),
     }
