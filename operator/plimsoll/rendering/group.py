@@ -14,10 +14,15 @@ from plimsoll.rendering.workload import engine_container, pod_template, serving_
 def render_group(owner: LLMDeployment, placement: Placement, pool: PoolPlan, replicas: int) -> Manifest:
     """The LeaderWorkerSet of a placement with `replicas` groups. Whatever it would default to is written out."""
     option = placement.option
-    environment = vllm_nodes.environment(owner.spec.engine)
-    leader = serving_container(option, vllm_nodes.leader_arguments(owner, option), environment)
-    probes = vllm_nodes.worker_probes(option.load_seconds)
-    worker = engine_container(option, vllm_nodes.worker_arguments(owner, option), environment, (), probes)
+    engine = owner.spec.engine
+    leader = serving_container(option, vllm_nodes.leader_arguments(owner, option), vllm_nodes.environment(engine))
+    worker = engine_container(
+        option,
+        vllm_nodes.worker_arguments(owner, option),
+        vllm_nodes.environment(engine),
+        ports=(),
+        behaviour=vllm_nodes.worker_probes(option.load_seconds),
+    )
     return {
         "apiVersion": "leaderworkerset.x-k8s.io/v1",
         "kind": "LeaderWorkerSet",

@@ -13,7 +13,6 @@ def render_network_policy(owner: LLMDeployment, placement: Placement) -> Manifes
     All ports, since the collectives choose theirs as they start. What listens there authenticates nobody and runs
     what it is sent.
     """
-    members = {"matchLabels": labels.placement_selector(placement.name)}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -21,10 +20,10 @@ def render_network_policy(owner: LLMDeployment, placement: Placement) -> Manifes
             owner, placement.name, labels.placement_labels(owner.name, placement.name, placement.option.pool)
         ),
         "spec": {
-            "podSelector": members,
+            "podSelector": {"matchLabels": labels.placement_selector(placement.name)},
             "policyTypes": ["Ingress"],
             "ingress": [
-                {"from": [{"podSelector": members}]},
+                {"from": [{"podSelector": {"matchLabels": labels.placement_selector(placement.name)}}]},
                 {"ports": [{"port": vllm.PORT, "protocol": "TCP"}]},
             ],
         },

@@ -28,12 +28,12 @@ _PROBE_SECONDS = 10
 
 def leader_arguments(deployment: LLMDeployment, option: Option) -> list[str]:
     """Command line of rank 0."""
-    return [*vllm.arguments(deployment, option, _launch(option, "0"))]
+    return vllm.arguments(deployment, option, _launch(option, "0"))
 
 
 def worker_arguments(deployment: LLMDeployment, option: Option) -> list[str]:
     """Command line of the other ranks: the leader's, since all must agree on the engine's settings."""
-    return [*vllm.arguments(deployment, option, [*_launch(option, _RANK), "--headless"])]
+    return vllm.arguments(deployment, option, [*_launch(option, _RANK), "--headless"])
 
 
 def environment(engine: Engine) -> list[dict[str, Any]]:
@@ -51,14 +51,15 @@ def worker_probes(load_seconds: float) -> dict[str, Any]:
     That the worker's own process is there is what a running container means. Without a probe, a worker that lost its
     leader would look healthy for ever. No readiness probe: nobody sends it requests.
     """
-    check = {
-        "exec": {"command": ["python3", "-c", _REACHES_LEADER, str(RANK_PORT)]},
-        "periodSeconds": vllm.PROBE_PERIOD_SECONDS,
-        "timeoutSeconds": _PROBE_SECONDS,
-    }
+    tries = {"startupProbe": vllm.startup_tries(load_seconds), "livenessProbe": 3}
     return {
-        "startupProbe": {**check, "failureThreshold": vllm.startup_tries(load_seconds)},
-        "livenessProbe": {**check, "failureThreshold": 3},
+        name: {
+            "exec": {"command": ["python3", "-c", _REACHES_LEADER, str(RANK_PORT)]},
+            "periodSeconds": vllm.PROBE_PERIOD_SECONDS,
+            "timeoutSeconds": _PROBE_SECONDS,
+            "failureThreshold": count,
+        }
+        for name, count in tries.items()
     }
 
 
