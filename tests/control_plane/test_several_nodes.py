@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from devcluster.leader_worker_set import LeaderWorkerSetController
+from devcluster.nodes import demo_nodes
 from plimsoll.rendering import labels
 from tests.control_plane.bench import (
     Bench,
@@ -18,7 +19,6 @@ from tests.control_plane.bench import (
     pool,
     ready,
     routed,
-    settled,
 )
 
 NAME = "giant"
@@ -101,11 +101,16 @@ def test_a_model_too_large_for_a_node_runs_over_two(
     assert placements(deployment).keys() == {name}
     assert document(bench.get("configmap", f"{NAME}-routing", NAMESPACE)) == content
 
-    # Three nodes hold one replica and a half.
+    # Three nodes hold one replica and a half; four hold two.
     bench.set(NAME, NAMESPACE, "/spec/placement/replicas", {"min": 2})
-    said = bench.wait_condition("llmdeployment", NAME, NAMESPACE, "Planned", "True", "Planned")
-    bench.wait("settled", lambda: settled(bench.get("llmdeployment", NAME, NAMESPACE)))
+    bench.wait_condition("llmdeployment", NAME, NAMESPACE, "Planned", "True", "Planned")
     assert len(bench.own("pods")) == 2
+    bench.apply(*(node for node in demo_nodes() if node["metadata"]["name"] == lost))
+    leaders = bench.wait("two groups", lambda: group(bench, 4))[:2]
+    bench.settle()
+    assert addresses(bench, name) == sorted(pod["status"]["podIP"] for pod in leaders)
+    (budget,) = bench.own("poddisruptionbudgets")
+    assert (budget["status"]["expectedPods"], budget["status"]["disruptionsAllowed"]) == (2, 1)
 
     bench.cluster.kubectl("delete", "llmdeployment", NAME, f"--namespace={NAMESPACE}")
     bench.wait("everything collected", lambda: not bench.own("pods,leaderworkersets,networkpolicies,services"))
