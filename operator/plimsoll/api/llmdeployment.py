@@ -222,7 +222,8 @@ class ParallelismChoice(APIModel):
         Field(
             min_length=1,
             max_length=8,
-            description="Pipeline-parallel degrees to choose from: 1 to 8. Default 1, 2, 4.",
+            description="Pipeline-parallel degrees to choose from: 1 to 8. The stages may be on several nodes of a "
+            "pool, where LeaderWorkerSet is installed. Default 1, 2, 4.",
         ),
         ListSet(),
     ] = (1, 2, 4)
