@@ -95,10 +95,11 @@ class Evaluator:
         beside: tuple[Stream, ...] = (),
     ) -> Prediction:
         """Latencies at a rate. Remembered by utilization in percent, rounded up: a small drift costs nothing."""
-        percent = math.ceil(utilization * 100 - 1e-9)
+        # A class without traffic may be asked about at replicas that others use: its rate is 0 all the same.
+        percent = math.ceil(utilization * 100 - 1e-9) if rate_per_second > 0 else 0
         key = (self._keys([replace(question, max_num_seqs=max_num_seqs)])[0], percent, beside)
         if key not in self._predictions:
-            rate = float(settled(rate_per_second * percent / (utilization * 100))) if utilization > 0 else 0.0
+            rate = float(settled(rate_per_second * percent / (utilization * 100))) if percent > 0 else 0.0
             self._predictions[key] = predict(
                 question.shape,
                 question.lengths,

@@ -130,7 +130,12 @@ def exchanged(before: Snapshot, *resources: Resource) -> Snapshot:
     keep += (before.policy,) if before.policy is not None else ()
     new = {(item.kind, item.reference): item for item in (*keep, *resources)}
     return snapshot(
-        *new.values(), nodes=before.nodes, pods=before.pods, workloads=before.workloads, invalid=before.invalid
+        *new.values(),
+        nodes=before.nodes,
+        pods=before.pods,
+        workloads=before.workloads,
+        invalid=before.invalid,
+        several_nodes=before.several_nodes,
     )
 
 
