@@ -68,6 +68,7 @@ def _foreign(plan: DeploymentPlan, name: str, manager: str) -> Finding:
     message = (
         f"{kind} {plan.ref.namespace}/{name}: field manager {manager} owns spec.replicas; Plimsoll would run "
         f"{planned} and writes nothing to it. To give it back, remove that autoscaler and run: kubectl scale "
-        f"{kind.lower()} {name} --namespace={plan.ref.namespace} --replicas=N, with any N that is not the present number"
+        f"{kind.lower()} {name} --namespace={plan.ref.namespace} --replicas=N, with any N that is not the present "
+        "number"
     )
     return Finding(plan.ref, FOREIGN, message, field="spec.replicas")
