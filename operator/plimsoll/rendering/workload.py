@@ -44,8 +44,10 @@ def render_workload(owner: LLMDeployment, placement: Placement, pool: PoolPlan, 
 
 
 def template_hash(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of the pod template of a Deployment: equal for equal templates, in every process."""
-    text = json.dumps(manifest["spec"]["template"], sort_keys=True, separators=(",", ":"))
+    """SHA-256 of the pod templates of a workload: equal for equal templates, in every process."""
+    spec = manifest["spec"]
+    templates = spec["template"] if "template" in spec else spec["leaderWorkerTemplate"]
+    text = json.dumps(templates, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -15,7 +15,7 @@ from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.performance import Parallelism
 from plimsoll.planning.plan import DeploymentPlan
 from plimsoll.planning.snapshot import Workload
-from plimsoll.rendering import RenderMismatch, labels, render_deployment, verify
+from plimsoll.rendering import RenderMismatch, labels, render_deployment, template_hash, verify
 from plimsoll.rendering.observe import workload_facts
 from tests.unit.rendering.plans import (
     GIB,
@@ -81,6 +81,14 @@ def test_a_placement_over_several_nodes_is_a_group_with_a_service_and_a_network_
     group = render(replicas=3)["LeaderWorkerSet"]
     assert group["spec"]["replicas"] == 3
     assert template(group)["size"] == 2
+
+
+def test_the_templates_of_a_group_do_not_know_the_number_of_replicas() -> None:
+    one, two = (template_hash(render(replicas)["LeaderWorkerSet"]) for replicas in (1, 2))
+    assert one == two
+    changed = copy.deepcopy(render()["LeaderWorkerSet"])
+    container(changed, "worker")["args"].append("--enforce-eager")
+    assert template_hash(changed) != one
 
 
 def test_each_pod_asks_for_its_own_part_of_the_gpus() -> None:
