@@ -14,8 +14,8 @@ import yaml
 from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.performance import Parallelism
 from plimsoll.planning.plan import DeploymentPlan
-from plimsoll.planning.snapshot import Workload
 from plimsoll.rendering import RenderMismatch, labels, render_deployment, template_hash, verify
+from plimsoll.rendering.group import render_group
 from plimsoll.rendering.observe import workload_facts
 from tests.unit.rendering.plans import (
     GIB,
@@ -25,6 +25,7 @@ from tests.unit.rendering.plans import (
     large_option,
     llm_deployment,
     placement,
+    pool,
     step,
 )
 from tests.unit.rendering.test_render_workload import GOLDEN
@@ -36,13 +37,13 @@ OPTION = replace(
 Manifest = dict[str, Any]
 
 
-def planned(replicas: int = 1, owner: LLMDeployment | None = None) -> DeploymentPlan:
-    return replace(deployment_plan(owner), placements=(placement(NAME, OPTION, replicas),))
+def planned(replicas: int = 1, owner: LLMDeployment | None = None, asked: str = "") -> DeploymentPlan:
+    return replace(deployment_plan(owner), placements=(replace(placement(NAME, OPTION, replicas), asked=asked),))
 
 
-def render(replicas: int = 1, owner: LLMDeployment | None = None) -> dict[str, Manifest]:
+def render(replicas: int = 1, owner: LLMDeployment | None = None, asked: str = "") -> dict[str, Manifest]:
     """By kind."""
-    plan = planned(replicas, owner)
+    plan = planned(replicas, owner, asked)
     manifests = render_deployment(fleet_plan(plan), plan, step(None, {NAME: replicas}), ROUTED_AT, gateway_api=True)
     assert {item["metadata"]["name"] for item in manifests} == {NAME}
     return {item["kind"]: item for item in manifests}
@@ -69,7 +70,8 @@ def test_golden_group() -> None:
 
     To accept it: PLIMSOLL_UPDATE_GOLDEN=1 pytest tests/unit/rendering
     """
-    text = yaml.safe_dump(render()["LeaderWorkerSet"], sort_keys=False, width=120)
+    group = render_group(llm_deployment(), placement(NAME, OPTION, 1), pool("h100", "NVIDIA-H100-80GB-HBM3"), 1)
+    text = yaml.safe_dump(group, sort_keys=False, width=120)
     path = GOLDEN / "group.yaml"
     if os.environ.get("PLIMSOLL_UPDATE_GOLDEN") == "1":
         path.write_text(text, encoding="utf-8")
@@ -201,26 +203,24 @@ def test_a_workers_probe_says_whether_its_leader_can_be_reached(listens: bool, s
 
 
 def test_a_restarted_operator_reads_back_what_a_group_runs() -> None:
-    live = copy.deepcopy(render(replicas=2)["LeaderWorkerSet"])
+    live = copy.deepcopy(render(replicas=2, asked="0123456789abcdef")["LeaderWorkerSet"])
     live["metadata"]["uid"] = "u1"
     live["status"] = {"replicas": 2, "readyReplicas": 1}
-    assert workload_facts(live) == Workload(
-        namespace="chat",
-        name=NAME,
-        uid="u1",
-        deployment="assistant",
-        replicas=2,
-        ready_replicas=1,
-        option={
-            "model": OPTION.model,
-            "precision": "fp8",
-            "pool": "h100",
-            "tensor": "8",
-            "pipeline": "2",
-            "max-num-seqs": "128",
-            "nodes": "2",
-        },
-    )
+    facts = workload_facts(live)
+    assert facts is not None
+    assert (facts.deployment, facts.replicas, facts.ready_replicas) == ("assistant", 2, 1)
+    assert facts.option == {
+        "model": OPTION.model,
+        "precision": "fp8",
+        "pool": "h100",
+        "tensor": "8",
+        "pipeline": "2",
+        "max-num-seqs": "128",
+        "nodes": "2",
+    }
+    assert facts.made is not None
+    assert (facts.made.asked, facts.made.image) == ("0123456789abcdef", OPTION.image)
+    assert facts.made.memory_bytes == 80 * GIB
 
 
 def _argument(part: str, flag: str, value: str) -> Callable[[Manifest], None]:
