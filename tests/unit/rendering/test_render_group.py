@@ -117,14 +117,13 @@ def test_all_ranks_run_the_same_engine_and_only_the_leader_serves() -> None:
     assert common == [item for item in [*worker[:rank], *worker[rank + 1 :]] if item != "--headless"]
 
 
-def test_every_rank_tells_the_others_its_pods_address_unless_people_say_otherwise() -> None:
+def test_every_rank_tells_the_others_its_pods_address_and_people_say_over_which_interface() -> None:
     def variables(engine: Manifest | None = None) -> dict[str, Manifest]:
         env = container(render(owner=llm_deployment(engine))["LeaderWorkerSet"], "worker")["env"]
         return {item["name"]: item for item in env}
 
     assert variables()["VLLM_HOST_IP"]["valueFrom"]["fieldRef"]["fieldPath"] == "status.podIP"
-    own = {"env": [{"name": "VLLM_HOST_IP", "value": "10.0.0.1"}, {"name": "NCCL_SOCKET_IFNAME", "value": "eth1"}]}
-    assert variables(own)["VLLM_HOST_IP"] == {"name": "VLLM_HOST_IP", "value": "10.0.0.1"}
+    own = {"env": [{"name": "NCCL_SOCKET_IFNAME", "value": "eth1"}]}
     assert variables(own)["NCCL_SOCKET_IFNAME"]["value"] == "eth1"
 
 

@@ -38,11 +38,8 @@ def worker_arguments(deployment: LLMDeployment, option: Option) -> list[str]:
 
 def environment(engine: Engine) -> list[dict[str, Any]]:
     """As on one node, and the address under which the other ranks reach this pod."""
-    variables = vllm.environment(engine)
-    if not any(variable["name"] == "VLLM_HOST_IP" for variable in variables):
-        address = {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}}
-        variables.append({"name": "VLLM_HOST_IP", "valueFrom": address})
-    return variables
+    address = {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}}
+    return [*vllm.environment(engine), {"name": "VLLM_HOST_IP", "valueFrom": address}]
 
 
 def worker_probes(load_seconds: float) -> dict[str, Any]:
