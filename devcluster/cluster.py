@@ -162,6 +162,10 @@ class Cluster:
         self.kubectl("wait", "node", name, "--for=condition=Ready", "--timeout=30s")
         self._restore_pods(name)
 
+    def serving_certificate(self) -> tuple[Path, Path]:
+        """Certificate and key of the API server, good for any server on the loopback address."""
+        return self._certificates.server, self._certificates.server_key
+
     def mark(self) -> Mark:
         """The present moment, for `writes_since` and `requests_since`."""
         return self._audit.mark()
@@ -181,7 +185,7 @@ class Cluster:
     def _configure(self) -> None:
         """Writes certificates, kubeconfigs and configuration files, and lays out the processes."""
         self.logs.mkdir(exist_ok=True)
-        certificates = Certificates(self.directory / "pki")
+        certificates = self._certificates = Certificates(self.directory / "pki")
         self.ca_file = certificates.ca
         etcd_port, etcd_peer_port, self._port, self._kwok_port = free_ports(4)
         self.server = f"https://127.0.0.1:{self._port}"

@@ -82,6 +82,8 @@ class Component:
             _, minor, patch = version.removeprefix("v").split(".")
             release = f"{minor[0]}.{int(minor[1:])}.{patch}"
             variables = {"github.com/prometheus/common/version.Version": release}
+        elif self.module is LEADER_WORKER_SET:
+            variables = {"sigs.k8s.io/lws/pkg/version.GitVersion": version}
         else:
             variables = {}
         return " ".join(["-s", "-w", *(f"-X {name}={value}" for name, value in variables.items())])
@@ -93,6 +95,7 @@ KWOK = Module("kwok", "sigs.k8s.io/kwok")
 HELM = Module("helm", "helm.sh/helm/v3")
 PROMETHEUS = Module("prometheus", "github.com/prometheus/prometheus")
 GATEWAY_API = Module("gateway-api", "sigs.k8s.io/gateway-api")
+LEADER_WORKER_SET = Module("lws", "sigs.k8s.io/lws")
 
 
 def _server(name: str) -> Component:
@@ -140,6 +143,7 @@ TOOLS = {
             # File discovery stays; the clients of all clouds would take most of the build.
             build_tags=("remove_all_sd",),
         ),
+        Component("leader-worker-set", LEADER_WORKER_SET, "sigs.k8s.io/lws/cmd", minimum=(0, 7), below=(1,)),
     )
 }
 """Built only where something needs them."""

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from devcluster.audit import Mark
-from devcluster.binaries import all_binaries, binary, gateway_api_crds
+from devcluster.binaries import all_binaries, binary, gateway_api_crds, leader_worker_set_manifests
 from devcluster.cluster import Cluster
 from devcluster.installation import Installation
+from devcluster.leader_worker_set import LeaderWorkerSetController
 from devcluster.nodes import demo_nodes
 from tests.control_plane.bench import Bench, policy, read_crds
 
@@ -18,6 +19,7 @@ _HERE = Path(__file__).parent
 _LAST = "test_rbac.py"
 """Judges what all the others made the operator do."""
 _WITH_PROMETHEUS = "test_corrections.py"
+_WITH_SEVERAL_NODES = {"test_several_nodes.py", _LAST}
 NAMESPACES = ("chat", "documents")
 
 
@@ -35,6 +37,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         all_binaries()
         if _WITH_PROMETHEUS in files:
             binary("prometheus")
+        if _WITH_SEVERAL_NODES & files:
+            binary("leader-worker-set")
+            leader_worker_set_manifests()
 
 
 @pytest.fixture(scope="session")
@@ -85,6 +90,14 @@ def bench(installed: Bench, nodes: None) -> Iterator[Bench]:
     yield installed
     installed.operator.stop()
     installed.clear()
+
+
+@pytest.fixture
+def leader_worker_set(cluster: Cluster) -> Iterator[LeaderWorkerSetController]:
+    """The LeaderWorkerSet controller, to be started; afterwards it is gone again."""
+    controller = LeaderWorkerSetController(cluster)
+    yield controller
+    controller.stop()
 
 
 @pytest.fixture

@@ -9,12 +9,14 @@ import pytest
 from devcluster.audit import Mark
 from devcluster.installation import NAMESPACE as NAMESPACE_OF_OPERATOR
 from devcluster.installation import RELEASE, USER
+from devcluster.leader_worker_set import LeaderWorkerSetController
 from plimsoll.rendering import labels
 from tests.bad_objects import PROFILE
 from tests.control_plane.bench import Bench, Manifest, llm_deployment, placements, policy, pool, settled, slo
 
 NAMESPACE = "chat"
 NAME = "assistant"
+GIANT, SEVERAL_NODES = "giant", "meta-llama/Llama-3.1-405B-Instruct"
 KEPT_PLANS = 20
 
 Right = tuple[str, str, str, str]
@@ -38,18 +40,22 @@ CONFINED_TO = (NAMESPACE, "documents")
 
 
 @pytest.fixture
-def everywhere(bench: Bench, gateway_api: Callable[[], None]) -> Bench:
+def everywhere(bench: Bench, gateway_api: Callable[[], None], leader_worker_set: LeaderWorkerSetController) -> Bench:
     """Everything that the operator may have to do, once."""
     gateway_api()
+    leader_worker_set.start()
     bench.operator.stop()
     _exercise(bench)
     return bench
 
 
 @pytest.fixture
-def confined(bench: Bench, gateway_api: Callable[[], None]) -> Iterator[tuple[Bench, Mark]]:
+def confined(
+    bench: Bench, gateway_api: Callable[[], None], leader_worker_set: LeaderWorkerSetController
+) -> Iterator[tuple[Bench, Mark]]:
     """The same, by an operator that looks after two namespaces only."""
     gateway_api()
+    leader_worker_set.start()
     bench.operator.stop()
     bench.clear()
     bench.operator.install(watchNamespaces=CONFINED_TO)
@@ -69,9 +75,11 @@ def _exercise(bench: Bench) -> None:
     bench.apply(*(_old_plan(number) for number in range(1, KEPT_PLANS + 1)))
     route = {"httpRoute": {"parentRefs": [{"name": "public"}]}}
     bench.apply(llm_deployment(NAME, NAMESPACE, placement={"replicas": {"min": 2}}, routing=route))
+    bench.apply(pool("h100", "H100-SXM-80GB", "2.50"), llm_deployment(GIANT, NAMESPACE, SEVERAL_NODES, rate=30))
     bench.start()
     deployment = bench.wait("planned and Ready", lambda: _settled(bench))
-    (old,) = placements(deployment)
+    giant = bench.wait("the giant, too", lambda: _settled(bench, GIANT))
+    old = {*placements(deployment), *placements(giant)}
     owner = {
         "apiVersion": deployment["apiVersion"],
         "kind": "LLMDeployment",
@@ -81,14 +89,16 @@ def _exercise(bench: Bench) -> None:
     leftover = {"name": "of-an-earlier-release", "namespace": NAMESPACE, "ownerReferences": [owner]}
     own = {labels.MANAGED_BY: labels.MANAGER, labels.LLM_DEPLOYMENT: NAME}
     bench.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {**leftover, "labels": own}})
-    bench.set(NAME, NAMESPACE, "/spec/engine/extraArgs", ["--enable-prefix-caching"])
+    for name in (NAME, GIANT):
+        bench.set(name, NAMESPACE, "/spec/engine/extraArgs", ["--enable-prefix-caching"])
     bench.patch("llmdeployment", NAME, NAMESPACE, {"op": "remove", "path": "/spec/routing/httpRoute"})
 
     def done() -> bool:
-        names = {item["metadata"]["name"] for item in bench.own("deployments,services,configmaps,httproutes,pdb")}
+        kinds = "deployments,leaderworkersets,services,networkpolicies,configmaps,httproutes,pdb"
+        names = {item["metadata"]["name"] for item in bench.own(kinds)}
         return (
-            settled(bench.get("llmdeployment", NAME, NAMESPACE))
-            and old not in names
+            all(settled(bench.get("llmdeployment", name, NAMESPACE)) for name in (NAME, GIANT))
+            and not old & names
             and leftover["name"] not in names
             and not bench.own("httproutes")
             and len(bench.all("placementplans")) == KEPT_PLANS
@@ -98,8 +108,8 @@ def _exercise(bench: Bench) -> None:
     bench.operator.stop()
 
 
-def _settled(bench: Bench) -> Manifest | None:
-    found = bench.get("llmdeployment", NAME, NAMESPACE)
+def _settled(bench: Bench, name: str = NAME) -> Manifest | None:
+    found = bench.get("llmdeployment", name, NAMESPACE)
     return found if settled(found) else None
 
 

@@ -87,7 +87,8 @@ def fleets(draw: st.DrawFn) -> Snapshot:
                 placement={"replicas": limits},
             )
         )
-    return snapshot(*resources, nodes=None if draw(st.integers(0, 9)) == 0 else stock, pods=pods)
+    known = None if draw(st.integers(0, 9)) == 0 else stock
+    return snapshot(*resources, nodes=known, pods=pods, several_nodes=draw(st.booleans()))
 
 
 def unserved_limit(facts: Snapshot, owner: object, name: str) -> float:

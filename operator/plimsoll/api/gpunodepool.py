@@ -156,8 +156,8 @@ class Interconnect(APIModel):
         Field(
             ge=1,
             le=100_000,
-            description="Network bandwidth of a node in 10^9 bits per second. "
-            "When absent, no replica spans two nodes of the pool.",
+            description="Network bandwidth of a node in 10^9 bits per second, for replicas over several nodes. "
+            "When absent, 10 is reckoned with.",
         ),
     ] = None
 

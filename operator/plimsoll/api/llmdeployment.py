@@ -222,7 +222,8 @@ class ParallelismChoice(APIModel):
         Field(
             min_length=1,
             max_length=8,
-            description="Pipeline-parallel degrees to choose from: 1 to 8. Default 1, 2, 4.",
+            description="Pipeline-parallel degrees to choose from: 1 to 8. The stages may be on several nodes of a "
+            "pool, where LeaderWorkerSet is installed. Default 1, 2, 4.",
         ),
         ListSet(),
     ] = (1, 2, 4)
@@ -512,6 +513,10 @@ class PlacementStatus(StatusModel):
     precision: Annotated[PrecisionName, Field(description="Numeric precision.")]
     pool: Annotated[DNSLabel, Field(description="GPUNodePool that it runs on.")]
     parallelism: Annotated[Parallelism, Field(description="Degrees of parallelism of each replica.")] = Parallelism()
+    pods_per_replica: Annotated[
+        Integer | None,
+        Field(ge=2, le=8, description="Pods of each replica, each on its node. Absent: one."),
+    ] = None
     replicas: Annotated[ReplicaCounts, Field(description="Replicas that are wanted and ready.")] = ReplicaCounts()
     shares: Annotated[
         tuple[TrafficShare, ...],

@@ -34,6 +34,7 @@ from plimsoll.rendering.observe_namespaces import limit_range_facts, namespace_f
 
 Kind = TypeVar("Kind", bound=Resource)
 
+LEADER_WORKER_SET_CRD = "leaderworkersets.leaderworkerset.x-k8s.io"
 _NAMESPACED = {kind.__name__ for kind in KINDS if kind.names.scope == "Namespaced"}
 _SUFFIXES = {".yaml", ".yml", ".json"}
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -57,6 +58,8 @@ class Inputs:
     namespaces: list[NamespaceFacts] = field(default_factory=list)
     quotas: list[QuotaFacts] = field(default_factory=list)
     limit_ranges: list[LimitRangeFacts] = field(default_factory=list)
+    several_nodes: bool = False
+    """LeaderWorkerSet's CRD is among them."""
 
     def snapshot(self, *, gateway_api: bool = False) -> Snapshot:
         """The planner's input. Without nodes the stock is what pools declare, or unlimited."""
@@ -81,6 +84,7 @@ class Inputs:
             ),
             quotas=within(self.quotas, in_use),
             limit_ranges=within(self.limit_ranges, in_use),
+            several_nodes=self.several_nodes,
         )
 
     def _of(self, kind: type[Kind]) -> tuple[Kind, ...]:
@@ -164,7 +168,9 @@ def _take(inputs: Inputs, file: Path, manifest: Mapping[str, Any]) -> None:
         pod = pod_facts(manifest)
         if pod is not None:
             inputs.pods.append(pod)
-    elif (api_version, kind) == ("apps/v1", "Deployment"):
+    elif (kind, metadata_of(manifest).get("name")) == ("CustomResourceDefinition", LEADER_WORKER_SET_CRD):
+        inputs.several_nodes = True
+    elif (api_version, kind) in (("apps/v1", "Deployment"), ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet")):
         running = workload_facts(manifest)
         if running is not None:
             inputs.workloads.append(running)

@@ -80,7 +80,8 @@ def _print_deployment(console: Console, plan: DeploymentPlan) -> None:
                 placement.name,
                 f"{option.model.rsplit('/', 1)[-1]} {option.precision}",
                 option.pool,
-                f"{option.parallelism.tensor}×{option.parallelism.pipeline}",
+                f"{option.parallelism.tensor}×{option.parallelism.pipeline}"
+                + (f"\n{option.nodes} nodes" if option.nodes > 1 else ""),
                 str(placement.replicas),
                 str(option.max_num_seqs),
                 "\n".join(f"{part.traffic} {part.value:.0%}" for part in placement.shares) or "-",

@@ -62,6 +62,7 @@ def _placement(placement: Placement) -> dict[str, Any]:
         "precision": option.precision,
         "pool": option.pool,
         "parallelism": {"tensor": option.parallelism.tensor, "pipeline": option.parallelism.pipeline},
+        **({"podsPerReplica": option.nodes} if option.nodes > 1 else {}),
         "replicas": placement.replicas,
         "maxNumSeqs": option.max_num_seqs,
         "maxModelLength": option.max_model_length,

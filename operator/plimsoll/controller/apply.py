@@ -20,10 +20,11 @@ from plimsoll.controller.extract import owner_uid
 from plimsoll.controller.kinds import (
     ALL,
     CONFIG_MAP,
-    DEPLOYMENT,
     DISRUPTION_BUDGET,
     HTTP_ROUTE,
+    NETWORK_POLICY,
     SERVICE,
+    WORKLOADS,
     Kind,
     kind_of,
 )
@@ -37,7 +38,7 @@ Manifest = Mapping[str, Any]
 _log = logging.getLogger(__name__)
 
 _ROUTING = (CONFIG_MAP, HTTP_ROUTE)
-_STEPS = ((SERVICE,), (DEPLOYMENT, DISRUPTION_BUDGET), _ROUTING)
+_STEPS = ((SERVICE, NETWORK_POLICY), (*WORKLOADS, DISRUPTION_BUDGET), _ROUTING)
 _FIRST_RETRY_SECONDS = 1.0
 _LAST_RETRY_SECONDS = 300.0
 _LAST_RETRY_WHEN_BUSY_SECONDS = 20.0
@@ -197,7 +198,7 @@ class Applier:
 
     async def _prune(self, work: Work, going: Sequence[tuple[Kind, Manifest]], outcome: Outcome) -> None:
         """Delete what may go, unless routers are told of it after all."""
-        workloads = {manifest["metadata"]["name"] for kind, manifest in going if kind == DEPLOYMENT}
+        workloads = {manifest["metadata"]["name"] for kind, manifest in going if kind in WORKLOADS}
         if workloads and (named := workloads & await self._still_routed(work, outcome)):
             _log.warning("%s: routing still names %s; it stays for now", work.ref, ", ".join(sorted(named)))
             outcome.merge(Outcome(retry_after_seconds=_FIRST_RETRY_SECONDS))
@@ -223,7 +224,7 @@ class Applier:
         if metadata.get("deletionTimestamp") or self._waits(key, outcome):
             return
         # Of a workload the state counts that the plan has seen: one that has changed since is looked at again first.
-        version = str(metadata.get("resourceVersion", "")) if kind == DEPLOYMENT else ""
+        version = str(metadata.get("resourceVersion", "")) if kind in WORKLOADS else ""
         try:
             await self._writer.delete(kind, metadata.get("namespace", ""), metadata["name"], metadata["uid"], version)
         except ApiError as error:
@@ -288,16 +289,16 @@ def unwanted(work: Work, owned: Iterable[tuple[Kind, Manifest]]) -> Iterable[tup
     use now stays otherwise.
     """
     wanted = {(kind_of(manifest), *_key(manifest)) for manifest in work.manifests}
-    rendered = {m["metadata"]["name"] for m in work.manifests if kind_of(m) == DEPLOYMENT}
+    rendered = {m["metadata"]["name"] for m in work.manifests if kind_of(m) in WORKLOADS}
     routed = any(kind_of(manifest) in _ROUTING for manifest in work.manifests)
     owned = list(owned)
     going = set(work.prune)
-    staying = {m["metadata"]["name"] for kind, m in owned if kind == DEPLOYMENT} - going
+    staying = {m["metadata"]["name"] for kind, m in owned if kind in WORKLOADS} - going
     for kind, manifest in owned:
         name = manifest["metadata"]["name"]
         if (kind, *_key(manifest)) in wanted:
             continue
-        if kind == DEPLOYMENT:
+        if kind in WORKLOADS:
             goes = name in going
         elif kind in _ROUTING:
             goes = routed

@@ -11,7 +11,7 @@ from typing import Any
 
 from plimsoll.api import Resource
 from plimsoll.api.parse import InvalidResource, parse
-from plimsoll.controller.kinds import DEPLOYMENT, LIMIT_RANGE, NAMESPACE, NODE, POD, RESOURCE_QUOTA, RESOURCES, Kind
+from plimsoll.controller.kinds import LIMIT_RANGE, NAMESPACE, NODE, POD, RESOURCE_QUOTA, RESOURCES, WORKLOADS, Kind
 from plimsoll.planning.namespaces import LimitRangeFacts, NamespaceFacts, QuotaFacts
 from plimsoll.planning.snapshot import InvalidObject, NodeFacts, ObjectRef, PodFacts, Workload
 from plimsoll.rendering.observe import (
@@ -39,7 +39,7 @@ class OwnedFacts:
     content: str
     """Digest of everything but status and server-written metadata."""
     workload: Workload | None = None
-    """For Deployments."""
+    """For placements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def owned_facts(kind: Kind, manifest: Manifest) -> OwnedFacts:
         ref=ref_of(manifest, kind),
         owner_uid=owner_uid(manifest),
         content=content_digest(manifest),
-        workload=workload_facts(manifest) if kind == DEPLOYMENT else None,
+        workload=workload_facts(manifest) if kind in WORKLOADS else None,
     )
 
 

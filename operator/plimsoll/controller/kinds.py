@@ -66,10 +66,17 @@ NAMESPACE = Kind("Namespace", "", "v1", "namespaces", namespaced=False)
 RESOURCE_QUOTA = Kind("ResourceQuota", "", "v1", "resourcequotas")
 LIMIT_RANGE = Kind("LimitRange", "", "v1", "limitranges")
 DEPLOYMENT = Kind("Deployment", "apps", "v1", "deployments", owned=True)
+LEADER_WORKER_SET = Kind(
+    "LeaderWorkerSet", "leaderworkerset.x-k8s.io", "v1", "leaderworkersets", owned=True, optional=True
+)
+NETWORK_POLICY = Kind("NetworkPolicy", "networking.k8s.io", "v1", "networkpolicies", owned=True)
 SERVICE = Kind("Service", "", "v1", "services", owned=True)
 CONFIG_MAP = Kind("ConfigMap", "", "v1", "configmaps", owned=True)
 DISRUPTION_BUDGET = Kind("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets", owned=True)
 HTTP_ROUTE = Kind("HTTPRoute", "gateway.networking.k8s.io", "v1", "httproutes", owned=True, optional=True)
+
+WORKLOADS = (DEPLOYMENT, LEADER_WORKER_SET)
+"""Kinds that a placement may be: replicas on one node, or over several."""
 
 ALL: tuple[Kind, ...] = (
     *RESOURCES.values(),
@@ -79,6 +86,8 @@ ALL: tuple[Kind, ...] = (
     RESOURCE_QUOTA,
     LIMIT_RANGE,
     DEPLOYMENT,
+    LEADER_WORKER_SET,
+    NETWORK_POLICY,
     SERVICE,
     CONFIG_MAP,
     DISRUPTION_BUDGET,

@@ -21,7 +21,7 @@ from plimsoll.controller.debounce import debounce
 from plimsoll.controller.extract import owner_uid
 from plimsoll.controller.foreign import Place, scalers_of
 from plimsoll.controller.guarding import Guarding, Verdict, takes_away
-from plimsoll.controller.kinds import CONFIG_MAP, DEPLOYMENT
+from plimsoll.controller.kinds import CONFIG_MAP, WORKLOADS
 from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.planner_process import PlanFailure, PlannerProcess
 from plimsoll.controller.report import Reporter, Round
@@ -66,6 +66,7 @@ class Loop:
         metrics: Metrics,
         *,
         gateway_api: bool,
+        several_nodes: bool = False,
     ) -> None:
         self._settings, self._store, self._planner = settings, store, planner
         self._applier, self._reporter, self._guarding, self._metrics = applier, reporter, guarding, metrics
@@ -75,6 +76,7 @@ class Loop:
         """Since when routing names backends that are not Ready."""
         self._epochs: dict[str, int] = {}
         """Last seen of a routing document, by the LLMDeployment's uid: somebody may delete it."""
+        self._several_nodes = several_nodes
         self._planned: tuple[Snapshot, FleetPlan] | None = None
         self._full_plan_due = 0.0
 
@@ -112,14 +114,18 @@ class Loop:
 
     async def turn(self) -> float:
         """One turn. Returns after how many seconds the next is due although nothing changes."""
-        snapshot = self._store.snapshot(gateway_api=self._gateway_api)
+        snapshot = self._store.snapshot(gateway_api=self._gateway_api, several_nodes=self._several_nodes)
         policy = snapshot.policy or PlacementPolicy.implied()
         fleet, fresh = await self._plan(snapshot, policy)
         if fleet is None:
             return _RETRY_SECONDS
         standing = await self._reporter.plans.standing(policy.spec.approval, fleet, snapshot, fresh=fresh)
         running, observed = self._running(standing.fleet, snapshot, datetime.now(UTC))
-        scalers, verdict, acted = scalers_of(self._store.live(DEPLOYMENT)), Verdict(), standing.acted_on
+        scalers, verdict, acted = (
+            scalers_of(item for kind in WORKLOADS for item in self._store.live(kind)),
+            Verdict(),
+            standing.acted_on,
+        )
         if acted:
             verdict = await self._guarding.judge(
                 snapshot, acted, running, observed, scalers.keys(), approved=standing.agreed
@@ -191,7 +197,8 @@ class Loop:
         policy: PlacementPolicySpec,
     ) -> tuple[dict[ObjectRef, Progress], list[Work], float | None]:
         """What is safe now for each LLMDeployment, the objects that it means, and when time alone allows more."""
-        documents, workloads = self._store.live_by_name(CONFIG_MAP), self._store.live_by_name(DEPLOYMENT)
+        documents = self._store.live_by_name(CONFIG_MAP)
+        workloads = {place: item for kind in WORKLOADS for place, item in self._store.live_by_name(kind).items()}
         now = datetime.now(UTC)
         progress: dict[ObjectRef, Progress] = {}
         works: list[Work] = []

@@ -14,7 +14,7 @@ from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Finding
 from plimsoll.planning.snapshot import Workload
 
 FOREIGN = "ForeignManager"
-_WORKLOADS = frozenset({"Deployment"})
+_WORKLOADS = frozenset({"Deployment", "LeaderWorkerSet"})
 Manifest = Mapping[str, Any]
 
 
@@ -63,9 +63,12 @@ def restrain(
 
 def _foreign(plan: DeploymentPlan, name: str, manager: str) -> Finding:
     planned = next((item.replicas for item in plan.placements if item.name == name), 0)
+    group = any(item.name == name and item.option.nodes > 1 for item in plan.placements)
+    kind = "LeaderWorkerSet" if group else "Deployment"
     message = (
-        f"Deployment {plan.ref.namespace}/{name}: field manager {manager} owns spec.replicas; Plimsoll would run "
+        f"{kind} {plan.ref.namespace}/{name}: field manager {manager} owns spec.replicas; Plimsoll would run "
         f"{planned} and writes nothing to it. To give it back, remove that autoscaler and run: kubectl scale "
-        f"deployment {name} --namespace={plan.ref.namespace} --replicas=N, with any N that is not the present number"
+        f"{kind.lower()} {name} --namespace={plan.ref.namespace} --replicas=N, with any N that is not the present "
+        "number"
     )
     return Finding(plan.ref, FOREIGN, message, field="spec.replicas")

@@ -23,7 +23,7 @@ from plimsoll.controller.events import Recorder
 from plimsoll.controller.feed import watch
 from plimsoll.controller.guarding import Guarding
 from plimsoll.controller.health import HealthServer, Vitals
-from plimsoll.controller.kinds import HTTP_ROUTE, Kind
+from plimsoll.controller.kinds import HTTP_ROUTE, LEADER_WORKER_SET, Kind
 from plimsoll.controller.leader import Election
 from plimsoll.controller.loop import Loop
 from plimsoll.controller.metrics import Metrics
@@ -155,6 +155,7 @@ def _assemble(
         Guarding(client, settings.namespace),
         metrics,
         gateway_api=HTTP_ROUTE in kinds,
+        several_nodes=LEADER_WORKER_SET in kinds,
     )
     corrections = (
         Corrections(settings, client, store, recorder, metrics, lambda: loop.plan) if settings.prometheus_url else None

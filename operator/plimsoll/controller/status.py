@@ -234,6 +234,7 @@ def _placement(item: Placement, running: Mapping[str, Workload], observed: Obser
         precision=option.precision,
         pool=option.pool,
         parallelism=Parallelism(tensor=option.parallelism.tensor, pipeline=option.parallelism.pipeline),
+        pods_per_replica=option.nodes if option.nodes > 1 else None,
         replicas=ReplicaCounts(desired=item.replicas, ready=_ready_replicas(item.name, running)),
         shares=tuple(TrafficShare(traffic=share.traffic, value=ratio(share.value)) for share in item.shares),
         image=option.image or None,

@@ -128,7 +128,7 @@ class Store:
         """The raw objects of a kind by (namespace, name)."""
         return {(m["metadata"].get("namespace", ""), m["metadata"]["name"]): m for m in self.live(kind)}
 
-    def snapshot(self, *, gateway_api: bool = False) -> Snapshot:
+    def snapshot(self, *, gateway_api: bool = False, several_nodes: bool = False) -> Snapshot:
         """Everything that a plan depends on; equal facts give equal snapshots, whatever the order they came in."""
         policies = [policy for policy in self._all(PlacementPolicy) if policy.name == POLICY_NAME]
         deployments = self._all(LLMDeployment)
@@ -150,6 +150,7 @@ class Store:
             ),
             quotas=within(self._all(QuotaFacts), in_use),
             limit_ranges=within(self._all(LimitRangeFacts), in_use),
+            several_nodes=several_nodes,
         )
 
     def _all(self, type_: type[T]) -> list[T]:

@@ -23,7 +23,7 @@ from plimsoll.performance.capacity import (
     predict,
     rated,
 )
-from plimsoll.performance.coefficients import Coefficients, CoefficientSet, coefficient_set
+from plimsoll.performance.coefficients import Coefficients, CoefficientSet, Link, coefficient_set, node_hop
 from plimsoll.performance.correction import Correction, CorrectionRule, Estimate, Evidence, corrected
 from plimsoll.performance.gaps import Gap
 from plimsoll.performance.loading import load_seconds
@@ -63,6 +63,7 @@ __all__ = [
     "Latencies",
     "LatencyTarget",
     "LatencyTargets",
+    "Link",
     "MemoryFit",
     "Observation",
     "Parallelism",
@@ -85,6 +86,7 @@ __all__ = [
     "corrected",
     "load_seconds",
     "memory_fit",
+    "node_hop",
     "parallelism_problem",
     "predict",
     "prior_for",

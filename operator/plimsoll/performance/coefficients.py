@@ -57,6 +57,14 @@ class CoefficientSet:
     p90_error: float | None
 
 
+NETWORK_GIGABITS_PER_SECOND = 10
+"""Of a node, where nobody says: the slowest network that GPU nodes usually have."""
+NETWORK_SHARE = 0.8
+"""Of that speed, what one stream of messages reaches (assumed)."""
+NETWORK_HOP_SECONDS = 0.0001
+"""Beside a hop in a node: what a network with kernel sockets adds to a small message (assumed; RDMA takes a tenth)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """Time of one transfer: latency + bytes / bytes_per_second."""
@@ -93,6 +101,12 @@ def stage_hop(gpu: GPU) -> Link:
     return Link(
         load_data()["stage_hop_seconds"]["value"], _fabric(gpu)["send_share"] * gpu.interconnect.bytes_per_second
     )
+
+
+def node_hop(gpu: GPU, gigabits_per_second: int | None) -> Link:
+    """From one pipeline stage to the next in another node, whose network has that speed (None: the usual least)."""
+    speed = (gigabits_per_second or NETWORK_GIGABITS_PER_SECOND) * 1e9 / 8
+    return Link(stage_hop(gpu).latency_seconds + NETWORK_HOP_SECONDS, NETWORK_SHARE * speed)
 
 
 @cache

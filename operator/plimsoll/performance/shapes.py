@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.catalog import GPU, ModelArchitecture, Precision
-from plimsoll.performance.coefficients import Coefficients
+from plimsoll.performance.coefficients import Coefficients, Link
 from plimsoll.performance.correction import UNCORRECTED, Correction
 
 FloatArray = NDArray[np.float64]
@@ -76,6 +76,10 @@ class ReplicaShape:
     """Measured for this model on this GPU (ModelProfile); None: published for the GPU (`coefficient_set`)."""
     correction: Correction = UNCORRECTED
     """By what is observed of such replicas."""
+    nodes: int = 1
+    """Nodes that the stages are spread over, whole stages on each; tensor parallelism never leaves a node."""
+    network: Link | None = None
+    """Between these nodes; None on one node."""
 
 
 def parallelism_problem(model: ModelArchitecture, gpu: GPU, parallelism: Parallelism) -> str | None:

@@ -99,8 +99,12 @@ ANALYTIC_STEPS: StepModel = RooflineSteps()
 
 
 def _communication(shape: ReplicaShape, use: Coefficients) -> tuple[float, float]:
-    """Seconds per step and per token: two all-reduces of the hidden states per layer; hops of them and the residual."""
-    tensor, hops = shape.parallelism.tensor, shape.parallelism.pipeline - 1
+    """Seconds per step and per token: two all-reduces of the hidden states per layer; hops of them and the residual.
+
+    Between nodes the ranks of a stage send a share each, so that the hidden states cross the network once.
+    """
+    tensor, crossings = shape.parallelism.tensor, shape.nodes - 1
+    hops = shape.parallelism.pipeline - 1 - crossings
     latency, token = 0.0, 0.0
     hidden_bytes = SIXTEEN_BITS * shape.model.hidden_size
     if tensor > 1:
@@ -111,6 +115,9 @@ def _communication(shape: ReplicaShape, use: Coefficients) -> tuple[float, float
         hop = stage_hop(shape.gpu)
         latency += hops * hop.latency_seconds
         token += hops * 2.0 * hidden_bytes / hop.bytes_per_second
+    if shape.network is not None:
+        latency += crossings * shape.network.latency_seconds
+        token += crossings * 2.0 * hidden_bytes / shape.network.bytes_per_second
     return latency, token
 
 

@@ -71,5 +71,6 @@ def inputs_digest(snapshot: Snapshot, declared: str | None = None) -> str:
         snapshot.quotas,
         snapshot.limit_ranges,
     )
-    optional = (snapshot.corrections, paused_objects(snapshot), limits if any(limits) else ())
+    several = "several nodes" if snapshot.several_nodes else ""
+    optional = (snapshot.corrections, paused_objects(snapshot), limits if any(limits) else (), several)
     return digest((*facts, *(value for value in optional if value)))

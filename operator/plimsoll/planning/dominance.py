@@ -57,9 +57,10 @@ def option_key(option: Option) -> OptionKey:
 
 
 def _beaten(group: Sequence[Offering], classes: Sequence[ResolvedClass], *, whole_replicas: bool) -> NDArray[np.bool_]:
-    gpus = np.array([offering.option.parallelism.gpus for offering in group], dtype=np.int64)
-    fits = gpus[None, :] // gpus[:, None]
-    """(a, b): replicas of a in the GPUs of one b."""
+    gpus = np.array([offering.option.gpus_per_pod for offering in group], dtype=np.int64)
+    pods = np.array([offering.option.nodes for offering in group], dtype=np.int64)
+    fits = gpus[None, :] // gpus[:, None] * pods[None, :] // pods[:, None]
+    """(a, b): replicas of a in the GPUs of one b, wherever its pods are."""
     if whole_replicas:
         fits = np.minimum(fits, 1)
     names = {name: number for number, name in enumerate(sorted({offering.option.pool for offering in group}))}

@@ -15,6 +15,7 @@ from plimsoll.performance import (
     Coefficients,
     Correction,
     LatencyTargets,
+    Link,
     Prediction,
     Question,
     ReplicaShape,
@@ -29,7 +30,7 @@ from plimsoll.performance import (
 )
 
 Result = TypeVar("Result")
-_ShapeKey = tuple[str, int, str, str, int, int, int, int, Coefficients | None, Correction]
+_ShapeKey = tuple[str, int, str, str, int, int, int, int, Coefficients | None, Correction, int, Link | None]
 _Key = tuple[int, int, int | None]
 """Numbers of shape and objective, and the operating point."""
 
@@ -94,10 +95,11 @@ class Evaluator:
         beside: tuple[Stream, ...] = (),
     ) -> Prediction:
         """Latencies at a rate. Remembered by utilization in percent, rounded up: a small drift costs nothing."""
-        percent = math.ceil(utilization * 100 - 1e-9)
+        # A class without traffic may be asked about at replicas that others use: its rate is 0 all the same.
+        percent = math.ceil(utilization * 100 - 1e-9) if rate_per_second > 0 else 0
         key = (self._keys([replace(question, max_num_seqs=max_num_seqs)])[0], percent, beside)
         if key not in self._predictions:
-            rate = float(settled(rate_per_second * percent / (utilization * 100))) if utilization > 0 else 0.0
+            rate = float(settled(rate_per_second * percent / (utilization * 100))) if percent > 0 else 0.0
             self._predictions[key] = predict(
                 question.shape,
                 question.lengths,
@@ -139,6 +141,8 @@ class Evaluator:
             shape.max_model_length,
             shape.coefficients,
             shape.correction,
+            shape.nodes,
+            shape.network,
         )
 
     def _number(self, name: str, value: object) -> int:

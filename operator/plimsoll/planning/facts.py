@@ -7,6 +7,7 @@ from plimsoll.api.gpunodepool import CustomAccelerator, GPUNodePool
 from plimsoll.api.modelprofile import Architecture
 from plimsoll.catalog import GPU, Catalog, ModelArchitecture, load_catalog
 from plimsoll.catalog import Interconnect as GPUInterconnect
+from plimsoll.performance import Link, node_hop
 from plimsoll.planning.snapshot import Snapshot
 
 _USUAL_BYTES_PER_SECOND = {"NVLink": 450e9, "InfinityFabric": 448e9, "PCIe": 32e9}
@@ -38,6 +39,12 @@ def pool_gpu(pool: GPUNodePool, catalog: Catalog) -> GPU:
     if declared is None or declared == gpu.interconnect.kind:
         return gpu
     return replace(gpu, interconnect=_usual_interconnect(declared, None))
+
+
+def pool_network(pool: GPUNodePool, gpu: GPU) -> Link:
+    """From one pipeline stage to the next in another node of the pool."""
+    interconnect = pool.spec.interconnect
+    return node_hop(gpu, interconnect.inter_node_gigabits_per_second if interconnect is not None else None)
 
 
 def _custom_gpu(pool: str, custom: CustomAccelerator, interconnect: str) -> GPU:

@@ -129,7 +129,7 @@ def build_fleet(
         option_max_replicas=np.full(len(rows.candidates), NO_LIMIT, dtype=np.int64),
         option_capacity=np.full((len(rows.candidates), 1), USABLE_TIME),
         option_demand=np.array([demand(candidate) for candidate in rows.candidates], dtype=float).reshape(-1, 3),
-        option_nodes=np.ones(len(rows.candidates), dtype=np.int64),
+        option_nodes=np.array([candidate.option.nodes for candidate in rows.candidates], dtype=np.int64),
         option_per_node=np.array(
             [candidate.option.pods_per_node or ANY_NUMBER for candidate in rows.candidates], dtype=np.int64
         ),
@@ -173,9 +173,9 @@ def build_fleet(
 
 
 def demand(candidate: Candidate) -> tuple[float, float, float]:
-    """GPUs, CPU cores and memory bytes of one replica."""
+    """GPUs, CPU cores and memory bytes of one pod of a replica."""
     host = candidate.option.host
-    return (float(candidate.option.parallelism.gpus), host.cpu_cores, float(host.memory_bytes))
+    return (float(candidate.option.gpus_per_pod), host.cpu_cores, float(host.memory_bytes))
 
 
 def pods_per_node(candidate: Candidate) -> int:

@@ -16,6 +16,9 @@ from plimsoll.planning.pools import Offer
 MAX_LENGTH = 52
 """Leaves room for the suffixes that ReplicaSets and pods add within 63 characters."""
 
+MAX_GROUP_LENGTH = 47
+"""Of replicas of several pods: their number comes before the suffixes of the StatefulSet of each replica's workers."""
+
 TEMPLATE_RELEASE = 1
 """Raised whenever rendering changes the pod template of an unchanged input, so that new placements have new names and
 those of another release are told apart."""
@@ -23,7 +26,7 @@ those of another release are told apart."""
 
 class PlacementNames:
     """Names of one LLMDeployment's placements: `<deployment>-<model>-<precision>-<pool>-t<TP>p<PP>-<hash6>`, DNS-1035
-    labels of at most 52 characters.
+    labels of at most 52 characters, 47 for replicas of several pods.
 
     The owner's name counts in the hash: names that are cut to the same beginning must not share objects.
     """
@@ -52,6 +55,7 @@ class PlacementNames:
             self._checkpoints.get((option.model, option.precision)) or "",
             *(degrees.tensor, degrees.pipeline, option.max_num_seqs, option.max_model_length),
             *((f"{option.pods_per_node} per node",) if option.pods_per_node else ()),
+            *((f"{option.nodes} nodes",) if option.nodes > 1 else ()),
         )
         return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
 
@@ -61,7 +65,8 @@ class PlacementNames:
         degrees = f"t{option.parallelism.tensor}p{option.parallelism.pipeline}"
         unique = hashlib.sha256(shape.encode()).hexdigest()[:6]
         tail = f"{option.precision}-{_short(option.pool, 14)}-{degrees}-{unique}"
-        room = MAX_LENGTH - len(tail) - 2
+        longest = MAX_LENGTH if option.nodes == 1 else MAX_GROUP_LENGTH
+        room = longest - len(tail) - 2
         owner = _short(self._deployment.name, max(8, room - 16))
         model = _short(option.model.rsplit("/", 1)[-1].removesuffix("-Instruct"), max(1, room - len(owner)))
         return f"{owner}-{model}-{tail}"

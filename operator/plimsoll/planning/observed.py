@@ -19,6 +19,7 @@ from plimsoll.performance import (
     Estimate,
     Evidence,
     LatencyTargets,
+    Link,
     Prediction,
     ReplicaShape,
     TokenLengths,
@@ -26,7 +27,7 @@ from plimsoll.performance import (
     predict,
 )
 from plimsoll.performance.correction import CAUTIOUS, UNCORRECTED, doubt
-from plimsoll.planning.facts import catalog_of, pool_gpu
+from plimsoll.planning.facts import catalog_of, pool_gpu, pool_network
 from plimsoll.planning.objectives import token_lengths
 from plimsoll.planning.plan import DeploymentPlan, FleetPlan, Placement
 from plimsoll.planning.snapshot import ObjectRef, Snapshot, SpeedCorrection
@@ -213,16 +214,18 @@ def kind_of(shape: ReplicaShape) -> ReplicaKind:
 class _Shapes:
     """How placements are predicted now."""
 
-    gpus: Mapping[str, GPU]
+    gpus: Mapping[str, tuple[GPU, Link]]
+    """Of each pool, with the network between its nodes."""
     known: Speeds
     catalog: Catalog
 
     @classmethod
     def of(cls, snapshot: Snapshot, learnt: Mapping[ReplicaKind, Learnt]) -> "_Shapes":
-        gpus: dict[str, GPU] = {}
+        gpus: dict[str, tuple[GPU, Link]] = {}
         for pool in snapshot.pools:
             try:
-                gpus[pool.name] = pool_gpu(pool, load_catalog())
+                gpu = pool_gpu(pool, load_catalog())
+                gpus[pool.name] = gpu, pool_network(pool, gpu)
             except UnknownName:
                 continue  # nothing is planned there
         catalog = catalog_of(snapshot)
@@ -232,14 +235,16 @@ class _Shapes:
     def of_placement(self, placement: Placement) -> ReplicaShape | None:
         """None for a model or pool that has gone since the plan was made."""
         option = placement.option
-        gpu = self.gpus.get(option.pool)
+        found = self.gpus.get(option.pool)
         try:
             model, precision = self.catalog.model(option.model), self.catalog.precision(option.precision)
         except UnknownName:
             return None
-        if gpu is None:
+        if found is None:
             return None
-        return self.known.of(ReplicaShape(model, precision, gpu, option.parallelism, option.max_model_length))
+        gpu, network = found
+        shape = ReplicaShape(model, precision, gpu, option.parallelism, option.max_model_length)
+        return self.known.of(replace(shape, nodes=option.nodes, network=network) if option.nodes > 1 else shape)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class HostDemand:
-    """What one replica asks of its node beside GPUs."""
+    """What one pod of a replica asks of its node beside GPUs."""
 
     cpu_cores: float
     memory_bytes: int
@@ -74,6 +74,15 @@ class Option:
     """Expected time until a new replica is ready; sizes the startup probe."""
     gated: bool
     """The model's licence gate needs a Hugging Face token."""
+    nodes: int = field(default=1, repr=False)
+    """Pods that one replica consists of, whole pipeline stages in each. Every pod takes a node; several may share one.
+
+    Not in the representation: names are made of it, and those of replicas on one node stay as they were.
+    """
+
+    @property
+    def gpus_per_pod(self) -> int:
+        return self.parallelism.gpus // self.nodes
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,10 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
     ]
     demands = {
         (deployment.namespace, candidate.name): Demand(
-            candidate.pool.name, demand(candidate), per_node=candidate.option.pods_per_node or ANY_NUMBER
+            candidate.pool.name,
+            demand(candidate),
+            candidate.option.nodes,
+            per_node=candidate.option.pods_per_node or ANY_NUMBER,
         )
         for deployment, choice in open_pairs
         for candidate in choice.candidates
@@ -240,12 +243,16 @@ def _all_choices(
         if any(map(holds, findings)):
             found[ref] = Choices(classes, (), (), findings)
             continue
-        inputs[ref] = (deployment.spec, classes, findings, offers, pools.rejected, profiles, snapshot.corrections)
+        several = snapshot.several_nodes
+        corrections = snapshot.corrections
+        inputs[ref] = (deployment.spec, classes, findings, offers, pools.rejected, profiles, corrections, several)
         known = evaluator.recall(ref, inputs[ref], Choices)
         if known is not None and known.hold_for(running.get(ref, frozenset())):
             found[ref] = known
         else:
-            variants = enumerate_variants(deployment, classes, pools, catalog, known_speeds, evaluator)
+            variants = enumerate_variants(
+                deployment, classes, pools, catalog, known_speeds, evaluator, several_nodes=several
+            )
             variants = replace(variants, findings=(*findings, *variants.findings))
             fresh.append((deployment, ref, classes, variants))
     # All at once, since the model computes many shapes in the time of one.

@@ -7,7 +7,8 @@ from decimal import Decimal
 from plimsoll.api.common import to_wire
 from plimsoll.api.gpunodepool import GPUNodePool
 from plimsoll.catalog import GPU, Catalog, UnknownName
-from plimsoll.planning.facts import pool_gpu
+from plimsoll.performance import Link
+from plimsoll.planning.facts import pool_gpu, pool_network
 from plimsoll.planning.plan import Finding, Severity
 from plimsoll.planning.snapshot import NodeFacts, ObjectRef, Taint
 
@@ -30,6 +31,10 @@ class Offer:
     tolerations: tuple[Mapping[str, str | int], ...]
     gpus_per_node: int
     """Largest replica that fits a node; what is declared when there are no nodes."""
+    one_node: bool
+    """Never more than one node may be used, so that no replica can take several."""
+    network: Link
+    """From one pipeline stage to the next in another node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,8 @@ def _resolve(pool: GPUNodePool, nodes: Sequence[NodeFacts] | None, catalog: Cata
         unlimited=nodes is None and maximum is None,
         declared_stock=nodes is None and maximum is not None,
         gpus_per_node=found or per_node or _USUAL_GPUS_PER_NODE,
+        one_node=len(matching) == 1 or maximum == 1,
+        network=pool_network(pool, gpu),
         declared_gpus_per_node=per_node,
         max_nodes=maximum,
         reserved_gpus=spec.gpus.reserved,

@@ -346,5 +346,6 @@ def _workload(ref: ObjectRef, placement: Placement) -> Workload:
         "tensor": str(option.parallelism.tensor),
         "pipeline": str(option.parallelism.pipeline),
         "max-num-seqs": str(option.max_num_seqs),
+        **({"nodes": str(option.nodes)} if option.nodes > 1 else {}),
     }
     return Workload(ref.namespace, placement.name, "", ref.name, 0, 0, said)

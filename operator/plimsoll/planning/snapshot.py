@@ -88,13 +88,13 @@ class Made:
     image: str
     checkpoint: str
     cpu_cores: float
-    """That a replica requests."""
+    """That a pod requests."""
     memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One of Plimsoll's own running placements: a Deployment, as the cluster has it."""
+    """One of Plimsoll's own running placements: a Deployment or a LeaderWorkerSet, as the cluster has it."""
 
     namespace: str
     name: str
@@ -104,7 +104,10 @@ class Workload:
     replicas: int
     ready_replicas: int
     option: Mapping[str, str] = field(default_factory=dict)
-    """Its annotations that say what it runs: model, precision, pool, tensor, pipeline (rendering/labels.py)."""
+    """Its annotations that say what it runs: model, precision, pool, tensor, pipeline (rendering/labels.py).
+
+    `nodes` only where a replica takes several.
+    """
     made: Made | None = None
     """None where it does not say."""
 
@@ -148,3 +151,5 @@ class Snapshot:
     quotas: tuple[QuotaFacts, ...] = ()
     limit_ranges: tuple[LimitRangeFacts, ...] = ()
     """Both of namespaces that have LLMDeployments."""
+    several_nodes: bool = False
+    """The cluster has LeaderWorkerSet, so a replica may take several nodes."""

@@ -62,6 +62,8 @@ def enumerate_variants(
     catalog: Catalog,
     speeds: Speeds,
     evaluator: Evaluator,
+    *,
+    several_nodes: bool,
 ) -> Variants:
     """All ways to run a deployment's models that fit, why the others are out, and what is wrong with its inputs."""
     findings: list[Finding] = []
@@ -94,22 +96,32 @@ def enumerate_variants(
                 continue
             for pool in allowed:
                 fitting, out = _fitting(
-                    deployment, model, precision, checkpoint, pool, length, catalog, speeds, evaluator
+                    deployment,
+                    model,
+                    precision,
+                    checkpoint,
+                    pool,
+                    length,
+                    catalog,
+                    speeds,
+                    evaluator,
+                    several_nodes=several_nodes,
                 )
                 excluded.extend(out)
                 variants.extend(fitting)
     return Variants(tuple(variants), tuple(excluded), tuple(findings))
 
 
-def option_label(model: str, precision: str, pool: str, parallelism: Parallelism) -> str:
+def option_label(model: str, precision: str, pool: str, parallelism: Parallelism, nodes: int = 1) -> str:
     """An option for people: `Llama-3.1-8B-Instruct bf16 on l40s TP2`."""
     stages = f" PP{parallelism.pipeline}" if parallelism.pipeline > 1 else ""
-    return f"{model.rsplit('/', 1)[-1]} {precision} on {pool} TP{parallelism.tensor}{stages}"
+    spread = f" over {nodes} nodes" if nodes > 1 else ""
+    return f"{model.rsplit('/', 1)[-1]} {precision} on {pool} TP{parallelism.tensor}{stages}{spread}"
 
 
 def label_of(option: Option) -> str:
     """The label of an option."""
-    return option_label(option.model, option.precision, option.pool, option.parallelism)
+    return option_label(option.model, option.precision, option.pool, option.parallelism, option.nodes)
 
 
 def _fitting(
@@ -122,6 +134,8 @@ def _fitting(
     catalog: Catalog,
     speeds: Speeds,
     evaluator: Evaluator,
+    *,
+    several_nodes: bool,
 ) -> tuple[list[Variant], list[Excluded]]:
     """Parallelisms of one variant on one pool at which it can run at all; the rest with the reason."""
     fitting: list[Variant] = []
@@ -131,21 +145,36 @@ def _fitting(
     image = engine_image(deployment.spec.engine.images, pool.gpu.vendor)
     if image is None:
         unsupported = f"no engine image for {pool.gpu.vendor} GPUs: set spec.engine.images.{pool.gpu.vendor}"
-    degrees = deployment.spec.placement.parallelism
-    for tensor, pipeline in product(sorted(degrees.tensor), sorted(degrees.pipeline)):
-        parallelism = Parallelism(tensor, pipeline)
-        label = option_label(model.name, precision.name, pool.name, parallelism)
-        shape = speeds.of(ReplicaShape(model, facts, pool.gpu, parallelism, length))
-        problem = unsupported
-        if problem is None and parallelism.gpus > pool.gpus_per_node:
-            problem = (
-                f"needs {parallelism.gpus} GPUs and a node of the pool has {pool.gpus_per_node}; "
-                "replicas over several nodes are not supported yet"
+    choice = deployment.spec.placement.parallelism
+    splits = [Parallelism(*degrees) for degrees in product(sorted(choice.tensor), sorted(choice.pipeline))]
+    # Those on one node first: whether any fits decides how much must be known of the others.
+    for nodes, parallelism in sorted(
+        ((nodes_needed(parallelism, pool.gpus_per_node), parallelism) for parallelism in splits),
+        key=lambda split: split[0] > 1,
+    ):
+        label = option_label(model.name, precision.name, pool.name, parallelism, nodes)
+        shape = speeds.of(
+            ReplicaShape(
+                model,
+                facts,
+                pool.gpu,
+                parallelism,
+                length,
+                nodes=max(1, nodes),
+                network=pool.network if nodes > 1 else None,
             )
-        startup = None if problem is not None else evaluator.startup(shape)
-        if startup is None or startup.problem is not None or image is None:
-            why = problem or (startup.problem if startup is not None else None) or ""
-            excluded.append(Excluded(label, why, excess=startup.excess if startup is not None else math.inf))
+        )
+        problem = unsupported or _span_problem(parallelism, nodes, pool, several_nodes=several_nodes)
+        # What keeps a replica from taking several nodes is worth a look only where the memory of none is enough.
+        looked_at = problem is None or (unsupported is None and nodes > 1 and not fitting)
+        startup = evaluator.startup(shape) if looked_at else None
+        if startup is None or startup.problem is not None or problem is not None or image is None:
+            if startup is None or startup.problem is None:
+                # The nearest thing to fitting, the fewest nodes first.
+                excess = math.inf if startup is None else 1 + nodes / 1000
+                excluded.append(Excluded(label, problem or "", excess=excess))
+            else:
+                excluded.append(Excluded(label, startup.problem, excess=startup.excess))
             continue
         checkpoint_args = (
             () if checkpoint != model.name or precision.name == model.native_precision else facts.engine_args
@@ -161,9 +190,10 @@ def _fitting(
             image=image,
             gpu_resource=pool.resource_name,
             engine_args=checkpoint_args,
-            host=host_demand(parallelism),
+            host=host_demand(parallelism.gpus // nodes, alone=parallelism.gpus == 1),
             load_seconds=_bucket(startup.load_seconds),
             gated=model.gated,
+            nodes=nodes,
         )
         fitting.append(Variant(option, pool, shape, float(precision.task_error_factor)))
     return fitting, excluded
@@ -174,13 +204,40 @@ def _bucket(seconds: float) -> float:
     return 60.0 * 2.0 ** max(0, math.ceil(math.log2(seconds / 60)))
 
 
-def host_demand(parallelism: Parallelism) -> HostDemand:
-    """CPU and memory of a replica: one core for the front end and one per GPU worker; 8 GiB of host memory per GPU
+def nodes_needed(parallelism: Parallelism, gpus_per_node: int) -> int:
+    """Pods of a replica, each on a node; 0 where the ranks of one stage do not fit a node.
+
+    Tensor parallelism stays within a node, since every layer waits for it. All pods hold equally many whole stages, as
+    the engine wants it, and as many as fit.
+    """
+    most = gpus_per_node // parallelism.tensor
+    stages = next((count for count in range(most, 0, -1) if parallelism.pipeline % count == 0), 0)
+    return parallelism.pipeline // stages if stages else 0
+
+
+def _span_problem(parallelism: Parallelism, nodes: int, pool: Offer, *, several_nodes: bool) -> str | None:
+    """Why a replica cannot be spread over as many nodes as it needs; None where it can, or needs one."""
+    if nodes == 1:
+        return None
+    if nodes == 0:
+        return (
+            f"needs {parallelism.tensor} GPUs in one node and a node of the pool has {pool.gpus_per_node}; "
+            "only pipeline stages may be on several nodes"
+        )
+    if pool.one_node:
+        return f"needs {nodes} nodes per replica and GPUNodePool {pool.name} has one: add nodes, or raise nodes.max"
+    if not several_nodes:
+        return f"needs {nodes} nodes per replica: install LeaderWorkerSet in the cluster"
+    return None
+
+
+def host_demand(gpus: int, *, alone: bool) -> HostDemand:
+    """CPU and memory of a pod: one core for the front end and one per GPU worker; 8 GiB of host memory per GPU
     beside /dev/shm, which NCCL needs large when several GPUs work together (1 GiB is KServe's value for one)."""
-    shared = (1 if parallelism.gpus == 1 else 16) * GIB
+    shared = (1 if alone else 16) * GIB
     return HostDemand(
-        cpu_cores=1 + parallelism.gpus,
-        memory_bytes=8 * GIB * parallelism.gpus + shared,
+        cpu_cores=1 + gpus,
+        memory_bytes=8 * GIB * gpus + shared,
         shared_memory_bytes=shared,
     )
 

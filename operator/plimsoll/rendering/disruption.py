@@ -7,7 +7,10 @@ from plimsoll.rendering.manifest import Manifest, metadata
 
 
 def render_disruption_budget(owner: LLMDeployment, placement: Placement, replicas: int) -> Manifest | None:
-    """The budget; None below two replicas, where it would either forbid every drain or say nothing."""
+    """The budget; None below two replicas, where it would either forbid every drain or say nothing.
+
+    Of replicas over several nodes it counts the leaders, since a replica is lost with any of its pods.
+    """
     if replicas < 2:
         return None
     return {
@@ -18,7 +21,7 @@ def render_disruption_budget(owner: LLMDeployment, placement: Placement, replica
         ),
         "spec": {
             "maxUnavailable": 1,
-            "selector": {"matchLabels": labels.placement_selector(placement.name)},
+            "selector": {"matchLabels": labels.serving_selector(placement.name, placement.option)},
             # Pods that do not serve anyway must not keep a node from being drained.
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },

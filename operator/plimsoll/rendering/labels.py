@@ -20,6 +20,9 @@ LLM_DEPLOYMENT = f"{PREFIX}llmdeployment"
 PLACEMENT = f"{PREFIX}placement"
 POOL = f"{PREFIX}pool"
 
+WORKER_INDEX = "leaderworkerset.sigs.k8s.io/worker-index"
+"""What LeaderWorkerSet numbers the pods of a replica by; 0 is the leader."""
+
 ROUTED_AT = f"{PREFIX}routed-at"
 """When the content of the routing document last changed, RFC 3339."""
 
@@ -31,7 +34,7 @@ RENDERED = f"{PREFIX}rendered"
 """Its spec as it was rendered, without replicas, as JSON."""
 
 OPTION_ANNOTATIONS: Mapping[str, str] = {
-    name: f"{PREFIX}{name}" for name in ("model", "precision", "pool", "tensor", "pipeline", "max-num-seqs")
+    name: f"{PREFIX}{name}" for name in ("model", "precision", "pool", "tensor", "pipeline", "max-num-seqs", "nodes")
 }
 """What a workload runs: short name -> annotation. Annotations, because model names do not fit into label values."""
 
@@ -58,8 +61,17 @@ def placement_selector(placement: str) -> dict[str, str]:
     return {PLACEMENT: placement}
 
 
+def serving_selector(placement: str, option: Option) -> dict[str, str]:
+    """Labels by which those pods of a placement are found that answer requests: one of each replica."""
+    leaders = {WORKER_INDEX: "0"} if option.nodes > 1 else {}
+    return {**placement_selector(placement), **leaders}
+
+
 def option_annotations(option: Option) -> dict[str, str]:
-    """Annotations that say what a workload runs, so that a restarted operator can read it from the cluster."""
+    """Annotations that say what a workload runs, so that a restarted operator can read it from the cluster.
+
+    The number of nodes stands there only where it is more than one.
+    """
     values = {
         "model": option.model,
         "precision": option.precision,
@@ -68,6 +80,8 @@ def option_annotations(option: Option) -> dict[str, str]:
         "pipeline": str(option.parallelism.pipeline),
         "max-num-seqs": str(option.max_num_seqs),
     }
+    if option.nodes > 1:
+        values["nodes"] = str(option.nodes)
     return {OPTION_ANNOTATIONS[name]: value for name, value in values.items()}
 
 

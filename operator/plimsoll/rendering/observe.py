@@ -94,7 +94,7 @@ def _max(left: Mapping[str, float], right: Mapping[str, float]) -> dict[str, flo
 
 
 def workload_facts(manifest: Manifest) -> Workload | None:
-    """A running placement; None for a Deployment that is not Plimsoll's."""
+    """A running placement; None for a Deployment or LeaderWorkerSet that is not Plimsoll's."""
     metadata, status = metadata_of(manifest), mapping_of(manifest, "status")
     if mapping_of(metadata, "labels").get(labels.MANAGED_BY) != labels.MANAGER:
         return None

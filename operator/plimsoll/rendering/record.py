@@ -54,7 +54,8 @@ def made_of(live: Mapping[str, Any]) -> Made | None:
     if record is None or not release or not asked:
         return None
     try:
-        container = record["template"]["spec"]["containers"][0]
+        template = record["template"] if "template" in record else record["leaderWorkerTemplate"]["leaderTemplate"]
+        container = template["spec"]["containers"][0]
         requests = container["resources"]["requests"]
         return Made(
             release=str(release),

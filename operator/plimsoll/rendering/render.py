@@ -6,8 +6,10 @@ from typing import Any
 from plimsoll.planning.plan import DeploymentPlan, DeploymentState, FleetPlan
 from plimsoll.planning.transition import Step
 from plimsoll.rendering.disruption import render_disruption_budget
+from plimsoll.rendering.group import render_group
 from plimsoll.rendering.httproute import render_http_route
 from plimsoll.rendering.manifest import Manifest, RenderError
+from plimsoll.rendering.network_policy import render_network_policy
 from plimsoll.rendering.record import as_made, made_elsewhere, recorded
 from plimsoll.rendering.routing import render_routing
 from plimsoll.rendering.service import render_service
@@ -19,6 +21,8 @@ ROUTING_MANAGER = "plimsoll-routing"
 
 _MANAGERS = {
     "Deployment": WORKLOADS_MANAGER,
+    "LeaderWorkerSet": WORKLOADS_MANAGER,
+    "NetworkPolicy": WORKLOADS_MANAGER,
     "Service": WORKLOADS_MANAGER,
     "PodDisruptionBudget": WORKLOADS_MANAGER,
     "ConfigMap": ROUTING_MANAGER,
@@ -61,10 +65,13 @@ def render_deployment(
             known = ", ".join(sorted(pools)) or "none"
             message = f"the plan has no GPUNodePool {placement.option.pool}; it has: {known}"
             raise RenderError(f"placement {owner.namespace}/{placement.name}: {message}")
-        workload = render_workload(owner, placement, pool, replicas)
+        group = placement.option.nodes > 1
+        workload = (render_group if group else render_workload)(owner, placement, pool, replicas)
         live = (running or {}).get(placement.name)
         kept = placement.made_by or made_elsewhere(live)
         rendered.append(as_made(workload, live) if kept else recorded(workload, placement))
+        if group:
+            rendered.append(render_network_policy(owner, placement))
         rendered.append(render_service(owner, placement))
         budget = render_disruption_budget(owner, placement, replicas)
         if budget is not None:

@@ -8,7 +8,7 @@ from plimsoll.rendering.manifest import Manifest, metadata
 
 
 def render_service(owner: LLMDeployment, placement: Placement) -> Manifest:
-    """A ClusterIP Service over the Ready pods of a placement."""
+    """A ClusterIP Service over the Ready pods of a placement; of replicas over several nodes, over their leaders."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -17,7 +17,7 @@ def render_service(owner: LLMDeployment, placement: Placement) -> Manifest:
         ),
         "spec": {
             "type": "ClusterIP",
-            "selector": labels.placement_selector(placement.name),
+            "selector": labels.serving_selector(placement.name, placement.option),
             "ports": [{"name": vllm.PORT_NAME, "port": vllm.PORT, "protocol": "TCP", "targetPort": vllm.PORT_NAME}],
         },
     }

@@ -1,4 +1,4 @@
-"""What was planned is what gets rendered: an independent reading of the rendered Deployments.
+"""What was planned is what gets rendered: an independent reading of the rendered workloads.
 
 It shares no code and no constants with the renderer, so that one mistake cannot hide another. Run it before anything is
 applied.
@@ -25,7 +25,8 @@ class RenderMismatch(ValueError):  # noqa: N818  (the name of the finding that p
 
 
 def verify(deployment: DeploymentPlan, step: Step, manifests: Iterable[Mapping[str, Any]]) -> None:
-    """Compare the Deployments among `manifests` with the plan: which, replicas, GPUs, parallelism, model, batch, image.
+    """Compare the workloads among `manifests` with the plan: which, replicas, nodes, GPUs, parallelism, model, batch,
+    image.
 
     Raises:
         RenderMismatch: on the first difference.
@@ -33,35 +34,61 @@ def verify(deployment: DeploymentPlan, step: Step, manifests: Iterable[Mapping[s
     namespace = deployment.resource.metadata.namespace or "default"
     workloads: dict[str, Mapping[str, Any]] = {}
     for manifest in manifests:
-        if manifest.get("kind") != "Deployment":
+        if manifest.get("kind") not in ("Deployment", "LeaderWorkerSet"):
             continue
         name = str(_at(manifest, "metadata", "name"))
-        _compare(f"Deployment {namespace}/{name}", "number of manifests", 2 if name in workloads else 1, 1)
+        _compare(f"{manifest['kind']} {namespace}/{name}", "number of manifests", 2 if name in workloads else 1, 1)
         workloads[name] = manifest
     planned = {} if deployment.state is DeploymentState.HELD else dict(step.replicas)
     owner = f"LLMDeployment {namespace}/{deployment.resource.metadata.name}"
     _compare(owner, "Deployments", sorted(workloads), sorted(planned))
     placements = {placement.name: placement for placement in deployment.placements}
     for name, replicas in planned.items():
-        where = f"Deployment {namespace}/{name}"
+        where = f"{workloads[name]['kind']} {namespace}/{name}"
         if name not in placements:
             raise RenderMismatch(where, "placement", name, sorted(placements))
+        option = placements[name].option
+        _compare(where, "kind", workloads[name]["kind"], "Deployment" if option.nodes == 1 else "LeaderWorkerSet")
         _compare(where, "metadata.namespace", _at(workloads[name], "metadata", "namespace"), namespace)
         _compare(where, "spec.replicas", _at(workloads[name], "spec", "replicas"), replicas)
-        _verify_pod(where, deployment, placements[name], _at(workloads[name], "spec", "template", "spec"))
+        if option.nodes == 1:
+            _verify_pod(where, deployment, placements[name], workloads[name], "spec.template")
+        else:
+            _verify_group(where, deployment, placements[name], workloads[name])
 
 
-def _verify_pod(where: str, deployment: DeploymentPlan, placement: Placement, pod: Any) -> None:  # noqa: ANN401  (JSON)
+def _verify_group(where: str, deployment: DeploymentPlan, placement: Placement, manifest: Mapping[str, Any]) -> None:
+    """A leader that serves, workers that do not, and as many ranks over all pods as the plan has GPUs."""
+    template, option = "spec.leaderWorkerTemplate", placement.option
+    size = _at(manifest, *template.split("."), "size")
+    _compare(where, f"{template}.size", size, option.nodes)
+    for part, rank, headless in (("leaderTemplate", "0", []), ("workerTemplate", "$(LWS_WORKER_INDEX)", [""])):
+        args = _verify_pod(where, deployment, placement, manifest, f"{template}.{part}")
+        expected = {
+            "--nnodes": [str(option.nodes)],
+            "--node-rank": [rank],
+            "--master-addr": ["$(LWS_LEADER_ADDRESS)"],
+        }
+        for flag, values in expected.items():
+            _compare(where, f"{template}.{part} args {flag}", _values(args, flag), values)
+        found = [""] if "--headless" in args else []
+        _compare(where, f"{template}.{part} args --headless", found, headless)
+
+
+def _verify_pod(
+    where: str, deployment: DeploymentPlan, placement: Placement, manifest: Mapping[str, Any], template: str
+) -> list[str]:
+    """One pod template; its arguments."""
     option = placement.option
-    containers = _at(pod, "containers")
+    containers = _at(manifest, *template.split("."), "spec", "containers")
     _compare(where, "number of containers", len(containers) if isinstance(containers, list) else 0, 1)
     container = containers[0]
     tensor, pipeline = option.parallelism.tensor, option.parallelism.pipeline
-    prefix = "spec.template.spec.containers[0]"
+    prefix = f"{template}.spec.containers[0]"
     _compare(where, f"{prefix}.image", _at(container, "image"), option.image)
     limits = _at(container, "resources", "limits")
     gpus = limits.get(option.gpu_resource) if isinstance(limits, Mapping) else None
-    _compare(where, f"{prefix}.resources.limits[{option.gpu_resource}]", gpus, str(tensor * pipeline))
+    _compare(where, f"{prefix}.resources.limits[{option.gpu_resource}]", gpus, str(tensor * pipeline // option.nodes))
     requested = _at(container, "resources", "requests", option.gpu_resource)
     if requested is not None:
         _compare(where, f"{prefix}.resources.requests[{option.gpu_resource}]", requested, gpus)
@@ -79,6 +106,7 @@ def _verify_pod(where: str, deployment: DeploymentPlan, placement: Placement, po
     names = _following(args, "--served-model-name")
     for name in (deployment.resource.metadata.name, option.model):
         _compare(where, f"{prefix}.args --served-model-name", name if name in names else names, name)
+    return args
 
 
 def _compare(where: str, field: str, found: object, planned: object) -> None:

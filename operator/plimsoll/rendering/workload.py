@@ -6,7 +6,7 @@ only `replicas` does.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plimsoll.api.common import to_wire
@@ -24,9 +24,10 @@ SCHEDULING_SECONDS = 600
 
 
 def render_workload(owner: LLMDeployment, placement: Placement, pool: PoolPlan, replicas: int) -> Manifest:
-    """The Deployment of a placement with `replicas` replicas."""
+    """The Deployment of a placement with `replicas` replicas, each on one node."""
     option = placement.option
     own_labels = labels.placement_labels(owner.name, placement.name, pool.name)
+    container = serving_container(option, vllm.arguments(owner, option), vllm.environment(owner.spec.engine))
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -37,19 +38,23 @@ def render_workload(owner: LLMDeployment, placement: Placement, pool: PoolPlan, 
             "progressDeadlineSeconds": vllm.startup_seconds(option.load_seconds) + SCHEDULING_SECONDS,
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "selector": {"matchLabels": labels.placement_selector(placement.name)},
-            "template": _template(owner, placement, pool, own_labels),
+            "template": pod_template(owner, placement, pool, container),
         },
     }
 
 
 def template_hash(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of the pod template of a workload: equal for equal templates, in every process."""
-    text = json.dumps(manifest["spec"]["template"], sort_keys=True, separators=(",", ":"))
+    """SHA-256 of the pod templates of a workload: equal for equal templates, in every process."""
+    spec = manifest["spec"]
+    templates = spec["template"] if "template" in spec else spec["leaderWorkerTemplate"]
+    text = json.dumps(templates, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _template(owner: LLMDeployment, placement: Placement, pool: PoolPlan, own_labels: dict[str, str]) -> Manifest:
+def pod_template(owner: LLMDeployment, placement: Placement, pool: PoolPlan, container: Manifest) -> Manifest:
+    """The template of a pod with this container."""
     added = owner.spec.engine.pod_template
+    own_labels = labels.placement_labels(owner.name, placement.name, pool.name)
     about: Manifest = {"labels": {**added.labels, **own_labels}}
     if added.annotations:
         about["annotations"] = dict(added.annotations)
@@ -69,7 +74,7 @@ def _template(owner: LLMDeployment, placement: Placement, pool: PoolPlan, own_la
         },
         "affinity": _affinity(added.affinity, pool.name),
         "tolerations": _tolerations(owner, pool),
-        "containers": [_container(owner, placement.option)],
+        "containers": [container],
         "volumes": _volumes(owner.spec.engine.model_cache, placement.option),
     }
     if pool.node_selector:
@@ -87,22 +92,30 @@ def _template(owner: LLMDeployment, placement: Placement, pool: PoolPlan, own_la
     return {"metadata": about, "spec": spec}
 
 
-def _container(owner: LLMDeployment, option: Option) -> Manifest:
+def serving_container(option: Option, args: Sequence[str], env: Sequence[Manifest]) -> Manifest:
+    """The engine's container where it answers requests."""
+    behaviour = {**vllm.probes(option.load_seconds), "lifecycle": vllm.lifecycle()}
+    return engine_container(option, args, env, vllm.ports(), behaviour)
+
+
+def engine_container(
+    option: Option, args: Sequence[str], env: Sequence[Manifest], ports: Sequence[Manifest], behaviour: Manifest
+) -> Manifest:
+    """The engine's container, whatever its part in a replica; `behaviour` is its probes and hooks."""
     host = option.host
     return {
         "name": "engine",
         "image": option.image,
         "command": vllm.command(),
-        "args": vllm.arguments(owner, option),
-        "env": vllm.environment(owner.spec.engine),
-        "ports": vllm.ports(),
+        "args": list(args),
+        "env": list(env),
+        **({"ports": list(ports)} if ports else {}),
         "resources": {
             # GPUs in limits only: equal requests are implied. No limit on memory: a guess must not kill an engine.
-            "limits": {option.gpu_resource: str(option.parallelism.gpus)},
+            "limits": {option.gpu_resource: str(option.gpus_per_pod)},
             "requests": {"cpu": cores_quantity(host.cpu_cores), "memory": bytes_quantity(host.memory_bytes)},
         },
-        **vllm.probes(option.load_seconds),
-        "lifecycle": vllm.lifecycle(),
+        **behaviour,
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": [
             {"name": "model-cache", "mountPath": vllm.CACHE_PATH},

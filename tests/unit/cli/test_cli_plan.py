@@ -427,3 +427,23 @@ def test_limits_of_namespaces_count_from_files_too(tmp_path, limit, says):
     result = run("plan", "-f", written(tmp_path, pool=POOL, busy=BUSY, limits=items(limit)))
     assert result.exit_code == 1
     assert says in result.output
+
+
+# --- Several nodes ----------------------------------------------------------------------------------------------------
+
+
+def test_replicas_over_several_nodes_need_the_crd_of_leader_worker_set_among_the_files(tmp_path: Path) -> None:
+    pool_ = POOL.replace("l40s", "h100").replace("L40S", "H100-SXM-80GB")
+    large = DEPLOYMENT.replace("Llama-3.1-8B", "Llama-3.1-405B")
+    folder = written(tmp_path, objects=f"{pool_}---{large}")
+    without = run("plan", "-f", folder)
+    assert without.exit_code == 1
+    assert "needs 2 nodes per replica: install LeaderWorkerSet" in without.stderr
+    name = "leaderworkersets.leaderworkerset.x-k8s.io"
+    crd = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": name}}
+    written(tmp_path, crd=yaml.safe_dump(crd))
+    with_it = run("plan", "-f", folder, "--render")
+    assert with_it.exit_code == 0
+    assert {item["kind"] for item in yaml.safe_load_all(with_it.stdout)} >= {"LeaderWorkerSet", "NetworkPolicy"}
+    (placement,) = json.loads(run("plan", "-f", folder, "-o", "json").stdout)["deployments"][0]["placements"]
+    assert placement["podsPerReplica"] == 2

@@ -4,7 +4,7 @@ from importlib import util
 from pathlib import Path
 
 from plimsoll.controller.apply import Applier, Work
-from plimsoll.controller.kinds import CONFIG_MAP, DEPLOYMENT, SERVICE
+from plimsoll.controller.kinds import CONFIG_MAP, DEPLOYMENT, LEADER_WORKER_SET, NETWORK_POLICY, SERVICE
 from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.store import Store
 from plimsoll.planning.snapshot import ObjectRef
@@ -22,7 +22,12 @@ class Clock:
 
 
 def manifest(kind, name, owner="u1", **content):
-    versions = {"Deployment": "apps/v1", "PodDisruptionBudget": "policy/v1"}
+    versions = {
+        "Deployment": "apps/v1",
+        "LeaderWorkerSet": "leaderworkerset.x-k8s.io/v1",
+        "NetworkPolicy": "networking.k8s.io/v1",
+        "PodDisruptionBudget": "policy/v1",
+    }
     return {
         "apiVersion": versions.get(kind, "v1"),
         "kind": kind,
@@ -116,6 +121,22 @@ async def test_what_is_running_stays_until_the_transition_lets_it_go():
     outcome = await first.run([work(*placement("new"))])
     assert outcome.deleted == 0
     assert {m["metadata"]["name"] for m in store.live(SERVICE)} == {"old", "new"}
+
+
+async def test_a_group_goes_like_any_workload_and_its_network_policy_goes_with_it():
+    first, cluster, store, _ = applier()
+    group = (
+        manifest("LeaderWorkerSet", "old", spec={"replicas": 1}),
+        manifest("NetworkPolicy", "old", spec={"podSelector": {}}),
+    )
+    await first.run([work(*group)])
+    kinds = [kind for _, kind, *_ in cluster.writes]
+    assert kinds.index("NetworkPolicy") < kinds.index("LeaderWorkerSet"), "no rank port is open before it is guarded"
+    await first.run([work(*placement("new"))])
+    assert len(store.live(LEADER_WORKER_SET)) == len(store.live(NETWORK_POLICY)) == 1
+    await first.run([work(*placement("new"), prune=["old"])])
+    assert store.live(LEADER_WORKER_SET) == store.live(NETWORK_POLICY) == []
+    assert len(store.live(DEPLOYMENT)) == 1
 
 
 async def test_deletes_name_the_uid():

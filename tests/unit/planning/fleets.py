@@ -130,7 +130,12 @@ def exchanged(before: Snapshot, *resources: Resource) -> Snapshot:
     keep += (before.policy,) if before.policy is not None else ()
     new = {(item.kind, item.reference): item for item in (*keep, *resources)}
     return snapshot(
-        *new.values(), nodes=before.nodes, pods=before.pods, workloads=before.workloads, invalid=before.invalid
+        *new.values(),
+        nodes=before.nodes,
+        pods=before.pods,
+        workloads=before.workloads,
+        invalid=before.invalid,
+        several_nodes=before.several_nodes,
     )
 
 
@@ -185,7 +190,7 @@ def applied(facts: Snapshot, fleet: FleetPlan) -> Snapshot:
             keep = running.replicas if running is not None and owner.state is DeploymentState.SHORT else 0
             count = max(placement.replicas, keep)
             workloads.append(workload(owner, placement, count, count))
-            wanted.append((owner.ref.namespace, placement, count))
+            wanted.append((owner.ref.namespace, placement, count * placement.option.nodes))
     short = {item.ref.name for item in fleet.deployments if item.state is DeploymentState.SHORT}
     workloads += [item for item in before.values() if item.deployment in held | short]
     kept_names = {(item.namespace, item.name) for item in workloads}
@@ -228,7 +233,7 @@ def stored_gib(facts: Snapshot) -> float:
 def requests(placement: Placement) -> dict[str, float]:
     host = placement.option.host
     return {
-        placement.option.gpu_resource: float(placement.option.parallelism.gpus),
+        placement.option.gpu_resource: float(placement.option.gpus_per_pod),
         "cpu": host.cpu_cores,
         "memory": float(host.memory_bytes),
     }

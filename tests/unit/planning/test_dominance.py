@@ -10,7 +10,13 @@ from plimsoll.planning.dominance import Offering, option_key, undominated
 
 def offering(pool="l40s", tensor=1, batch=8, errors=None, delay=1.0, **rates):
     option = SimpleNamespace(
-        model="m", precision="bf16", pool=pool, parallelism=Parallelism(tensor, 1), max_num_seqs=batch
+        model="m",
+        precision="bf16",
+        pool=pool,
+        parallelism=Parallelism(tensor, 1),
+        max_num_seqs=batch,
+        nodes=1,
+        gpus_per_pod=tensor,
     )
     unloaded = SimpleNamespace(mean_end_to_end_seconds=delay)
     capacities = {name: SimpleNamespace(max_rate_per_second=rate, unloaded=unloaded) for name, rate in rates.items()}

@@ -500,6 +500,15 @@ def test_traffic_of_nobody_is_answered_by_the_replicas_that_are_kept():
     assert (only.replicas, only.shares[0].value) == (1, 1.0)
 
 
+def test_what_is_known_of_a_class_without_traffic_is_not_taken_for_one_with_traffic():
+    idle = traffic("idle", 0, match={"headers": [{"name": "x-class", "value": "idle"}]})
+    both = snapshot(pool(), deployment(traffic=[idle, traffic(rate=120)]), nodes=nodes(1))
+    one = snapshot(pool(), deployment(rate=120), nodes=nodes(1))
+    remembers = Evaluator()
+    plan_fleet(both, remembers)
+    assert plan_fleet(one, remembers) == plan_fleet(one, Evaluator())
+
+
 def test_only_pools_that_are_allowed_are_used():
     facts = snapshot(
         pool(),

@@ -1,6 +1,7 @@
 """vLLM: its command line, environment, ports, probes and metric names. Nothing else in Plimsoll knows them."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from plimsoll.api.common import to_wire
@@ -73,8 +74,9 @@ def command() -> list[str]:
     return ["vllm", "serve"]
 
 
-def arguments(deployment: LLMDeployment, option: Option) -> list[str]:
-    """Command-line arguments. The user's come last; those that repeat ours are refused by the API."""
+def arguments(deployment: LLMDeployment, option: Option, launch: Sequence[str] = ()) -> list[str]:
+    """Command-line arguments, with those for a launch on several nodes. The user's come last; those that repeat ours
+    are refused by the API."""
     return [
         option.checkpoint,
         "--served-model-name",
@@ -93,6 +95,7 @@ def arguments(deployment: LLMDeployment, option: Option) -> list[str]:
         str(option.max_num_seqs),
         "--shutdown-timeout",
         str(SHUTDOWN_TIMEOUT_SECONDS),
+        *launch,
         *option.engine_args,
         *deployment.spec.engine.extra_args,
     ]
