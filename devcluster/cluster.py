@@ -149,7 +149,7 @@ class Cluster:
     def set_node_ready(self, name: str, ready: bool) -> None:
         """Makes the kubelet of a node report that it is not Ready, or that it is again; its pods run on."""
         value = "-" if ready else "=true"
-        self.kubectl("annotate", "--overwrite", "node", name, f"devcluster.plimsoll.dev/not-ready{value}")
+        self.kubectl("annotate", "--overwrite", "node", name, f"devcluster.test/not-ready{value}")
         self.kubectl("wait", "node", name, f"--for=condition=Ready={str(ready).lower()}", "--timeout=30s")
 
     def cut_off_node(self, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-KUBELET_LABEL = "devcluster.plimsoll.dev/kubelet"
+KUBELET_LABEL = "devcluster.test/kubelet"
 """KWOK is the kubelet of the nodes that carry it with the value `kwok`."""
 
 _ARCHITECTURES = {

@@ -17,7 +17,7 @@ from plimsoll.controller.guarding import NAME as GUARD
 from plimsoll.rendering import labels
 
 EXAMPLES = ROOT / "examples"
-ANNOTATIONS = "devcluster.plimsoll.dev"
+ANNOTATIONS = "devcluster.test"
 PROPAGATION_SECONDS = 3
 """What the tests' policy says: KWOK has no routers that must see a new routing document."""
 OWN = f"{labels.MANAGED_BY}={labels.MANAGER}"

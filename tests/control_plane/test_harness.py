@@ -19,7 +19,7 @@ from devcluster.nodes import demo_nodes, gpu_node
 from devcluster.process import Process
 
 NAMESPACE = "harness"
-ANNOTATIONS = "devcluster.plimsoll.dev"
+ANNOTATIONS = "devcluster.test"
 
 
 @pytest.fixture(scope="module", autouse=True)
