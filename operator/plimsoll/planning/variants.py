@@ -169,6 +169,8 @@ def _fitting(
         looked_at = problem is None or (unsupported is None and nodes > 1 and not fitting)
         startup = evaluator.startup(shape) if looked_at else None
         if startup is None or startup.problem is not None or problem is not None or image is None:
+            if startup is None and unsupported is None and nodes > 1:
+                continue  # a node has room for it: nobody misses what the cluster cannot do there
             if startup is None or startup.problem is None:
                 # The nearest thing to fitting, the fewest nodes first.
                 excess = math.inf if startup is None else 1 + nodes / 1000

@@ -70,7 +70,7 @@ def test_each_class_has_what_serves_it_and_why_the_rest_does_not():
     reasons = [one["reason"] for one in part["rejected"]]
     assert any("per hour dearer" in reason for reason in reasons)
     assert any("time per output token" in reason for reason in reasons)
-    assert any("weights per GPU" in reason for reason in reasons)
+    assert any("GiB per GPU" in reason for reason in reasons)
 
 
 def test_yaml_and_json_say_the_same():
