@@ -241,30 +241,40 @@ def known_placements(
 ) -> dict[PlacementKey, Known]:
     """Which running placements are options of their deployments."""
     numbers = {(item.namespace, item.name): number for number, item in enumerate(deployments)}
+    neighbours: dict[str, list[int]] = {}
+    for number, item in enumerate(deployments):
+        neighbours.setdefault(item.namespace, []).append(number)
     found: dict[PlacementKey, Known] = {}
     for workload in workloads:
-        number = numbers.get((workload.namespace, workload.deployment))
-        one = None if number is None else _known(number, choices[number], workload)
+        mine = numbers.get((workload.namespace, workload.deployment))
+        own = [mine] if mine is not None else []
+        if not workload.deployment:
+            own = neighbours.get(workload.namespace, [])  # rendered and applied by hand: it has no owner
+        one = _known(own, choices, workload)
         if one is not None:
             found[workload.namespace, workload.name] = one
     return found
 
 
-def _known(number: int, choices: Choices, workload: Workload) -> Known | None:
+def _known(own: Sequence[int], choices: Sequence[Choices], workload: Workload) -> Known | None:
     said = key_of_workload(workload)
     # The name alone decides, and is dear to make: what the annotations point to, which people can edit, comes first.
     for pointed_to in (True, False):
-        for index, way in enumerate(choices.ways):
-            for pool in way.pools:
-                if (said is not None and _is(way.option, pool, said)) is pointed_to:
-                    candidate = choices.candidate(way, pool)
-                    if candidate.name == workload.name:
-                        return Known(number, index, candidate)
+        for number in own:
+            for index, way in enumerate(choices[number].ways):
+                same = said is not None and _but_pool(option_key(way.option)) == _but_pool(said)
+                if pointed_to and not same:
+                    continue
+                for pool in way.pools:
+                    if (same and said is not None and pool.name == said[2]) is pointed_to:
+                        candidate = choices[number].candidate(way, pool)
+                        if candidate.name == workload.name:
+                            return Known(number, index, candidate)
     return None
 
 
-def _is(option: Option, pool: Offer, said: OptionKey) -> bool:
-    return pool.name == said[2] and (*option_key(option)[:2], *option_key(option)[3:]) == (*said[:2], *said[3:])
+def _but_pool(key: OptionKey) -> tuple[object, ...]:
+    return (*key[:2], *key[3:])
 
 
 def pods_per_node(option: Option, pool: Offer) -> int:
