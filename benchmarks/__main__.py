@@ -17,6 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or several of: {', '.join(NAMES)}")
     parser.add_argument("--resume", action="store_true", help="go on with the rows of results/scaling.csv")
+    parser.add_argument("--part", choices=("fleet", "scale"), help="of the benchmark operator, only this part")
     options = parser.parse_args()
     names = options.names or NAMES
     if unknown := sorted(set(names) - set(NAMES)):
@@ -25,6 +26,8 @@ def main() -> None:
         print(f"benchmark {name}", flush=True)
         began = time.monotonic()
         keywords = {"resume": True} if options.resume and name == "allocation" else {}
+        if options.part and name == "operator":
+            keywords = {"part": options.part}
         figures, notes, tables = importlib.import_module(f"benchmarks.{name}").run(**keywords)
         path = results.write(name, figures, notes, tables)
         for figure in figures:

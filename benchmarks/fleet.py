@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -66,7 +66,6 @@ POOLS = (
     PoolKind("a40-eu-north", "A40", "NVIDIA-A40", 46068, 20, 4, "0.50", "eu-north"),
     PoolKind("rtx-a6000-us-west", "RTX-A6000", "NVIDIA-RTX-A6000", 49140, 10, 8, "0.65", "us-west"),
 )
-_EUROPE = [pool.name for pool in POOLS if pool.region.startswith("eu-")]
 
 
 # --- Demand -----------------------------------------------------------------------------------------------------------
@@ -139,8 +138,8 @@ def namespaces() -> list[Manifest]:
     return [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in NAMESPACES]
 
 
-def nodes() -> list[Manifest]:
-    """500 nodes as feature discovery labels them."""
+def nodes(kinds: Sequence[PoolKind] = POOLS) -> list[Manifest]:
+    """Nodes as feature discovery labels them: 500 by default."""
     return [
         gpu_node(
             f"{pool.name}-{index:02}",
@@ -154,14 +153,14 @@ def nodes() -> list[Manifest]:
             zone=f"{pool.region}-{'abc'[index % 3]}",
             tainted=pool.gpus == 8,
         )
-        for pool in POOLS
+        for pool in kinds
         for index in range(pool.nodes)
     ]
 
 
-def pools() -> list[Manifest]:
-    """20 GPUNodePools."""
-    return [_resource("GPUNodePool", pool.name, _pool_spec(pool)) for pool in POOLS]
+def pools(kinds: Sequence[PoolKind] = POOLS) -> list[Manifest]:
+    """GPUNodePools: 20 by default."""
+    return [_resource("GPUNodePool", pool.name, _pool_spec(pool)) for pool in kinds]
 
 
 def slos() -> list[Manifest]:
@@ -182,10 +181,11 @@ def policy(propagation_seconds: int | None = None) -> Manifest:
     return _resource("PlacementPolicy", "default", spec)
 
 
-def deployments() -> list[Manifest]:
-    """300 LLMDeployments, drawn with a fixed seed."""
+def deployments(count: int = DEPLOYMENTS, kinds: Sequence[PoolKind] = POOLS) -> list[Manifest]:
+    """LLMDeployments, drawn with a fixed seed: 300 by default."""
     draw = random.Random(SEED)
-    return [_deployment(draw, number) for number in range(DEPLOYMENTS)]
+    european = [pool.name for pool in kinds if pool.region.startswith("eu-")]
+    return [_deployment(draw, number, european) for number in range(count)]
 
 
 def doubled(manifest: Manifest) -> Manifest:
@@ -207,7 +207,7 @@ def _pool_spec(pool: PoolKind) -> Manifest:
     }
 
 
-def _deployment(draw: random.Random, number: int) -> Manifest:
+def _deployment(draw: random.Random, number: int, european: Sequence[str]) -> Manifest:
     model = draw.choices(MODELS, [model.weight for model in MODELS])[0]
     classes = draw.sample(WORKLOADS, draw.choices((1, 2, 3), (55, 30, 15))[0])
     longest = max(item.input_p95 + item.output_p95 for item in classes)
@@ -216,7 +216,7 @@ def _deployment(draw: random.Random, number: int) -> Manifest:
         engine["huggingFaceTokenSecretRef"] = {"name": "hugging-face", "key": "token"}
     placement: Manifest = {"replicas": {"min": draw.choices((1, 2), (80, 20))[0]}}
     if draw.random() < 0.2:
-        placement["pools"] = list(_EUROPE)  # data that must not leave Europe
+        placement["pools"] = list(european)  # data that must not leave Europe
     spec = {
         "models": [{"name": model.name, "precisions": [{"name": name} for name in model.precisions]}],
         "traffic": [_traffic(draw, item, first=index == 0) for index, item in enumerate(classes)],
@@ -259,14 +259,14 @@ def _resource(kind: str, name: str, spec: Manifest, namespace: str | None = None
 # --- Snapshot ---------------------------------------------------------------------------------------------------------
 
 
-def snapshot(llm_deployments: Iterable[Manifest] | None = None) -> Snapshot:
+def snapshot(llm_deployments: Iterable[Manifest] | None = None, kinds: Sequence[PoolKind] = POOLS) -> Snapshot:
     """What the operator would see on the idle cluster; by default with `deployments()`."""
     ready = {"conditions": [{"type": "Ready", "status": "True"}]}
-    facts = [node_facts({**node, "status": {**node["status"], **ready}}) for node in nodes()]
+    facts = [node_facts({**node, "status": {**node["status"], **ready}}) for node in nodes(kinds)]
     wanted = deployments() if llm_deployments is None else llm_deployments
     return Snapshot(
         deployments=_sorted(cast("LLMDeployment", parse(item)) for item in wanted),
-        pools=_sorted(cast("GPUNodePool", parse(item)) for item in pools()),
+        pools=_sorted(cast("GPUNodePool", parse(item)) for item in pools(kinds)),
         slos=_sorted(cast("InferenceSLO", parse(item)) for item in slos()),
         policy=cast("PlacementPolicy", parse(policy())),
         nodes=tuple(sorted(facts, key=lambda node: node.name)),

@@ -40,10 +40,17 @@ class Cluster:
     """One control plane, up between `start` and `stop` or inside a `with` block.
 
     `stages` are further KWOK Stage documents beside devcluster/stages.yaml, whose head names the annotations
-    that make pods and nodes misbehave.
+    that make pods and nodes misbehave. Thousands of nodes need longer leases than kubelets have, or renewing them
+    keeps the machine busy.
     """
 
-    def __init__(self, directory: Path | None = None, *, stages: Iterable[Mapping[str, Any]] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path | None = None,
+        *,
+        stages: Iterable[Mapping[str, Any]] = (),
+        node_lease_seconds: int = arguments.NODE_LEASE_SECONDS,
+    ) -> None:
         self._temporary = None
         if directory is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="plimsoll-devcluster-")
@@ -55,6 +62,7 @@ class Cluster:
         self.audit_log = self.logs / "audit.log"
         self._audit = AuditLog(self.audit_log)
         self._stages = list(stages)
+        self._node_lease_seconds = node_lease_seconds
         self._processes: dict[str, Process] = {}
 
     def __enter__(self) -> Self:
@@ -209,7 +217,7 @@ class Cluster:
                 self.audit_log,
             ),
             "kube-controller-manager": arguments.controller_manager(
-                kubeconfigs["system:kube-controller-manager"], certificates
+                kubeconfigs["system:kube-controller-manager"], certificates, self._node_lease_seconds
             ),
             "kube-scheduler": arguments.scheduler(
                 self._write(
@@ -221,6 +229,7 @@ class Cluster:
                 kubeconfigs["kwok"],
                 self._kwok_port,
                 self._write("kwok.yaml", "\n---\n".join([stages, *map(json.dumps, self._stages)])),
+                self._node_lease_seconds,
             ),
         }
         self._processes = {

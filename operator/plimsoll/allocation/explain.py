@@ -5,7 +5,7 @@ planned, and replicas open and close in whole numbers. The worth of a limit is t
 it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -72,9 +72,8 @@ class Worth:
 
 def alternatives(problem: AllocationProblem, allocation: Allocation) -> list[list[Alternative]]:
     """Per class (I) its eligible options that do not serve all of it, the cheapest first; ties by option number."""
-    what_if = _WhatIf(problem, allocation)
-    ends = np.searchsorted(problem.pair_class, np.arange(problem.classes + 1)).tolist()
-    return [what_if.alternatives(number, slice(ends[number], ends[number + 1])) for number in range(problem.classes)]
+    ranked = Alternatives(problem, allocation)
+    return [list(ranked.of_class(number)) for number in range(problem.classes)]
 
 
 def room(problem: AllocationProblem, allocation: Allocation) -> Ints:
@@ -118,6 +117,38 @@ def worth(problem: AllocationProblem, now: Allocation, richer: Allocation) -> Wo
     return Worth(0.0, max(0.0, now.cost.total - richer.cost.total))
 
 
+class Alternatives:
+    """The same, class by class and one by one: who wants to know a few of them does not pay for all."""
+
+    def __init__(self, problem: AllocationProblem, allocation: Allocation) -> None:
+        self._what_if = _WhatIf(problem, allocation)
+        self._ends = np.searchsorted(problem.pair_class, np.arange(problem.classes + 1)).tolist()
+
+    def of_class(self, number: int) -> Iterator[Alternative]:
+        """Of the class with this number."""
+        return self._what_if.alternatives(number, slice(self._ends[number], self._ends[number + 1]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Moved:
+    """One class moved to each of some options (n): what that needs and costs."""
+
+    options: Ints
+    pairs: Ints
+    needed: Ints
+    opened: Ints
+    extra: Floats
+    """Per hour."""
+    move: Floats
+    stored: Floats
+    """Gigabytes more."""
+    spending: Floats
+    total: Ints
+    """Replicas of the deployment."""
+    gone: Mapping[int, int]
+    """Replicas that are freed, by option."""
+
+
 class _WhatIf:
     """The plan with one class moved."""
 
@@ -133,20 +164,27 @@ class _WhatIf:
         pairs = int(problem.option_pair.max()) + 1 if problem.options else 0
         self._of_variant = np.zeros(pairs, dtype=np.int64)
         np.add.at(self._of_variant, problem.option_pair, allocation.replicas)
+        self._size = np.zeros(pairs)
+        self._size[problem.option_pair] = problem.option_storage_gigabytes
         self._of_deployment = np.zeros(len(problem.deployment_min_replicas), dtype=np.int64)
         np.add.at(self._of_deployment, problem.option_deployment, allocation.replicas)
 
-    def alternatives(self, number: int, pairs: slice) -> list[Alternative]:
+    def alternatives(self, number: int, pairs: slice) -> Iterator[Alternative]:
         """Of the class with this number, whose pairs these are."""
         everything = np.arange(pairs.start, pairs.stop)
         share = self._plan.share[pairs]
         used = everything[share > TOLERANCE]
-        found = self._moved(number, pairs, everything[share <= TOLERANCE], used)
-        for partly in everything[(share > TOLERANCE) & (share < 1 - TOLERANCE)].tolist():
-            found.extend(self._moved(number, pairs, np.array([partly]), used[used != partly]))
-        return sorted(found, key=lambda one: (round(one.extra_cost_per_hour + one.move_cost_per_hour, 9), one.option))
+        shared = everything[(share > TOLERANCE) & (share < 1 - TOLERANCE)].tolist()
+        found = [
+            self._moved(number, pairs, everything[share <= TOLERANCE], used),
+            *(self._moved(number, pairs, np.array([partly]), used[used != partly]) for partly in shared),
+        ]
+        ranks = [np.round(moved.extra + moved.move, 9) for moved in found]
+        where = [(which, index) for which, moved in enumerate(found) for index in range(len(moved.options))]
+        order = np.lexsort((np.concatenate([moved.options for moved in found]), np.concatenate(ranks)))
+        return (self._alternative(number, found[which], index) for which, index in map(where.__getitem__, order))
 
-    def _moved(self, number: int, pairs: slice, targets: Ints, left: Ints) -> list[Alternative]:
+    def _moved(self, number: int, pairs: slice, targets: Ints, left: Ints) -> _Moved:
         """The class wholly on the option of each pair in `targets`, and gone from those of the pairs in `left`."""
         problem, plan = self._problem, self._plan
         options, leaving = problem.pair_option[targets], problem.pair_option[left]
@@ -168,33 +206,34 @@ class _WhatIf:
         extra = spending + problem.class_latency_penalty_per_request_second[number] * rate * delay
         extra = extra - problem.class_unserved_penalty_per_request[number] * rate * plan.unserved[number]
         move = self._change(options, opened) + self._change(leaving, -freed).sum()
-        short = plan.unserved[number] > problem.class_unserved_limit[number] + TOLERANCE
         gone = dict(zip(leaving.tolist(), freed.tolist(), strict=True))
-        found = []
-        for index, (option, pair) in enumerate(zip(options.tolist(), targets.tolist(), strict=True)):
-            grown = int(opened[index])
-            if problem.pair_delay_seconds[pair] > _limit(problem.class_mean_delay_limit_seconds[number]):
-                reason = Reason.DELAY
-            elif problem.pair_error[pair] > _limit(problem.class_mean_error_limit[number]):
-                reason = Reason.ERROR
-            elif extra[index] >= -TOLERANCE and not short:
-                reason = Reason.DEARER
-            elif self._too_many(option, int(needed[index]), deployment, int(total[index])):
-                reason = Reason.REPLICAS
-            elif grown > self._places.room_without(option, grown, gone):
-                reason = Reason.STOCK
-            elif grown and self._beyond_limit(option, grown, gone):
-                reason = Reason.LIMIT
-            elif grown and self._stored + stored[index] > _limit(problem.storage_limit_gigabytes):
-                reason = Reason.STORAGE
-            elif grown and plan.cost.spending + spending[index] > _limit(problem.budget_per_hour):
-                reason = Reason.BUDGET
-            else:
-                reason = Reason.MOVE if extra[index] + move[index] >= -TOLERANCE else Reason.UNUSED
-            found.append(
-                Alternative(option, reason, int(needed[index]), grown, float(extra[index]), float(move[index]))
-            )
-        return found
+        return _Moved(options, targets, needed, opened, extra, move, stored, spending, total, gone)
+
+    def _alternative(self, number: int, moved: _Moved, index: int) -> Alternative:
+        problem, plan = self._problem, self._plan
+        option, pair, grown = int(moved.options[index]), int(moved.pairs[index]), int(moved.opened[index])
+        deployment = int(problem.class_deployment[number])
+        extra, move = float(moved.extra[index]), float(moved.move[index])
+        short = plan.unserved[number] > problem.class_unserved_limit[number] + TOLERANCE
+        if problem.pair_delay_seconds[pair] > _limit(problem.class_mean_delay_limit_seconds[number]):
+            reason = Reason.DELAY
+        elif problem.pair_error[pair] > _limit(problem.class_mean_error_limit[number]):
+            reason = Reason.ERROR
+        elif extra >= -TOLERANCE and not short:
+            reason = Reason.DEARER
+        elif self._too_many(option, int(moved.needed[index]), deployment, int(moved.total[index])):
+            reason = Reason.REPLICAS
+        elif grown > self._places.room_without(option, grown, moved.gone):
+            reason = Reason.STOCK
+        elif grown and self._beyond_limit(option, grown, moved.gone):
+            reason = Reason.LIMIT
+        elif grown and self._stored + moved.stored[index] > _limit(problem.storage_limit_gigabytes):
+            reason = Reason.STORAGE
+        elif grown and plan.cost.spending + moved.spending[index] > _limit(problem.budget_per_hour):
+            reason = Reason.BUDGET
+        else:
+            reason = Reason.MOVE if extra + move >= -TOLERANCE else Reason.UNUSED
+        return Alternative(option, reason, int(moved.needed[index]), grown, extra, move)
 
     def _whole(self, load: Floats, options: Ints) -> Ints:
         """Replicas of each option for these loads (n, R)."""
@@ -214,14 +253,13 @@ class _WhatIf:
 
     def _stored_change(self, targets: Ints, leaving: Ints, freed: Ints) -> Floats:
         """Gigabytes stored more with each target."""
-        problem = self._problem
-        left = self._of_variant.copy()
-        np.subtract.at(left, problem.option_pair[leaving], freed)
-        closed = np.unique(problem.option_pair[leaving][left[problem.option_pair[leaving]] <= 0])
-        size = np.zeros(len(left))
-        size[problem.option_pair] = problem.option_storage_gigabytes
-        variant = problem.option_pair[targets]
-        change: Floats = np.where(left[variant] <= 0, size[variant], 0.0) - size[closed].sum()
+        left: dict[int, int] = {}
+        for variant, count in zip(self._problem.option_pair[leaving].tolist(), freed.tolist(), strict=True):
+            left[variant] = left.get(variant, int(self._of_variant[variant])) - count
+        closed = [variant for variant, count in left.items() if count <= 0]
+        variants = self._problem.option_pair[targets]
+        absent = (self._of_variant[variants] <= 0) | np.isin(variants, closed)
+        change: Floats = np.where(absent, self._size[variants], 0.0) - self._size[closed].sum()
         return change
 
     def _kept_for_minimum(self, deployment: int, total: Ints, leaving: Ints, freed: Ints) -> Floats:

@@ -25,6 +25,15 @@ def _fitting(free: Floats, demand: Floats) -> Ints:
     return whole
 
 
+def distinct(rows: Floats) -> tuple[Floats, Ints]:
+    """The different rows, and how often each occurs. Many times faster than `numpy.unique` on as few rows as here."""
+    if not len(rows):
+        return rows, np.zeros(0, dtype=np.int64)
+    ordered = rows[np.lexsort(rows.T[::-1])]
+    first = np.flatnonzero(np.concatenate(([True], (ordered[1:] != ordered[:-1]).any(axis=1))))
+    return ordered[first], np.diff(np.append(first, len(rows)))
+
+
 class Stock:
     """Mutable stock during one solve: `places[option]` is the packing of what was placed.
 
@@ -82,8 +91,10 @@ class Stock:
         self._pool_shapes = [slice(ends[number], ends[number + 1]) for number in range(pools)]
         self._shape_room = np.full(len(self._shape_demand), PLENTY, dtype=np.int64)
         for number in np.flatnonzero(~self._unlimited).tolist():
-            alike, nodes = np.unique(self._free[number], axis=0, return_counts=True)
             shapes = self._pool_shapes[number]
+            if shapes.start == shapes.stop:
+                continue
+            alike, nodes = distinct(self._free[number])
             self._shape_room[shapes] = self._fitting_shapes(alike, shapes) @ nodes
 
     def _fitting_shapes(self, free: Floats, shapes: slice) -> Ints:

@@ -10,6 +10,7 @@ import numpy as np
 
 from plimsoll.allocation.milp import INFINITY, Model
 from plimsoll.allocation.problem import CPU, GPU, MEMORY, AllocationProblem, Floats, Ints
+from plimsoll.allocation.stock import distinct
 
 PLENTY = 1_000_000_000
 ROUNDING = 1e-9
@@ -30,9 +31,11 @@ def room_alone(problem: AllocationProblem) -> Ints:
     free = free_of_running(problem)
     for pool in np.flatnonzero(~problem.pool_unlimited).tolist():
         options = np.flatnonzero(problem.option_pool == pool)
+        if not len(options):
+            continue
         asked = np.column_stack((problem.option_demand[options], problem.option_per_node[options]))
         shapes, shape = np.unique(asked, axis=0, return_inverse=True)
-        alike, count = np.unique(free[problem.node_pool == pool], axis=0, return_counts=True)
+        alike, count = distinct(free[problem.node_pool == pool])
         fitting = np.minimum(_fitting(alike, shapes[:, :3].astype(np.float64)), shapes[:, 3:].astype(np.int64))
         room[options] = np.minimum(fitting @ count, PLENTY)[shape.reshape(-1)]
         room[options] //= problem.option_nodes[options]

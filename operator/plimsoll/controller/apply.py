@@ -127,6 +127,8 @@ class Applier:
         self._writer, self._objects, self._metrics, self._clock = writer, objects, metrics, clock
         self._trouble: dict[Key, _Trouble] = {}
         self._known = KnownObjects()
+        self._fine: dict[Key, tuple[Manifest, Manifest]] = {}
+        """What was rendered and what was there when nothing was to do, so that neither is compared again."""
 
     async def run(self, works: Sequence[Work]) -> Outcome:
         """Bring the cluster to `works`. Objects of LLMDeployments that are not among them are left alone."""
@@ -138,6 +140,7 @@ class Applier:
                 by_owner.setdefault(owner_uid(manifest), []).append((kind, manifest))
         self._forget_trouble(works)
         self._known.forget_all_but({work.uid for work in works})
+        self._forget_gone(live)
         outcomes = [Outcome() for _ in works]
         for step in _STEPS:
             await asyncio.gather(
@@ -165,7 +168,7 @@ class Applier:
         kind, manager = kind_of(manifest), field_manager_for(manifest)
         key = (kind.name, *_key(manifest))
         present = live.get(key)
-        if present is not None and is_applied(manifest, present, manager):
+        if present is not None and self._is_applied(key, manifest, present, manager):
             self._trouble.pop(key, None)
             self._known.in_place(key, work.uid, manifest)
             outcome.skipped += 1
@@ -239,6 +242,16 @@ class Applier:
             self._succeeded(key, "delete")
             outcome.deleted += 1
 
+    def _is_applied(self, key: Key, manifest: Manifest, present: Manifest, manager: str) -> bool:
+        before = self._fine.get(key)
+        if before is not None and before[1] is present and before[0] == manifest:
+            return True
+        if not is_applied(manifest, present, manager):
+            self._fine.pop(key, None)
+            return False
+        self._fine[key] = (manifest, present)
+        return True
+
     # --- Failures ----------------------------------------------------------------------------------------------------
 
     def _waits(self, key: Key, outcome: Outcome) -> bool:
@@ -268,6 +281,9 @@ class Applier:
         """Trouble of LLMDeployments that are gone must not pile up."""
         current = {work.ref for work in works}
         self._trouble = {key: trouble for key, trouble in self._trouble.items() if trouble.finding.object in current}
+
+    def _forget_gone(self, live: Mapping[Key, Manifest]) -> None:
+        self._fine = {key: pair for key, pair in self._fine.items() if live.get(key) is pair[1]}
 
 
 def _fenced(kind: Kind, manifest: Manifest, present: Manifest | None) -> Manifest:

@@ -45,6 +45,7 @@ class Recorder:
         self._instance = instance or os.environ.get("HOSTNAME", "plimsoll")
         self._bucket = TokenBucket(5.0, 50, clock)
         self._told: dict[tuple[str, str, str], float] = {}
+        self._forget_at = clock()
 
     async def tell(self, regarding: Mapping[str, Any], condition: Condition) -> None:
         """Write an event about a changed condition of an object (`apiVersion`, `kind`, `metadata`)."""
@@ -96,8 +97,10 @@ class Recorder:
 
     def _repeats(self, key: tuple[str, str, str]) -> bool:
         now = self._clock()
-        self._told = {told: at for told, at in self._told.items() if now - at < _REPEAT_SECONDS}
-        if key in self._told:
+        if now >= self._forget_at:
+            self._told = {told: at for told, at in self._told.items() if now - at < _REPEAT_SECONDS}
+            self._forget_at = now + _REPEAT_SECONDS
+        if now - self._told.get(key, -_REPEAT_SECONDS) < _REPEAT_SECONDS:
             return True
         self._told[key] = now
         return False

@@ -4,9 +4,10 @@ Level-triggered: nobody asks which event changed what, only whether anything tha
 """
 
 import asyncio
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from plimsoll.api import GPUNodePool, InferenceSLO, LLMDeployment, ModelProfile, PlacementPolicy
 from plimsoll.api.llmdeployment import ObservedLatency
@@ -33,6 +34,8 @@ class Store:
 
     def __init__(self) -> None:
         self._entries: dict[Kind, dict[str, Entry]] = {kind: {} for kind in ALL}
+        self._sorted: dict[Kind, dict[type, tuple[Any, ...]]] = {kind: {} for kind in ALL}
+        """Facts of each kind by type, in order; empty when the kind has changed."""
         self._dirty = asyncio.Event()
         self._corrections: tuple[SpeedCorrection, ...] = ()
         self.observed: Mapping[tuple[str, str], ObservedLatency] = {}
@@ -54,9 +57,11 @@ class Store:
         if known is not None and _older(version, known.resource_version):
             return False
         facts = facts_of(kind, manifest)
+        if known is not None and known.facts == facts:
+            facts = known.facts  # the very same, so that snapshots are quick to compare
         live = None if isinstance(facts, Absent) else live_part(kind, manifest)
         entries[uid] = Entry(facts, live, version)
-        return self._compare(known.facts if known is not None else Absent(), facts)
+        return self._compare(kind, known.facts if known is not None else Absent(), facts)
 
     def pass_over(self, kind: Kind, uid: str, version: str) -> None:
         """Take note of a version that cannot be read: what was known of the object stays, and nothing waits for it."""
@@ -67,9 +72,11 @@ class Store:
     def drop(self, kind: Kind, uid: str) -> bool:
         """Forget an object. Returns whether anything that matters has changed."""
         gone = self._entries[kind].pop(uid, None)
-        return gone is not None and self._compare(gone.facts, Absent())
+        return gone is not None and self._compare(kind, gone.facts, Absent())
 
-    def _compare(self, before: Facts, after: Facts) -> bool:
+    def _compare(self, kind: Kind, before: Facts, after: Facts) -> bool:
+        if before != after:
+            self._sorted[kind].clear()
         if before == after or _said(before) == _said(after) is not None:
             return False
         self.changes += 1
@@ -130,39 +137,44 @@ class Store:
 
     def snapshot(self, *, gateway_api: bool = False, several_nodes: bool = False) -> Snapshot:
         """Everything that a plan depends on; equal facts give equal snapshots, whatever the order they came in."""
-        policies = [policy for policy in self._all(PlacementPolicy) if policy.name == POLICY_NAME]
-        deployments = self._all(LLMDeployment)
+        policies = [policy for policy in self._all(PlacementPolicy, _reference) if policy.name == POLICY_NAME]
+        deployments = self._all(LLMDeployment, _reference)
         in_use = {deployment.namespace for deployment in deployments}
         return Snapshot(
-            deployments=tuple(sorted(deployments, key=_reference)),
-            pools=tuple(sorted(self._all(GPUNodePool), key=_reference)),
-            slos=tuple(sorted(self._all(InferenceSLO), key=_reference)),
-            profiles=tuple(sorted(self._all(ModelProfile), key=_reference)),
+            deployments=deployments,
+            pools=self._all(GPUNodePool, _reference),
+            slos=self._all(InferenceSLO, _reference),
+            profiles=self._all(ModelProfile, _reference),
             policy=policies[0] if policies else None,
-            nodes=tuple(sorted(self._all(NodeFacts), key=lambda node: node.name)),
-            pods=tuple(sorted(self._all(PodFacts), key=lambda pod: (pod.namespace, pod.name, pod.uid))),
-            workloads=tuple(sorted(self._workloads(), key=lambda w: (w.namespace, w.name, w.uid))),
-            invalid=tuple(sorted(self._all(InvalidObject), key=lambda invalid: invalid.ref)),
+            nodes=self._all(NodeFacts, lambda node: node.name),
+            pods=self._all(PodFacts, lambda pod: (pod.namespace, pod.name, pod.uid)),
+            workloads=self._workloads(),
+            invalid=self._all(InvalidObject, lambda invalid: invalid.ref),
             corrections=self._corrections,
             gateway_api=gateway_api,
-            namespaces=tuple(
-                sorted((item for item in self._all(NamespaceFacts) if item.name in in_use), key=lambda item: item.name)
-            ),
-            quotas=within(self._all(QuotaFacts), in_use),
-            limit_ranges=within(self._all(LimitRangeFacts), in_use),
+            namespaces=tuple(item for item in self._all(NamespaceFacts, lambda item: item.name) if item.name in in_use),
+            quotas=within(self._all(QuotaFacts, lambda item: (item.namespace, item.name)), in_use),
+            limit_ranges=within(self._all(LimitRangeFacts, lambda item: (item.namespace, item.name)), in_use),
             several_nodes=several_nodes,
         )
 
-    def _all(self, type_: type[T]) -> list[T]:
-        return [
-            entry.facts
-            for entries in self._entries.values()
-            for entry in entries.values()
-            if isinstance(entry.facts, type_)
-        ]
+    def _all(self, type_: type[T], order: Callable[[T], Any]) -> tuple[T, ...]:
+        """Facts of one type. Those of a kind that has not changed since are the very same."""
+        parts = [part for kind in ALL if (part := self._of_kind(kind, type_, order))]
+        return parts[0] if len(parts) == 1 else tuple(sorted(itertools.chain(*parts), key=order))
 
-    def _workloads(self) -> list[Workload]:
-        return [facts.workload for facts in self._all(OwnedFacts) if facts.workload is not None]
+    def _of_kind(self, kind: Kind, type_: type[T], order: Callable[[T], Any]) -> tuple[T, ...]:
+        sorted_ = self._sorted[kind]
+        if type_ not in sorted_:
+            found = [entry.facts for entry in self._entries[kind].values() if isinstance(entry.facts, type_)]
+            sorted_[type_] = tuple(sorted(found, key=order))
+        part: tuple[T, ...] = sorted_[type_]
+        return part
+
+    def _workloads(self) -> tuple[Workload, ...]:
+        owned = self._all(OwnedFacts, lambda facts: facts.ref)
+        found = (facts.workload for facts in owned if facts.workload is not None)
+        return tuple(sorted(found, key=lambda workload: (workload.namespace, workload.name, workload.uid)))
 
 
 def _said(facts: Facts) -> str | None:
@@ -172,7 +184,7 @@ def _said(facts: Facts) -> str | None:
     return "" if isinstance(facts, Absent) else None
 
 
-def _reference(resource: LLMDeployment | GPUNodePool | InferenceSLO | ModelProfile) -> str:
+def _reference(resource: LLMDeployment | GPUNodePool | InferenceSLO | ModelProfile | PlacementPolicy) -> str:
     return resource.reference
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from plimsoll.allocation import Allocation, solve_greedy
 from plimsoll.allocation.evaluate import stored_gigabytes
-from plimsoll.allocation.explain import Alternative, alternatives, full_pools
+from plimsoll.allocation.explain import Alternatives, full_pools
 from plimsoll.allocation.problem import Bools, Floats
 from plimsoll.api.placementpolicy import POLICY_NAME, PlacementPolicySpec
 from plimsoll.performance import LatencyTarget, Prediction, Question
@@ -58,6 +58,7 @@ class Assembly:
         self._fleet = fleet
         self._problem = fleet.problem
         self._allocation = decision.allocation
+        self._running = fleet.problem.running_replicas()
         self._short = decision.short
         self._short_classes = short_classes(fleet.problem, decision.allocation)
         self._evaluator = evaluator
@@ -80,10 +81,7 @@ class Assembly:
     def binding_limits(self) -> tuple[BindingLimit, ...]:
         """Limits that leave no room for more."""
         problem, replicas = self._problem, self._allocation.replicas
-        pools = {
-            int(number): candidate.pool.name
-            for number, candidate in zip(problem.option_pool, self._fleet.candidates, strict=True)
-        }
+        pools = self._fleet.pool_names
         full = np.flatnonzero(full_pools(problem, self._allocation)).tolist()
         limits = [BindingLimit(LimitKind.POOL, pools[number]) for number in full]
         if problem.options:
@@ -196,8 +194,9 @@ class Assembly:
     def _deployment_plan(self, number: int) -> DeploymentPlan:
         deployment = self._fleet.deployments[number]
         choices = self._fleet.choices[number]
-        class_numbers = [index for index, (owner, _) in enumerate(self._fleet.class_keys) if owner == number]
-        options = np.flatnonzero((self._problem.option_deployment == number) & (self._allocation.replicas > 0))
+        class_numbers = self._fleet.classes_of(number)
+        own = self._fleet.options_of(number)
+        options = np.flatnonzero(self._allocation.replicas[own] > 0) + own.start
         predictions: dict[int, list[Prediction]] = {index: [] for index in class_numbers}
         placements = [self._placement(int(option), class_numbers, choices.classes, predictions) for option in options]
         classes = tuple(
@@ -243,7 +242,7 @@ class Assembly:
         served: list[int] = []
         rates: dict[str, float] = {}
         for index in class_numbers:
-            pair = self._fleet.pair_index.get((index, option))
+            pair = self._fleet.pair(index, option)
             share = 0.0 if pair is None else float(self._allocation.share[pair])
             if pair is None or share <= TOLERANCE:
                 continue
@@ -282,19 +281,19 @@ class Assembly:
         """Why this option: what else could serve its main class, and why it does not."""
         if not served:
             return "kept ready for the minimum number of replicas"
-        kept = "runs already; " if self._problem.running_replicas()[option] > 0 else ""
+        kept = "runs already; " if self._running[option] > 0 else ""
         spare = int(self._problem.option_spare[option])
         if spare:
             kept += f"can lose {spare} replica{'' if spare == 1 else 's'}, and so any one node; "
         name = self._names.of_class(served[0])
-        others = self._names.rejected(served[0], self._alternatives[served[0]], 1)
+        others = self._names.rejected(served[0], self._alternatives.of_class(served[0]), 1)
         if not others:
             return f"{kept}the only option that meets the objectives of {name}"
         return f"{kept}next best for {name}: {others[0].option}: {others[0].reason}"
 
     @cached_property
-    def _alternatives(self) -> list[list[Alternative]]:
-        return alternatives(self._problem, self._allocation)
+    def _alternatives(self) -> Alternatives:
+        return Alternatives(self._problem, self._allocation)
 
     @cached_property
     def _names(self) -> Wording:
@@ -303,7 +302,7 @@ class Assembly:
     def _class_plan(
         self, index: int, item: ResolvedClass, predictions: Sequence[Prediction], deployment: int
     ) -> ClassPlan:
-        rejected = self._names.rejected(index, self._alternatives[index], _ALTERNATIVES)
+        rejected = self._names.rejected(index, self._alternatives.of_class(index), _ALTERNATIVES)
         rejected.extend(rejections(self._fleet.choices[deployment], item.declared.name, _ALTERNATIVES))
         return ClassPlan(
             name=item.declared.name,
@@ -327,7 +326,7 @@ class Assembly:
             item = choices.classes[position]
             field = f"spec.traffic[{position}]"
             name = item.declared.name
-            if not any(name in candidate.capacities for candidate in choices.candidates):
+            if not any(name in way.capacities for way in choices.ways):
                 reason, message = self._infeasible(number, item)
             elif self._budget_binds[number]:
                 reason = "BudgetExceeded"
@@ -363,11 +362,7 @@ class Assembly:
             limits.append(f"spec.placement.replicas.max {most} ({int(self._boundless.replicas[own].sum())} would do)")
         if item.slo.max_task_error is not None:
             name = item.declared.name
-            errors = [
-                candidate.task_errors[name]
-                for candidate in self._fleet.choices[number].candidates
-                if name in candidate.task_errors
-            ]
+            errors = [way.task_errors[name] for way in self._fleet.choices[number].ways if name in way.task_errors]
             limits.append(
                 f"maxTaskError {item.slo.max_task_error} of {item.slo_field} (the best option has {min(errors):g})"
             )
@@ -380,9 +375,9 @@ class Assembly:
 
     def _missing_gpus(self, number: int) -> str:
         """What the deployment would use if pools had no end, beyond what it gets."""
-        own = self._problem.option_deployment == number
+        own = self._fleet.options_of(number)
         missing: dict[str, int] = {}
-        for option in np.flatnonzero(own):
+        for option in range(own.start, own.stop):
             extra = int(self._unlimited.replicas[option] - self._allocation.replicas[option])
             if extra > 0:
                 candidate = self._fleet.candidates[option]

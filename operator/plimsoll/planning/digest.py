@@ -5,12 +5,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 from plimsoll.api.common import Resource, to_wire
 from plimsoll.planning.pause import paused_objects
 from plimsoll.planning.renewal import wants_renewal
 from plimsoll.planning.snapshot import Snapshot
+
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 def canonical(value: object) -> Any:  # noqa: ANN401  (JSON has no narrower type)
@@ -19,10 +22,12 @@ def canonical(value: object) -> Any:  # noqa: ANN401  (JSON has no narrower type
     Raises:
         TypeError: for a value that is none of the kinds that snapshots consist of.
     """
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, Resource):
         return {"kind": value.kind, "name": value.reference, "spec": to_wire(value.spec)}
     if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: canonical(getattr(value, item.name)) for item in fields(value)}
+        return {name: canonical(getattr(value, name)) for name in _fields(type(value))}
     if isinstance(value, Mapping):
         return {str(key): canonical(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
@@ -32,6 +37,11 @@ def canonical(value: object) -> Any:  # noqa: ANN401  (JSON has no narrower type
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise TypeError(f"no canonical form for {type(value).__name__}")
+
+
+@cache
+def _fields(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(item.name for item in fields(kind))
 
 
 def digest(value: object) -> str:

@@ -6,7 +6,7 @@ so `a` is never dearer, and its smaller replicas waste less. CPU cores are not c
 core more than a large one.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from plimsoll.performance import Capacity
 from plimsoll.planning.objectives import ResolvedClass
 from plimsoll.planning.plan import Option
+from plimsoll.planning.snapshot import Workload
 from plimsoll.planning.variants import Variant
 
 OptionKey = tuple[str, str, str, int, int, int]
@@ -32,28 +33,32 @@ class Offering:
     task_errors: Mapping[str, float]
 
 
-def undominated(
-    offerings: Sequence[Offering],
-    classes: Sequence[ResolvedClass],
-    running: Set[OptionKey],
-    *,
-    whole_replicas: bool,
-) -> tuple[list[Offering], frozenset[OptionKey]]:
-    """The offerings that nothing beats, in their order, and those that run now; and the keys of all that are beaten.
+def beaten(
+    offerings: Sequence[Offering], classes: Sequence[ResolvedClass], *, whole_replicas: bool
+) -> frozenset[OptionKey]:
+    """Keys of the offerings that another one beats.
 
     Args:
         whole_replicas: the number of replicas is limited, so several small replicas do not stand for a large one.
     """
     lost = _beaten(offerings, classes, whole_replicas=whole_replicas)
-    beaten = frozenset(option_key(offering.option) for offering, out in zip(offerings, lost, strict=True) if out)
-    gone = beaten - running
-    return [offering for offering in offerings if option_key(offering.option) not in gone], beaten
+    return frozenset(option_key(offering.option) for offering, out in zip(offerings, lost, strict=True) if out)
 
 
 def option_key(option: Option) -> OptionKey:
     """What a running placement of the option says of itself."""
     degrees = option.parallelism
     return (option.model, option.precision, option.pool, degrees.tensor, degrees.pipeline, option.max_num_seqs)
+
+
+def key_of_workload(workload: Workload) -> OptionKey | None:
+    """What a running placement says of itself; None when somebody has edited that beyond reading."""
+    said = workload.option
+    try:
+        degrees = (int(said["tensor"]), int(said["pipeline"]), int(said["max-num-seqs"]))
+        return (said["model"], said["precision"], said["pool"], *degrees)
+    except (KeyError, ValueError):
+        return None  # the placement counts as obsolete, and a new one is made before it goes
 
 
 def _beaten(group: Sequence[Offering], classes: Sequence[ResolvedClass], *, whole_replicas: bool) -> NDArray[np.bool_]:
@@ -80,5 +85,5 @@ def _beaten(group: Sequence[Offering], classes: Sequence[ResolvedClass], *, whol
     order = np.arange(len(group))
     beats &= ~beats.T | (order[:, None] < order[None, :])
     np.fill_diagonal(beats, val=False)
-    beaten: NDArray[np.bool_] = beats.any(axis=0)
-    return beaten
+    lost: NDArray[np.bool_] = beats.any(axis=0)
+    return lost

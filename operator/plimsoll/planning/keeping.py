@@ -6,7 +6,7 @@ placement is that candidate: its name, image and resources count, and only its r
 LLMDeployment gives up what other releases made, by an ordinary transition.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 from plimsoll import __version__
@@ -24,26 +24,7 @@ def keep_running(deployment: LLMDeployment, choices: Choices, workloads: Iterabl
     for workload in workloads:
         if workload.made is not None and not (renewed and workload.made.release != __version__):
             running.setdefault(workload.made.asked, []).append((workload, workload.made))
-    if not running:
-        return choices
-    candidates = tuple(_as_it_runs(candidate, running.get(candidate.asked, ())) for candidate in choices.candidates)
-    same = all(new is old for new, old in zip(candidates, choices.candidates, strict=True))
-    return choices if same else replace(choices, candidates=candidates)
-
-
-def _as_it_runs(candidate: Candidate, running: Sequence[tuple[Workload, Made]]) -> Candidate:
-    if not running:
-        return candidate
-    # A renewal may be under way: then the new placement is the one to go on with.
-    workload, made = min(running, key=lambda item: (item[0].name != candidate.name, -item[0].replicas, item[0].name))
-    same_name, same_release = workload.name == candidate.name, made.release == __version__
-    if same_name and same_release:
-        return candidate
-    host = replace(candidate.option.host, cpu_cores=made.cpu_cores, memory_bytes=made.memory_bytes)
-    option = replace(candidate.option, image=made.image, checkpoint=made.checkpoint, host=host)
-    # Under one name templates are meant to be equal; within a release only derived figures such as load times differ.
-    anew = None if same_name or same_release else candidate.option
-    return replace(candidate, name=workload.name, option=option, made_by=made.release, anew=anew)
+    return replace(choices, made=running) if running else choices
 
 
 def kept_findings(ref: ObjectRef, chosen: Iterable[Candidate]) -> list[Finding]:

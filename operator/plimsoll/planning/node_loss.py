@@ -16,8 +16,7 @@ from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.planning.beside import by_deployment, short_deployments
 from plimsoll.planning.decide import Decision, without_limits
 from plimsoll.planning.fleet import Fleet, pods_per_node, spare_replicas
-from plimsoll.planning.identity import PlacementNames
-from plimsoll.planning.options import Candidate, Choices
+from plimsoll.planning.options import Choices, Way
 from plimsoll.planning.plan import Finding, Severity
 from plimsoll.planning.search import TOLERANCE
 from plimsoll.planning.snapshot import ObjectRef
@@ -38,20 +37,17 @@ def spread(deployment: LLMDeployment, choices: Choices) -> Choices:
     if any(item.topology_key == _HOSTNAME and item.when_unsatisfiable == "DoNotSchedule" for item in own):
         # A pod can have one such constraint only; without a second one a node may take all that fit it.
         return choices
-    names = PlacementNames(deployment)
-    return replace(choices, candidates=tuple(_spread(choices.candidates, names)))
+    return replace(choices, ways=tuple(_spread(choices.ways)))
 
 
-def _spread(candidates: Iterable[Candidate], names: PlacementNames) -> Iterable[Candidate]:
-    for candidate in candidates:
-        most = pods_per_node(candidate)
+def _spread(ways: Iterable[Way]) -> Iterable[Way]:
+    for way in ways:
+        most = pods_per_node(way.option, way.pools[0])
         few = 1
         while few < most:
-            option = replace(candidate.option, pods_per_node=few)
-            name, asked = names.of(option, candidate.pool), names.asked(option, candidate.pool)
-            yield replace(candidate, option=option, name=name, asked=asked)
+            yield replace(way, option=replace(way.option, pods_per_node=few))
             few *= 2
-        yield candidate
+        yield way
 
 
 def must_do_without(fleet: Fleet, decision: Decision, *, hurried: bool) -> set[str]:
@@ -102,12 +98,8 @@ def _remedy(fleet: Fleet, decision: Decision, number: int) -> str:
     """What would make room for the deployment's spare replicas beside all others."""
     alone = np.arange(len(fleet.deployments)) == number
     part = _of_one(subset(fleet.problem, decision.allocation, alone).problem, number)
-    own = [
-        candidate
-        for owner, candidate in zip(fleet.problem.option_deployment.tolist(), fleet.candidates, strict=True)
-        if owner == number
-    ]
-    spare = np.array([spare_replicas(candidate) for candidate in own], dtype=np.int64)
+    own = fleet.candidates[fleet.options_of(number)]
+    spare = np.array([spare_replicas(candidate.option, candidate.pool) for candidate in own], dtype=np.int64)
     wanted = without_limits(replace(part, option_spare=spare), budget=True, storage=True, groups=True)
     if _served(wanted):
         return "there are nodes for what it needs, but it is more than budget, storage or a limit of its group allow"

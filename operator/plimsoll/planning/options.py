@@ -1,17 +1,19 @@
 """The options of one LLMDeployment: which classes each may serve and how fast (the latency part of M1)."""
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from plimsoll import __version__
 from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.performance import Capacity, Question, ReplicaShape, checkpoint_bytes
-from plimsoll.planning.dominance import Offering, OptionKey, option_key, undominated
+from plimsoll.planning.dominance import Offering, OptionKey, beaten, option_key
 from plimsoll.planning.evaluate import Evaluator
 from plimsoll.planning.identity import PlacementNames
 from plimsoll.planning.objectives import ResolvedClass
 from plimsoll.planning.pause import holds
 from plimsoll.planning.plan import Finding, Option, Rejected, Severity
 from plimsoll.planning.pools import Offer
+from plimsoll.planning.snapshot import Made, Workload
 from plimsoll.planning.variants import Excluded, Variant, Variants, label_of
 
 
@@ -44,25 +46,67 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """One way to serve, wherever it is: a candidate on each of its pools, which are alike but for their prices."""
+
+    option: Option
+    """On the pool that stands for all like it."""
+    shape: ReplicaShape
+    stored_gigabytes: float
+    capacities: Mapping[str, Capacity]
+    task_errors: Mapping[str, float]
+    pools: tuple[Offer, ...]
+    """Where another way beats it, only those where it runs."""
+
+
+@dataclass(frozen=True, slots=True)
 class Choices:
     """What there is to choose from for one LLMDeployment."""
 
     classes: tuple[ResolvedClass, ...]
-    candidates: tuple[Candidate, ...]
+    ways: tuple[Way, ...]
     excluded: tuple[Excluded, ...]
     findings: tuple[Finding, ...]
+    names: PlacementNames | None = None
+    """None where there are no ways."""
+    alike: Mapping[str, tuple[Offer, ...]] = field(default_factory=dict)
+    """The pools that may be used, by the name of the one that stands for them."""
+    likeness: Mapping[str, str] = field(default_factory=dict)
+    """Of all pools, whether they may be used or not."""
     beaten: frozenset[OptionKey] = frozenset()
-    """Options that another one beats: they are candidates only while they run."""
+    """Options that another one beats, on the first of the pools alike: they are candidates only where they run."""
     kept: frozenset[OptionKey] = frozenset()
-    """Those of them that are candidates."""
+    """Those of them that run."""
     usual: frozenset[OptionKey] = frozenset()
-    """Options that are looked at whatever runs."""
+    """Options that are looked at whatever runs, on the first of the pools alike."""
     beside: frozenset[OptionKey] = frozenset()
     """Running options that were looked at beside those."""
+    made: Mapping[str, Sequence[tuple[Workload, Made]]] = field(default_factory=dict)
+    """What runs already, by what it was made for."""
 
     def hold_for(self, running: Set[OptionKey]) -> bool:
         """Whether the choices are the same when these options run."""
-        return running & self.beaten == self.kept and running - self.usual == self.beside
+        return (_among(running, self.beaten, self.likeness), _beside(running, self.usual, self.likeness)) == (
+            self.kept,
+            self.beside,
+        )
+
+    def candidate(self, way: Way, pool: Offer) -> Candidate:
+        """The way on one of its pools."""
+        assert self.names is not None  # noqa: S101  (there is a way)
+        option = replace(way.option, pool=pool.name)
+        new = Candidate(
+            name=self.names.of(option, pool),
+            option=option,
+            pool=pool,
+            shape=way.shape,
+            price_per_hour=float(pool.price_per_gpu_hour) * option.parallelism.gpus,
+            stored_gigabytes=way.stored_gigabytes,
+            capacities=way.capacities,
+            task_errors=way.task_errors,
+            asked=self.names.asked(option, pool),
+        )
+        return _as_it_runs(new, self.made.get(new.asked, ()))
 
     @property
     def held(self) -> bool:
@@ -80,7 +124,11 @@ def questions(classes: Sequence[ResolvedClass], variants: Variants) -> list[Ques
 
 
 def further_questions(
-    classes: Sequence[ResolvedClass], variants: Variants, running: Set[OptionKey], evaluator: Evaluator
+    classes: Sequence[ResolvedClass],
+    variants: Variants,
+    running: Set[OptionKey],
+    evaluator: Evaluator,
+    likeness: Mapping[str, str],
 ) -> dict[tuple[int, int, int], Question]:
     """What must be known then: each class at the operating points of the others, since classes share replicas.
 
@@ -89,14 +137,14 @@ def further_questions(
     class.
     """
     run_at: dict[tuple[object, ...], set[int]] = {}
-    for *what, batch in running:
+    for *what, batch in (_on_first(key, likeness) for key in running):
         run_at.setdefault(tuple(what), set()).add(int(batch))
     answers = iter(evaluator.answer(questions(classes, variants)))
     asked: dict[tuple[int, int, int], Question] = {}
     for number, variant in enumerate(variants.fitting):
         own = [next(answers) for _ in classes]
         chosen = {capacity.max_num_seqs for capacity in own if capacity.max_rate_per_second > 0}
-        for point in sorted(chosen | run_at.get(option_key(variant.option)[:-1], set())):
+        for point in sorted(chosen | run_at.get(_on_first(option_key(variant.option), likeness)[:-1], set())):
             for index, (item, capacity) in enumerate(zip(classes, own, strict=True)):
                 same = capacity.max_rate_per_second > 0 and capacity.max_num_seqs == point
                 asked[number, point, index] = Question(
@@ -111,43 +159,78 @@ def choose(
     variants: Variants,
     running: Set[OptionKey],
     evaluator: Evaluator,
+    likeness: Mapping[str, str],
 ) -> Choices:
     """Options that meet the objectives of at least one class and that no other beats; running ones always stay."""
     if any(finding.severity is Severity.ERROR for finding in variants.findings):
-        return Choices(tuple(classes), (), variants.excluded, variants.findings)
-    offerings, missed, usual = _eligible(classes, variants, running, evaluator)
+        return Choices(tuple(classes), (), variants.excluded, variants.findings, alike=variants.alike)
+    offerings, missed, usual = _eligible(classes, variants, running, evaluator, likeness)
     limited = deployment.spec.placement.replicas.max is not None
-    kept, beaten = undominated(offerings, classes, running, whole_replicas=limited)
-    names = PlacementNames(deployment)
-    candidates = tuple(
-        Candidate(
-            name=names.of(offering.option, offering.variant.pool),
-            option=offering.option,
-            pool=offering.variant.pool,
-            shape=offering.variant.shape,
-            price_per_hour=float(offering.variant.pool.price_per_gpu_hour) * offering.option.parallelism.gpus,
-            stored_gigabytes=checkpoint_bytes(offering.variant.shape.model, offering.variant.shape.precision) / 1e9,
-            capacities=offering.capacities,
-            task_errors=offering.task_errors,
-            asked=names.asked(offering.option, offering.variant.pool),
-        )
-        for offering in kept
-    )
-    excluded = (*variants.excluded, *missed)
+    always = [offering for offering in offerings if _on_first(option_key(offering.option), likeness) in usual]
+    gone = frozenset(_on_first(key, likeness) for key in beaten(always, classes, whole_replicas=limited))
+    kept, beside = _among(running, gone, likeness), _beside(running, usual, likeness)
+    ways: list[Way] = []
+    for offering in offerings:
+        option, shape = offering.option, offering.variant.shape
+        pools = variants.alike[option.pool]
+        first = _on_first(option_key(option), likeness)
+        if first in gone or first not in usual:
+            # Made only of what runs: there are ten times as many beaten options as others.
+            only = kept | beside
+            pools = tuple(pool for pool in pools if only and option_key(replace(option, pool=pool.name)) in only)
+        if pools:
+            stored = checkpoint_bytes(shape.model, shape.precision) / 1e9
+            ways.append(Way(option, shape, stored, offering.capacities, offering.task_errors, pools))
     return Choices(
         classes=tuple(classes),
-        candidates=candidates,
-        excluded=excluded,
+        ways=tuple(ways),
+        excluded=(*variants.excluded, *missed),
         findings=variants.findings,
-        beaten=beaten,
-        kept=frozenset(running & beaten),
+        names=PlacementNames(deployment),
+        alike=variants.alike,
+        likeness=likeness,
+        beaten=gone,
+        kept=kept,
         usual=usual,
-        beside=frozenset(running - usual),
+        beside=beside,
     )
+
+
+def _on_first(key: OptionKey, likeness: Mapping[str, str]) -> OptionKey:
+    """The same option on the first of the pools alike."""
+    return (*key[:2], likeness.get(key[2], key[2]), *key[3:])
+
+
+def _among(running: Set[OptionKey], gone: Set[OptionKey], likeness: Mapping[str, str]) -> frozenset[OptionKey]:
+    return frozenset(key for key in running if _on_first(key, likeness) in gone)
+
+
+def _beside(running: Set[OptionKey], usual: Set[OptionKey], likeness: Mapping[str, str]) -> frozenset[OptionKey]:
+    return frozenset(key for key in running if _on_first(key, likeness) not in usual)
+
+
+def _as_it_runs(candidate: Candidate, running: Sequence[tuple[Workload, Made]]) -> Candidate:
+    """The candidate as the running placement that was made for the same."""
+    if not running:
+        return candidate
+    # A renewal may be under way: then the new placement is the one to go on with.
+    workload, made = min(running, key=lambda item: (item[0].name != candidate.name, -item[0].replicas, item[0].name))
+    same_name, same_release = workload.name == candidate.name, made.release == __version__
+    if same_name and same_release:
+        return candidate
+    host = replace(candidate.option.host, cpu_cores=made.cpu_cores, memory_bytes=made.memory_bytes)
+    option = replace(candidate.option, image=made.image, checkpoint=made.checkpoint, host=host)
+    # Under one name templates are meant to be equal; within a release only derived figures such as load times differ.
+    anew = None if same_name or same_release else candidate.option
+    return replace(candidate, name=workload.name, option=option, made_by=made.release, anew=anew)
 
 
 def _eligible(
-    classes: Sequence[ResolvedClass], variants: Variants, running: Set[OptionKey], evaluator: Evaluator
+    classes: Sequence[ResolvedClass],
+    variants: Variants,
+    running: Set[OptionKey],
+    evaluator: Evaluator,
+    likeness: Mapping[str, str],
 ) -> tuple[list[Offering], list[Excluded], frozenset[OptionKey]]:
     """Operating points that meet the targets of some class, why the rest is out, and those points that are looked at
     whatever runs."""
@@ -155,14 +238,15 @@ def _eligible(
     usual: set[OptionKey] = set()
     alone = iter(evaluator.answer(questions(classes, variants)))
     for variant in variants.fitting:
-        model, precision, pool, tensor, pipeline, _ = option_key(variant.option)
+        model, precision, pool, tensor, pipeline, _ = _on_first(option_key(variant.option), likeness)
         for item in classes:
             capacity = next(alone)
             usual.add((model, precision, pool, tensor, pipeline, capacity.max_num_seqs))
             if capacity.max_rate_per_second <= 0:
                 reason = capacity.reason or "no rate meets the targets"
-                excluded.append(Excluded(variant.label, reason, item.declared.name, _excess(item, capacity)))
-    asked = further_questions(classes, variants, running, evaluator)
+                excess, where = _excess(item, capacity), variant.pool.name
+                excluded.append(Excluded(variant.label, reason, item.declared.name, excess, where))
+    asked = further_questions(classes, variants, running, evaluator, likeness)
     usable: dict[tuple[int, int], dict[str, Capacity]] = {}
     for (number, point, index), capacity in zip(asked, evaluator.answer(asked.values()), strict=True):
         variant, item = variants.fitting[number], classes[index]
@@ -170,7 +254,7 @@ def _eligible(
             continue
         if _task_error(item, variant) is None:
             reason = f"no taskError for {variant.option.model}, which {item.slo_field} needs"
-            excluded.append(Excluded(variant.label, reason, item.declared.name, excess=1.0))
+            excluded.append(Excluded(variant.label, reason, item.declared.name, 1.0, variant.pool.name))
         else:
             usable.setdefault((number, point), {})[item.declared.name] = capacity
     offerings: list[Offering] = []
@@ -189,7 +273,12 @@ def rejections(choices: Choices, traffic: str, limit: int = 3) -> list[Rejected]
         (item for item in choices.excluded if item.traffic in ("", traffic)),
         key=lambda item: (item.excess, item.label),
     )
-    return [Rejected(item.label, item.reason) for item in relevant[:limit]]
+    return [Rejected(_with_twins(item, choices), item.reason) for item in relevant[:limit]]
+
+
+def _with_twins(item: Excluded, choices: Choices) -> str:
+    more = len(choices.alike.get(item.pool, (None,))) - 1
+    return item.label if more == 0 else f"{item.label} ({more} more pool{'s' * (more > 1)} alike)"
 
 
 def _task_error(item: ResolvedClass, variant: Variant) -> float | None:

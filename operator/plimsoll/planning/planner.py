@@ -1,7 +1,7 @@
 """One planning round: snapshot in, fleet plan out. Pure; controller, CLI and tests call this same function."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -14,10 +14,18 @@ from plimsoll.performance import checkpoint_bytes
 from plimsoll.planning.assemble import Assembly
 from plimsoll.planning.decide import Decision, decide
 from plimsoll.planning.digest import declared_digest, inputs_digest
-from plimsoll.planning.dominance import OptionKey
+from plimsoll.planning.dominance import OptionKey, key_of_workload
 from plimsoll.planning.evaluate import Evaluator
 from plimsoll.planning.facts import catalog_of
-from plimsoll.planning.fleet import Fleet, Kept, build_fleet, demand, storage_price_per_gigabyte_hour
+from plimsoll.planning.fleet import (
+    Fleet,
+    Kept,
+    PlacementKey,
+    build_fleet,
+    demand,
+    known_placements,
+    storage_price_per_gigabyte_hour,
+)
 from plimsoll.planning.grouplimits import with_limits
 from plimsoll.planning.keeping import keep_running
 from plimsoll.planning.node_loss import ATTEMPTS, must_do_without, spread
@@ -34,9 +42,10 @@ from plimsoll.planning.plan import (
     PoolPlan,
     Severity,
 )
-from plimsoll.planning.pools import Pool, Pools, resolve_pools
+from plimsoll.planning.pools import Pool, Pools, likeness, resolve_pools
 from plimsoll.planning.search import Clock, Search, search_for, stopped
-from plimsoll.planning.snapshot import ObjectRef, Snapshot, Workload
+from plimsoll.planning.shortlist import WHOLE, shortlist
+from plimsoll.planning.snapshot import ObjectRef, PodFacts, Snapshot, Workload
 from plimsoll.planning.speeds import Speeds, speeds
 from plimsoll.planning.stock import Demand, measure_stock
 from plimsoll.planning.tenants import Tenants, clamped, resolve_tenants
@@ -95,15 +104,17 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
         for deployment, choice in zip(snapshot.deployments, choices, strict=True)
         if not choice.held
     ]
+    known = known_placements(
+        [deployment for deployment, _ in open_pairs], [choice for _, choice in open_pairs], snapshot.workloads
+    )
     demands = {
-        (deployment.namespace, candidate.name): Demand(
-            candidate.pool.name,
-            demand(candidate),
-            candidate.option.nodes,
-            per_node=candidate.option.pods_per_node or ANY_NUMBER,
+        key: Demand(
+            one.candidate.pool.name,
+            demand(one.candidate.option),
+            one.candidate.option.nodes,
+            per_node=one.candidate.option.pods_per_node or ANY_NUMBER,
         )
-        for deployment, choice in open_pairs
-        for candidate in choice.candidates
+        for key, one in known.items()
     }
     by_name = [pools.usable[name] for name in sorted(pools.usable)]
     stock = measure_stock(by_name, snapshot.pods, snapshot.workloads, demands)
@@ -114,6 +125,12 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
     search = search_for(policy, int(declared[:8], 16), evaluator.memory, clock)
     tolerant = {deployment.reference for deployment, _ in open_pairs} if tolerates else set()
     attempts = 0
+    listed = shortlist(
+        [choice for _, choice in open_pairs],
+        pools.usable,
+        stock,
+        {one.candidate.pool.name for one in known.values()},
+    )
     while True:
         kept = _kept(snapshot, undecided, catalog, policy)
         fleet = build_fleet(
@@ -122,17 +139,24 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
             pools.usable,
             stock,
             policy,
+            known,
             kept,
             tolerant,
+            listed,
         )
         fleet = with_limits(fleet, snapshot, tenants, undecided)
         decision = decide(fleet.problem, search)
+        if listed is not WHOLE and not search.time_is_up():
+            longer = listed.longer(fleet.problem, decision.allocation, fleet.pool_names, pools.usable)
+            if longer is not None:
+                listed = longer
+                continue
         without = must_do_without(fleet, decision, hurried=attempts >= ATTEMPTS or search.time_is_up())
         if without:
             attempts += 1
             tolerant -= without
             continue
-        outlived = _outlived(snapshot, fleet, decision, undecided)
+        outlived = _outlived(snapshot, fleet, decision, known, undecided)
         limits = (policy.budget.per_hour, policy.storage.limit_gib, policy.tenants or None)
         if not outlived or limits == (None, None, None):
             break
@@ -154,13 +178,11 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
     )
 
 
-def _outlived(snapshot: Snapshot, fleet: Fleet, decision: Decision, counted: Sequence[Workload]) -> list[Workload]:
+def _outlived(
+    snapshot: Snapshot, fleet: Fleet, decision: Decision, known: Container[PlacementKey], counted: Sequence[Workload]
+) -> list[Workload]:
     """Workloads that run although they are no options any more, of deployments that are short: they are not removed,
     so what they cost and store is not there for others. Without those that were counted before."""
-    options = {
-        (fleet.deployments[number].namespace, candidate.name)
-        for number, candidate in zip(fleet.problem.option_deployment.tolist(), fleet.candidates, strict=True)
-    }
     short = {
         (deployment.namespace, deployment.name)
         for deployment, is_short in zip(fleet.deployments, decision.short.tolist(), strict=True)
@@ -170,7 +192,7 @@ def _outlived(snapshot: Snapshot, fleet: Fleet, decision: Decision, counted: Seq
         item
         for item in snapshot.workloads
         if (item.namespace, item.deployment) in short
-        and (item.namespace, item.name) not in options
+        and (item.namespace, item.name) not in known
         and item not in counted
     ]
 
@@ -187,15 +209,14 @@ def assembled(turn: Round) -> FleetPlan:
     plans = sorted((*planned.values(), *held), key=lambda plan: plan.ref)
     held_names = {(plan.ref.namespace, plan.ref.name) for plan in plans if plan.state is DeploymentState.HELD}
     running_on = [item for item in snapshot.workloads if (item.namespace, item.deployment) in held_names]
+    uses = _Uses(snapshot, plans, running_on)
     held_cost = _kept(snapshot, running_on, catalog_of(snapshot), turn.policy).cost_per_hour
     solution = turn.decision.solution
     bound = solution.lower_bound_per_hour
     return FleetPlan(
         digest=turn.digest,
         deployments=tuple(plans),
-        pools=tuple(
-            _pool_plan(name, pool, pools, plans, running_on, snapshot) for name, pool in sorted(pools.usable.items())
-        ),
+        pools=tuple(_pool_plan(name, pool, pools, uses) for name, pool in sorted(pools.usable.items())),
         findings=(
             *_invalid_findings(snapshot),
             *policy_pause_findings(snapshot.policy),
@@ -224,7 +245,7 @@ def _all_choices(
     """What each LLMDeployment may choose from. Where nothing that matters has changed it is what it was."""
     profiles = tuple(profile.spec for profile in snapshot.profiles)
     offers = {name: pool.offer for name, pool in pools.usable.items()}
-    running = _running_options(snapshot)
+    running, alike, places = _running_options(snapshot), likeness(pools.usable), _Places(snapshot, pools)
     found: dict[ObjectRef, Choices] = {}
     inputs: dict[ObjectRef, object] = {}
     fresh: list[tuple[LLMDeployment, ObjectRef, tuple[ResolvedClass, ...], Variants]] = []
@@ -238,7 +259,7 @@ def _all_choices(
             *cuts,
             *permission_findings(deployment, policy, tenants),
             *_policy_findings(deployment, snapshot),
-            *_stranded(deployment, snapshot, pools),
+            *places.stranded(deployment),
         )
         if any(map(holds, findings)):
             found[ref] = Choices(classes, (), (), findings)
@@ -251,7 +272,7 @@ def _all_choices(
             found[ref] = known
         else:
             variants = enumerate_variants(
-                deployment, classes, pools, catalog, known_speeds, evaluator, several_nodes=several
+                deployment, classes, pools, catalog, known_speeds, evaluator, alike, several_nodes=several
             )
             variants = replace(variants, findings=(*findings, *variants.findings))
             fresh.append((deployment, ref, classes, variants))
@@ -260,10 +281,10 @@ def _all_choices(
     evaluator.answer(
         question
         for _, ref, classes, variants in fresh
-        for question in further_questions(classes, variants, running.get(ref, frozenset()), evaluator).values()
+        for question in further_questions(classes, variants, running.get(ref, frozenset()), evaluator, alike).values()
     )
     for deployment, ref, classes, variants in fresh:
-        found[ref] = choose(deployment, classes, variants, running.get(ref, frozenset()), evaluator)
+        found[ref] = choose(deployment, classes, variants, running.get(ref, frozenset()), evaluator, alike)
     evaluator.remember({ref: (inputs[ref], found[ref]) for ref in inputs})
     own: dict[ObjectRef, list[Workload]] = {}
     for workload in snapshot.workloads:
@@ -279,12 +300,9 @@ def _running_options(snapshot: Snapshot) -> dict[ObjectRef, frozenset[OptionKey]
     options: dict[ObjectRef, set[OptionKey]] = {}
     for workload in snapshot.workloads:
         ref = ObjectRef("LLMDeployment", workload.namespace, workload.deployment)
-        said = workload.option
-        try:
-            degrees = (int(said["tensor"]), int(said["pipeline"]), int(said["max-num-seqs"]))
-            options.setdefault(ref, set()).add((said["model"], said["precision"], said["pool"], *degrees))
-        except (KeyError, ValueError):
-            continue  # an edited annotation: the placement counts as obsolete, and a new one is made before it goes
+        key = key_of_workload(workload)
+        if key is not None:
+            options.setdefault(ref, set()).add(key)
     return {ref: frozenset(keys) for ref, keys in options.items()}
 
 
@@ -296,39 +314,49 @@ def _policy_findings(deployment: LLMDeployment, snapshot: Snapshot) -> list[Find
     return [Finding(ref, "PolicyInvalid", "PlacementPolicy default is invalid; nothing changes until it is mended")]
 
 
-def _stranded(deployment: LLMDeployment, snapshot: Snapshot, pools: Pools) -> list[Finding]:
-    """Running placements whose pool or node does not count any more: they are kept, so nothing else is decided."""
-    ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
-    findings: list[Finding] = []
-    own = {
-        workload.name: workload.option.get("pool", "")
-        for workload in snapshot.workloads
-        if (workload.namespace, workload.deployment) == (deployment.namespace, deployment.name)
-    }
-    for workload, pool in sorted(own.items()):
-        if pool in pools.usable:
-            continue
-        why = pools.rejected.get(pool)
-        state = f"cannot be used ({why})" if why else "does not exist any more"
-        message = (
-            f"placement {workload} runs on GPUNodePool {pool}, which {state}; "
-            "it is kept as it is until the pool is back"
-        )
-        findings.append(Finding(ref, "PoolMissing", message))
-    if snapshot.nodes is None or findings:
-        return findings
-    present = {node.name for node in snapshot.nodes}
-    member = {(pool.name, node.name) for pool in pools.usable.values() for node in pool.nodes}
-    for pod in snapshot.pods:
-        if pod.namespace != deployment.namespace or pod.placement not in own or pod.node not in present:
-            continue
-        if (own[pod.placement], pod.node) not in member:
+class _Places:
+    """Where each LLMDeployment's running placements are, and whether that still counts to their pools."""
+
+    def __init__(self, snapshot: Snapshot, pools: Pools) -> None:
+        self._pools = pools
+        self._own: dict[PlacementKey, dict[str, str]] = {}
+        for workload in snapshot.workloads:
+            own = self._own.setdefault((workload.namespace, workload.deployment), {})
+            own[workload.name] = workload.option.get("pool", "")
+        self._pods: dict[PlacementKey, list[PodFacts]] = {}
+        for pod in snapshot.pods:
+            if pod.placement:
+                self._pods.setdefault((pod.namespace, pod.placement), []).append(pod)
+        self._present = None if snapshot.nodes is None else {node.name for node in snapshot.nodes}
+        self._member = {(pool.name, node.name) for pool in pools.usable.values() for node in pool.nodes}
+
+    def stranded(self, deployment: LLMDeployment) -> list[Finding]:
+        """Running placements whose pool or node does not count any more: they are kept, so nothing else is decided."""
+        ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
+        findings: list[Finding] = []
+        own = self._own.get((deployment.namespace, deployment.name), {})
+        for workload, pool in sorted(own.items()):
+            if pool in self._pools.usable:
+                continue
+            why = self._pools.rejected.get(pool)
+            state = f"cannot be used ({why})" if why else "does not exist any more"
             message = (
-                f"placement {pod.placement} runs on node {pod.node}, which does not count to GPUNodePool "
-                f"{own[pod.placement]} now; it is kept as it is until selector and product of the pool agree with it"
+                f"placement {workload} runs on GPUNodePool {pool}, which {state}; "
+                "it is kept as it is until the pool is back"
             )
-            return [Finding(ref, "NodeOutsidePool", message)]
-    return findings
+            findings.append(Finding(ref, "PoolMissing", message))
+        if self._present is None or findings:
+            return findings
+        pods = [pod for name in own for pod in self._pods.get((deployment.namespace, name), ())]
+        for pod in sorted(pods, key=lambda pod: (pod.name, pod.uid)):
+            if pod.node in self._present and (own[pod.placement], pod.node) not in self._member:
+                message = (
+                    f"placement {pod.placement} runs on node {pod.node}, which does not count to GPUNodePool "
+                    f"{own[pod.placement]} now; it is kept as it is until selector and product of the pool agree "
+                    "with it"
+                )
+                return [Finding(ref, "NodeOutsidePool", message)]
+        return findings
 
 
 def _kept(snapshot: Snapshot, workloads: Iterable[Workload], catalog: Catalog, policy: PlacementPolicySpec) -> Kept:
@@ -356,27 +384,39 @@ def _gpus(workload: Workload) -> int:
     return workload.replicas * int(workload.option.get("tensor", 1)) * int(workload.option.get("pipeline", 1))
 
 
-def _pool_plan(
-    name: str,
-    pool: Pool,
-    pools: Pools,
-    plans: Sequence[DeploymentPlan],
-    kept: Sequence[Workload],
-    snapshot: Snapshot,
-) -> PoolPlan:
+class _Uses:
+    """Who uses how much of each pool."""
+
+    def __init__(self, snapshot: Snapshot, plans: Sequence[DeploymentPlan], kept: Sequence[Workload]) -> None:
+        self._pods: dict[str, list[PodFacts]] = {}
+        for pod in snapshot.pods:
+            self._pods.setdefault(pod.node, []).append(pod)
+        self._planned: dict[str, int] = {}
+        for placement in (placement for plan in plans for placement in plan.placements):
+            self._plan(placement.option.pool, placement.replicas * placement.option.parallelism.gpus)
+        for item in kept:
+            self._plan(item.option.get("pool", ""), _gpus(item))
+
+    def _plan(self, pool: str, gpus: int) -> None:
+        self._planned[pool] = self._planned.get(pool, 0) + gpus
+
+    def planned(self, pool: Pool) -> int:
+        """GPUs that the plan uses."""
+        return self._planned.get(pool.name, 0)
+
+    def running(self, pool: Pool) -> tuple[int, int]:
+        """GPUs that Plimsoll's pods use, and those of others."""
+        used = {True: 0.0, False: 0.0}
+        for pod in (pod for node in pool.nodes for pod in self._pods.get(node.name, ())):
+            used[bool(pod.placement)] += pod.requests.get(pool.resource_name, 0.0)
+        return int(used[True]), int(used[False])
+
+
+def _pool_plan(name: str, pool: Pool, pools: Pools, uses: _Uses) -> PoolPlan:
     nodes = {node.name: node for node in pool.nodes}
     gpus = int(sum(node.allocatable.get(pool.resource_name, 0) for node in pool.nodes))
     usable = [node for node in pool.nodes if not node.unschedulable_reason]
-    used = {True: 0.0, False: 0.0}
-    for pod in snapshot.pods:
-        if pod.node in nodes:
-            used[bool(pod.placement)] += pod.requests.get(pool.resource_name, 0.0)
-    planned = sum(
-        placement.replicas * placement.option.parallelism.gpus
-        for plan in plans
-        for placement in plan.placements
-        if placement.option.pool == name
-    ) + sum(_gpus(item) for item in kept if item.option.get("pool") == name)
+    running, others = uses.running(pool)
     declared = pool.max_nodes * pool.gpus_per_node if pool.declared_stock and pool.max_nodes is not None else 0
     return PoolPlan(
         name=name,
@@ -388,9 +428,9 @@ def _pool_plan(
         product=next((node.labels.get(pool.gpu.product_label_key, "") for node in pool.nodes), ""),
         gpus=gpus or declared,
         gpus_allocatable=int(sum(node.allocatable.get(pool.resource_name, 0) for node in usable)) or declared,
-        gpus_used_by_others=int(used[False]),
-        gpus_planned=planned,
-        gpus_running=int(used[True]),
+        gpus_used_by_others=others,
+        gpus_planned=uses.planned(pool),
+        gpus_running=running,
         unlimited=pool.unlimited,
         findings=tuple(finding for finding in pools.findings if finding.object.name == name),
     )

@@ -67,14 +67,30 @@ class Pools:
     """Pools that cannot be used, with the reason in few words."""
 
 
+def likeness(pools: Mapping[str, Pool]) -> dict[str, str]:
+    """For each pool the first whose nodes are the same to a replica: they differ in price, place and tolerations alone.
+
+    What runs how fast is asked once for all of them.
+    """
+    first: list[tuple[Offer, str]] = []
+    found: dict[str, str] = {}
+    for name in sorted(pools):
+        nodes = replace(pools[name].offer, name="", price_per_gpu_hour=Decimal(), node_selector={}, tolerations=())
+        found[name] = next((known for other, known in first if other == nodes), name)
+        if found[name] == name:
+            first.append((nodes, name))
+    return found
+
+
 def resolve_pools(declared: Sequence[GPUNodePool], nodes: Sequence[NodeFacts] | None, catalog: Catalog) -> Pools:
     """Match nodes to pools. A node that two pools claim is used by neither, since its GPUs would be counted twice."""
     findings: list[Finding] = []
     rejected: dict[str, str] = {}
     resolved: dict[str, Pool] = {}
+    index = None if nodes is None else _Nodes(nodes)
     for pool in declared:
         try:
-            resolved[pool.metadata.name] = _resolve(pool, nodes, catalog)
+            resolved[pool.metadata.name] = _resolve(pool, index, catalog)
         except UnknownName as error:
             rejected[pool.metadata.name] = "its accelerator is unknown"
             findings.append(
@@ -92,7 +108,30 @@ def resolve_pools(declared: Sequence[GPUNodePool], nodes: Sequence[NodeFacts] | 
     return Pools(usable=usable, findings=tuple(findings), rejected=rejected)
 
 
-def _resolve(pool: GPUNodePool, nodes: Sequence[NodeFacts] | None, catalog: Catalog) -> Pool:
+class _Nodes:
+    """Nodes by their labels: hundreds of pools look for theirs among thousands."""
+
+    def __init__(self, nodes: Sequence[NodeFacts]) -> None:
+        self._nodes = nodes
+        self._by_label: dict[str, dict[str, list[NodeFacts]]] = {}
+
+    def carrying(self, labels: Mapping[str, str], resource: str) -> tuple[NodeFacts, ...]:
+        """Nodes with all these labels and the resource, in their order."""
+        groups = [self._with(key).get(value, []) for key, value in labels.items()]
+        fewest: Sequence[NodeFacts] = min(groups, key=len, default=self._nodes)
+        return tuple(node for node in fewest if node.allocatable.get(resource, 0) >= 1 and _carries(node, labels))
+
+    def _with(self, key: str) -> Mapping[str, list[NodeFacts]]:
+        if key not in self._by_label:
+            found: dict[str, list[NodeFacts]] = {}
+            for node in self._nodes:
+                if key in node.labels:
+                    found.setdefault(node.labels[key], []).append(node)
+            self._by_label[key] = found
+        return self._by_label[key]
+
+
+def _resolve(pool: GPUNodePool, nodes: _Nodes | None, catalog: Catalog) -> Pool:
     spec = pool.spec
     gpu = pool_gpu(pool, catalog)
     resource = spec.resource_name or gpu.resource_name
@@ -102,12 +141,12 @@ def _resolve(pool: GPUNodePool, nodes: Sequence[NodeFacts] | None, catalog: Cata
         declared.setdefault(REGION_LABEL, location.region)
     if location is not None and location.zone:
         declared.setdefault(ZONE_LABEL, location.zone)
-    present = () if nodes is None else tuple(node for node in nodes if node.allocatable.get(resource, 0) >= 1)
+    carrying = () if nodes is None else nodes.carrying(declared, resource)
     if spec.node_selector is None:
-        matching, by_product = _by_product(gpu, declared, present, catalog)
+        matching, by_product = _by_product(gpu, carrying, catalog)
         selector = {**declared, **by_product}
     else:
-        matching, selector = tuple(node for node in present if _carries(node, declared)), declared
+        matching, selector = carrying, declared
     per_node = spec.gpus_per_node or 0
     found = max((int(node.allocatable[resource]) for node in matching), default=0)
     maximum = spec.nodes.max
@@ -131,14 +170,14 @@ def _resolve(pool: GPUNodePool, nodes: Sequence[NodeFacts] | None, catalog: Cata
 
 
 def _by_product(
-    gpu: GPU, declared: Mapping[str, str], nodes: Sequence[NodeFacts], catalog: Catalog
+    gpu: GPU, nodes: Sequence[NodeFacts], catalog: Catalog
 ) -> tuple[tuple[NodeFacts, ...], Mapping[str, str]]:
     """Nodes whose product label is the GPU's. The node selector needs one value: the first of the catalog's that is
     there, whatever the numbers of nodes, since it is part of the placements' names."""
     by_label: dict[str, list[NodeFacts]] = {}
     for node in nodes:
         label = node.labels.get(gpu.product_label_key, "")
-        if _carries(node, declared) and _product(gpu, node, catalog) == gpu.name:
+        if _product(gpu, node, catalog) == gpu.name:
             by_label.setdefault(label, []).append(node)
     if not by_label:
         first = gpu.product_labels[0] if gpu.product_labels else ""

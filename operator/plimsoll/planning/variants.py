@@ -1,7 +1,7 @@
 """Every way to run the models of an LLMDeployment that fits: model, precision, pool, parallelism (M1: memory)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -21,7 +21,10 @@ GIB = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to run a model, before its operating point is chosen (`option.max_num_seqs` is 0)."""
+    """One way to run a model, before its operating point is chosen (`option.max_num_seqs` is 0).
+
+    Its pool stands for all like it.
+    """
 
     option: Option
     pool: Offer
@@ -44,6 +47,8 @@ class Excluded:
     """Empty: for all classes."""
     excess: float = float("inf")
     """How far the worst latency is from its target, as a ratio; for finding the nearest miss."""
+    pool: str = ""
+    """The pool, which stands for all like it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,8 @@ class Variants:
     fitting: tuple[Variant, ...]
     excluded: tuple[Excluded, ...]
     findings: tuple[Finding, ...]
+    alike: Mapping[str, tuple[Offer, ...]]
+    """Pools that may be used, by the name of the one that stands for them."""
 
 
 def enumerate_variants(
@@ -62,12 +69,17 @@ def enumerate_variants(
     catalog: Catalog,
     speeds: Speeds,
     evaluator: Evaluator,
+    likeness: Mapping[str, str],
     *,
     several_nodes: bool,
 ) -> Variants:
-    """All ways to run a deployment's models that fit, why the others are out, and what is wrong with its inputs."""
+    """All ways to run a deployment's models that fit, why the others are out, and what is wrong with its inputs.
+
+    Args:
+        likeness: of `pools`, as `pools.likeness` tells it.
+    """
     findings: list[Finding] = []
-    allowed = _allowed_pools(deployment, pools, findings)
+    alike = _alike(_allowed_pools(deployment, pools, findings), likeness)
     excluded: list[Excluded] = []
     variants: list[Variant] = []
     for model_index, declared in enumerate(deployment.spec.models):
@@ -94,7 +106,7 @@ def enumerate_variants(
                 continue
             if length is None:
                 continue
-            for pool in allowed:
+            for pool in (group[0] for group in alike.values()):
                 fitting, out = _fitting(
                     deployment,
                     model,
@@ -109,7 +121,7 @@ def enumerate_variants(
                 )
                 excluded.extend(out)
                 variants.extend(fitting)
-    return Variants(tuple(variants), tuple(excluded), tuple(findings))
+    return Variants(tuple(variants), tuple(excluded), tuple(findings), alike)
 
 
 def option_label(model: str, precision: str, pool: str, parallelism: Parallelism, nodes: int = 1) -> str:
@@ -174,9 +186,9 @@ def _fitting(
             if startup is None or startup.problem is None:
                 # The nearest thing to fitting, the fewest nodes first.
                 excess = math.inf if startup is None else 1 + nodes / 1000
-                excluded.append(Excluded(label, problem or "", excess=excess))
+                excluded.append(Excluded(label, problem or "", excess=excess, pool=pool.name))
             else:
-                excluded.append(Excluded(label, startup.problem, excess=startup.excess))
+                excluded.append(Excluded(label, startup.problem, excess=startup.excess, pool=pool.name))
             continue
         checkpoint_args = (
             () if checkpoint != model.name or precision.name == model.native_precision else facts.engine_args
@@ -261,6 +273,14 @@ def _allowed_pools(deployment: LLMDeployment, pools: Pools, findings: list[Findi
             message = f"{field}: no GPUNodePool {name}; there are: {there}"
             findings.append(deployment_finding(deployment, "PoolNotFound", message, field))
     return allowed
+
+
+def _alike(allowed: Sequence[Offer], likeness: Mapping[str, str]) -> dict[str, tuple[Offer, ...]]:
+    """The allowed pools by the first of those like it."""
+    groups: dict[str, list[Offer]] = {}
+    for pool in allowed:
+        groups.setdefault(likeness[pool.name], []).append(pool)
+    return {group[0].name: tuple(group) for group in groups.values()}
 
 
 def _max_model_length(

@@ -1,11 +1,13 @@
 """Alternatives of classes in words: which option, and why it is not used."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from functools import cached_property
 
 import numpy as np
 
 from plimsoll.allocation import Allocation
 from plimsoll.allocation.explain import Alternative, Reason
+from plimsoll.allocation.problem import Floats
 from plimsoll.api.placementpolicy import PlacementPolicySpec
 from plimsoll.planning.decide import costs_by_deployment
 from plimsoll.planning.fleet import Fleet
@@ -23,12 +25,13 @@ class Wording:
         self._fleet = fleet
         self._allocation = allocation
         self._policy = policy
+        self._running = fleet.problem.running_replicas()
 
     def of_class(self, number: int) -> str:
         """Name of the class."""
         return self._item(number).declared.name
 
-    def rejected(self, number: int, alternatives: Sequence[Alternative], limit: int) -> list[Rejected]:
+    def rejected(self, number: int, alternatives: Iterable[Alternative], limit: int) -> list[Rejected]:
         """The best alternatives of a class, one per model variant, pool and parallelism.
 
         An option that serves a part of the class is an alternative "alone".
@@ -40,10 +43,12 @@ class Wording:
         seen = {fleet.candidates[option].label for option in shared}
         found: list[Rejected] = []
         for alternative in alternatives:
+            if len(found) == limit:
+                break
             label = fleet.candidates[alternative.option].label
             if alternative.option in shared:
                 label += " alone"
-            if label not in seen and len(found) < limit:
+            if label not in seen:
                 seen.add(label)
                 found.append(Rejected(label, self._reason(number, alternative)))
         return found
@@ -86,14 +91,19 @@ class Wording:
     def _unused(self, one: Alternative) -> str:
         """The least saving is asked of deployments that keep what they run; it is a part of all that decide counts."""
         problem, replicas = self._fleet.problem, self._allocation.replicas
-        running, number = problem.running_replicas(), problem.option_deployment[one.option]
-        own = problem.option_deployment == number
+        running, number = self._running, int(problem.option_deployment[one.option])
+        own = self._fleet.options_of(number)
         least = self._policy.rebalance.minimal_saving
         if running[own].any() and (replicas[own] <= running[own]).all():
-            cost = float(costs_by_deployment(problem, self._allocation, running)[number])
+            cost = float(self._costs[number])
             if -(one.extra_cost_per_hour + one.move_cost_per_hour) <= float(least) * cost + TOLERANCE:
                 return f"which is below spec.rebalance.minimalSaving {least} of PlacementPolicy default"
         return "which the search did not find"
+
+    @cached_property
+    def _costs(self) -> Floats:
+        problem = self._fleet.problem
+        return costs_by_deployment(problem, self._allocation, problem.running_replicas())
 
     def _item(self, number: int) -> ResolvedClass:
         deployment, position = self._fleet.class_keys[number]

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from benchmarks import operator
+from benchmarks import operator_fleet as operator
 from devcluster.installation import USER
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -29,15 +29,15 @@ def test_the_first_round_ends_with_the_record_of_its_plan():
         event(5, "placementplans"),
         event(6, "deployments", "c"),
     ]
-    planned = operator._first_round(operator._accepted(events))
+    planned = operator.first_round(operator.accepted(events))
     assert [item["objectRef"]["name"] for item in planned] == ["a", "a"]
-    assert operator._since(START, planned) == 4
+    assert operator.since(START, planned) == 4
     assert len(operator._refused(events)) == 1
 
 
 def test_nothing_written_is_an_error():
     with pytest.raises(operator.BenchmarkError):
-        operator._since(START, [])
+        operator.since(START, [])
 
 
 @pytest.mark.parametrize("pod", ["chat-h100-abc123-7d9f8c6b5d-x2x4z", "chat-h100-abc123-7d9f8cx2x4z"])
@@ -48,4 +48,4 @@ def test_the_first_report_of_each_pod_of_a_planned_deployment_counts(pod):
         event(8, "pods", "other-pod-1", verb="patch", user="kwok", subresource="status"),
     ]
     running = operator._running(reports, [event(1, "deployments", "chat-h100-abc123")])
-    assert operator._since(START, running) == 3
+    assert operator.since(START, running) == 3

@@ -237,3 +237,18 @@ def test_confined_to_namespaces_only_what_counts_everywhere_is_listed_everywhere
     } <= confined
     assert everywhere == {"GPUNodePool", "ModelProfile", "PlacementPolicy", "PlacementPlan", "Node", "Pod", "Namespace"}
     assert all(kind.scopes(()) == ("",) for kind in ALL)
+
+
+def test_a_snapshot_shows_every_change_although_what_has_not_changed_is_kept():
+    store = Store()
+    for kind, manifest in ((NODE, node("n1")), (POD, pod("p1")), (LLM, llm("x"))):
+        store.put(kind, manifest)
+    first = store.snapshot()
+    store.put(NODE, node("n1", version="2", ready="False"))
+    store.put(POD, pod("p2"))
+    second = store.snapshot()
+    assert [item.unschedulable_reason for item in second.nodes] == ["not ready"]
+    assert [item.name for item in second.pods] == ["p1", "p2"]
+    assert second.deployments is first.deployments
+    store.drop(POD, "uid-p1")
+    assert [item.name for item in store.snapshot().pods] == ["p2"]

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from plimsoll.performance import Parallelism
-from plimsoll.planning.dominance import Offering, option_key, undominated
+from plimsoll.planning.dominance import Offering, beaten, option_key
 
 
 def offering(pool="l40s", tensor=1, batch=8, errors=None, delay=1.0, **rates):
@@ -28,9 +28,9 @@ def classes(*names, penalty=0):
     return [SimpleNamespace(declared=SimpleNamespace(name=name), slo=slo) for name in names]
 
 
-def left(offerings, names=("chat",), running=frozenset(), *, penalty=0, whole_replicas=False):
-    kept, _ = undominated(offerings, classes(*names, penalty=penalty), running, whole_replicas=whole_replicas)
-    return [offerings.index(item) for item in kept]
+def left(offerings, names=("chat",), *, penalty=0, whole_replicas=False):
+    lost = beaten(offerings, classes(*names, penalty=penalty), whole_replicas=whole_replicas)
+    return [number for number, item in enumerate(offerings) if option_key(item.option) not in lost]
 
 
 def test_two_small_replicas_beat_a_large_one_that_serves_no_more():
@@ -65,8 +65,3 @@ def test_a_shorter_delay_counts_where_latency_costs_money(penalty, kept):
 
 def test_of_equal_options_the_first_stays():
     assert left([offering(chat=1.0), offering(chat=1.0, batch=16)]) == [0]
-
-
-def test_what_runs_stays_though_it_is_beaten():
-    offerings = [offering(chat=2.0), offering(chat=1.0, batch=16)]
-    assert left(offerings, running=frozenset({option_key(offerings[1].option)})) == [0, 1]
