@@ -58,7 +58,7 @@ class AuditLog:
             event
             for event in self.requests_since(mark)
             if event["verb"] in _WRITES
-            and event["user"]["username"].startswith(user_prefix or "")
+            and event["user"].get("username", "").startswith(user_prefix or "")
             and _stores(event)
             and (include_leases or event["objectRef"].get("resource") != "leases")
         ]

@@ -123,6 +123,12 @@ class Cluster:
         """The process ids of what runs."""
         return {name: process.pid for name, process in self._processes.items() if process.pid is not None}
 
+    def restart_controllers(self) -> None:
+        """After an API has vanished: the garbage collector would wait for its watch of it, for a minute or two."""
+        process = self._processes["kube-controller-manager"]
+        process.stop(grace_seconds=1)
+        process.start()
+
     def restart_etcd(self, downtime_seconds: float = 0.0) -> None:
         """An outage of etcd: the API server stays, and can neither read nor write. Its data survive."""
         self._processes["etcd"].stop(grace_seconds=1)

@@ -80,6 +80,7 @@ class LeaderWorkerSetController:
         for item in self._webhooks():
             self._cluster.kubectl("delete", item["kind"], item["metadata"]["name"], "--ignore-not-found")
         self._cluster.kubectl("delete", "crd", CRD, "--ignore-not-found")
+        self._cluster.restart_controllers()
         self.process.stop()
 
     def _wait(self, ready: Callable[[], bool]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from devcluster.audit import Mark
 from devcluster.cluster import Cluster
 from devcluster.installation import NAMESPACE as OPERATOR_NAMESPACE
-from devcluster.installation import ROOT, USER, Installation
+from devcluster.installation import NAMESPACE, ROOT, USER, Installation
 from plimsoll.api import GROUP, KINDS, VERSION
 from plimsoll.controller.guarding import NAME as GUARD
 from plimsoll.rendering import labels
@@ -72,8 +72,8 @@ class Bench:
         return sorted(events, key=lambda event: str(event["eventTime"]))
 
     def writes(self, mark: Mark) -> list[Manifest]:
-        """What the operator wrote since then, Lease renewals apart."""
-        return self.cluster.writes_since(mark, USER)
+        """What the operator wrote since then, Lease renewals and the Event of who leads apart."""
+        return [item for item in self.cluster.writes_since(mark, USER) if not _tells_who_leads(item)]
 
     def pod_uids(self) -> frozenset[str]:
         """The pods that Plimsoll made; one that is being deleted counts as gone."""
@@ -166,6 +166,11 @@ class Bench:
         # Otherwise the next operator would find its fleet vanished.
         self.cluster.kubectl("delete", "configmap", GUARD, f"--namespace={OPERATOR_NAMESPACE}", "--ignore-not-found")
         self.wait("everything collected", lambda: not self.own("pods,replicasets,deployments,services,configmaps"), 120)
+
+
+def _tells_who_leads(event: Mapping[str, Any]) -> bool:
+    target = event["objectRef"]
+    return (target["resource"], target.get("namespace")) == ("events", NAMESPACE)
 
 
 # --- Reading objects -------------------------------------------------------------------------------------------------

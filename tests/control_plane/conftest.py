@@ -116,3 +116,4 @@ def gateway_api(cluster: Cluster) -> Iterator[Callable[[], None]]:
     yield install
     if installed:
         cluster.kubectl("delete", "--filename", folder)
+        cluster.restart_controllers()

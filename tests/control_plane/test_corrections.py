@@ -131,6 +131,7 @@ def test_predictions_follow_what_prometheus_shows(observing: tuple[Bench, Promet
     mark = bench.cluster.mark()
     bench.start()
     in_force = {name: value for name, value in kept.items() if "factor" in name}
+    bench.wait("the leader has read them", lambda: gauges(bench))
     assert {name: value for name, value in gauges(bench).items() if "factor" in name} == in_force
     time.sleep(INTERVAL_SECONDS)
     # Nothing is planned anew, since the first plan knew the factors.

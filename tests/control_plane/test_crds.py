@@ -155,10 +155,10 @@ def test_get_shows_useful_columns(cluster: Cluster) -> None:
 def test_status_is_a_subresource(cluster: Cluster) -> None:
     manifest = changed(SMALLEST_DEPLOYMENT, "metadata.name", "subresource")
     before = _create(cluster, {**manifest, "status": {"gpus": 3}})
-    assert "status" not in before
+    assert "gpus" not in before["status"]
     _set_status(cluster, manifest, {"gpus": 4, "observedGeneration": 1})
     after = _get(cluster, manifest)
-    assert after["status"] == {"gpus": 4, "observedGeneration": 1}
+    assert after["status"].items() >= {"gpus": 4, "observedGeneration": 1}.items()
     assert after["metadata"]["generation"] == before["metadata"]["generation"] == 1
     with pytest.raises(CommandError, match=r"status\.gpus"):
         _set_status(cluster, manifest, {"gpus": -1})
