@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from devcluster.audit import Mark
 from devcluster.cluster import Cluster
-from devcluster.installation import NAMESPACE as OPERATOR_NAMESPACE
 from devcluster.installation import NAMESPACE, ROOT, USER, Installation
+from devcluster.installation import NAMESPACE as OPERATOR_NAMESPACE
 from plimsoll.api import GROUP, KINDS, VERSION
 from plimsoll.controller.guarding import NAME as GUARD
 from plimsoll.rendering import labels
