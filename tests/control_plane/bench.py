@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from devcluster.audit import Mark
 from devcluster.cluster import Cluster
-from devcluster.installation import NAMESPACE, ROOT, USER, Installation
 from devcluster.installation import NAMESPACE as OPERATOR_NAMESPACE
+from devcluster.installation import ROOT, USER, Installation
 from plimsoll.api import GROUP, KINDS, VERSION
 from plimsoll.controller.guarding import NAME as GUARD
 from plimsoll.rendering import labels
@@ -170,7 +170,7 @@ class Bench:
 
 def _tells_who_leads(event: Mapping[str, Any]) -> bool:
     target = event["objectRef"]
-    return (target["resource"], target.get("namespace")) == ("events", NAMESPACE)
+    return (target["resource"], target.get("namespace")) == ("events", OPERATOR_NAMESPACE)
 
 
 # --- Reading objects -------------------------------------------------------------------------------------------------
