@@ -46,7 +46,7 @@ ELSEWHERE = {
     "plans:Plans._refuse:0": MANUAL,
 }
 """Awaits of the loop that a change of the fleet does not pass, and why."""
-LATE = ("plans:Plans.keep:5", "plans:Plans._drop:0")
+LATE = ("plans:Plans._drop:0", "plans:Plans.keep:5")
 """Awaits that it passes only once there are twenty plans."""
 
 

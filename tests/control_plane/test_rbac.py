@@ -40,13 +40,16 @@ CONFINED_TO = (NAMESPACE, "documents")
 
 
 @pytest.fixture
-def everywhere(bench: Bench, gateway_api: Callable[[], None], leader_worker_set: LeaderWorkerSetController) -> Bench:
+def everywhere(
+    bench: Bench, gateway_api: Callable[[], None], leader_worker_set: LeaderWorkerSetController
+) -> Iterator[Bench]:
     """Everything that the operator may have to do, once."""
     gateway_api()
     leader_worker_set.start()
     bench.operator.stop()
     _exercise(bench)
-    return bench
+    yield bench
+    bench.clear()
 
 
 @pytest.fixture
@@ -65,6 +68,8 @@ def confined(
     bench.apply(llm_deployment("elsewhere"))
     _exercise(bench)
     yield bench, beginning
+    # While LeaderWorkerSet is there: nobody collects what belongs to a kind that has vanished.
+    bench.clear()
     bench.operator.install()
 
 
