@@ -1,0 +1,57 @@
+"""Models split over servers: where to place blocks, and through which servers to route requests.
+
+A library of its own: values in, values out. See examples/library/chains.py.
+"""
+
+from plimsoll.chains.check import check
+from plimsoll.chains.composition import Chain, Disjoint, compose, disjoint_chains, mean_response_bounds
+from plimsoll.chains.conservative import (
+    ConservativePlacement,
+    block_counts,
+    design_sessions,
+    most_sessions,
+    place_conservatively,
+)
+from plimsoll.chains.exact import ExactPlan, NotSolvedError, route_all, solve_jointly
+from plimsoll.chains.ledger import Ledger, earliest_starts, retried
+from plimsoll.chains.online import NoRouteError, Served, exact, penalised, router, serve
+from plimsoll.chains.problem import ChainError, ChainProblem, Placement
+from plimsoll.chains.routes import Hops, Path, Route, decode_costs, hops_of, session_costs, session_seconds, shortest
+
+__all__ = [
+    "Chain",
+    "ChainError",
+    "ChainProblem",
+    "ConservativePlacement",
+    "Disjoint",
+    "ExactPlan",
+    "Hops",
+    "Ledger",
+    "NoRouteError",
+    "NotSolvedError",
+    "Path",
+    "Placement",
+    "Route",
+    "Served",
+    "block_counts",
+    "check",
+    "compose",
+    "decode_costs",
+    "design_sessions",
+    "disjoint_chains",
+    "earliest_starts",
+    "exact",
+    "hops_of",
+    "mean_response_bounds",
+    "most_sessions",
+    "penalised",
+    "place_conservatively",
+    "retried",
+    "route_all",
+    "router",
+    "serve",
+    "session_costs",
+    "session_seconds",
+    "shortest",
+    "solve_jointly",
+]
