@@ -314,7 +314,7 @@ class _Rows:
 
     def __init__(self, pool_numbers: Mapping[str, int], shortlist: Shortlist) -> None:
         self._pool_numbers, self._shortlist = pool_numbers, shortlist
-        self._places: dict[int, tuple[tuple[Offer, ...], Ints, Ints, Floats]] = {}
+        self._places: dict[tuple[int, frozenset[str] | None], tuple[tuple[Offer, ...], Ints, Ints, Floats]] = {}
         self._dearest: dict[int, tuple[tuple[Offer, ...], float]] = {}
         self._parts: list[_Options] = []
         self._first_way: list[int] = []
@@ -343,7 +343,7 @@ class _Rows:
         self._first_way.append(first)
         self._first_option.append(self.options_so_far)
         self.ways.extend((number, index) for index in range(len(ways)))
-        places = [self._on(way.pools) for way in ways]
+        places = [self._on(way.pools, number) for way in ways]
         way = np.repeat(np.arange(len(ways)), [len(pools) for _, pools, _ in places])
         place = _joined([positions for positions, _, _ in places], np.int64)
         pool = _joined([pools for _, pools, _ in places], np.int64)
@@ -390,16 +390,17 @@ class _Rows:
             self._dearest[id(pools)] = (pools, float(max(pool.price_per_gpu_hour for pool in pools)))
         return self._dearest[id(pools)][1]
 
-    def _on(self, pools: tuple[Offer, ...]) -> tuple[Ints, Ints, Floats]:
+    def _on(self, pools: tuple[Offer, ...], deployment: int) -> tuple[Ints, Ints, Floats]:
         """Positions, numbers and prices per GPU of those pools that are looked at. The ways of all deployments share a
         few tuples of pools."""
-        if id(pools) not in self._places:
-            listed = self._shortlist.of(pools)
+        listed = self._shortlist.of(pools, deployment)
+        key = (id(pools), listed)
+        if key not in self._places:
             seen = [number for number, pool in enumerate(pools) if listed is None or pool.name in listed]
             numbers = np.array([self._pool_numbers[pools[number].name] for number in seen], np.int64)
             prices = np.array([float(pools[number].price_per_gpu_hour) for number in seen])
-            self._places[id(pools)] = (pools, np.array(seen, np.int64), numbers, prices)
-        return self._places[id(pools)][1:]
+            self._places[key] = (pools, np.array(seen, np.int64), numbers, prices)
+        return self._places[key][1:]
 
 
 def _rank(option: Option) -> tuple[int, OptionKey]:

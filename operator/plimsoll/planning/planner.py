@@ -20,6 +20,7 @@ from plimsoll.planning.facts import catalog_of
 from plimsoll.planning.fleet import (
     Fleet,
     Kept,
+    Known,
     PlacementKey,
     build_fleet,
     demand,
@@ -129,7 +130,7 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
         [choice for _, choice in open_pairs],
         pools.usable,
         stock,
-        {one.candidate.pool.name for one in known.values()},
+        _in_use(known.values()),
     )
     while True:
         kept = _kept(snapshot, undecided, catalog, policy)
@@ -176,6 +177,14 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
         assembly=Assembly(fleet, decision, evaluator, policy, kept, known_speeds),
         findings=(*findings, *tenants.findings()),
     )
+
+
+def _in_use(known: Iterable[Known]) -> dict[int, frozenset[str]]:
+    """Pools where each deployment runs something."""
+    found: dict[int, set[str]] = {}
+    for one in known:
+        found.setdefault(one.deployment, set()).add(one.candidate.pool.name)
+    return {number: frozenset(names) for number, names in found.items()}
 
 
 def _outlived(

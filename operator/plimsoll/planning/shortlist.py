@@ -2,8 +2,10 @@
 
 Pools that differ in price alone fill up from the cheapest: one that is dearer than a pool with room left can serve
 nobody better. So a large fleet's problem gets the cheapest of each kind of pools, as far as a rough guess says that
-they suffice, and all where something runs. Whether they did is seen from the answer: where no listed pool that is
-cheaper than the others has room left, the list grows and the search is made again.
+they suffice, and of each deployment those where it runs. Whether they did is seen from the answer: where no listed pool
+that is cheaper than the others has room left, the list grows and the search is made again.
+
+Where one deployment runs is offered to no other: a plan that is applied would be searched for among other options.
 
 The answer's lower bound holds for all pools then: room left makes a pool's place worth nothing, and what is not on the
 list costs more still.
@@ -11,8 +13,8 @@ list costs more still.
 
 import heapq
 import math
-from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -36,10 +38,14 @@ class Shortlist:
 
     lists: Mapping[Kind, frozenset[str]]
     """What is absent is looked at as a whole."""
+    own: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    """Where a deployment runs, which it may look at besides."""
 
-    def of(self, pools: Sequence[Offer]) -> frozenset[str] | None:
+    def of(self, pools: Sequence[Offer], deployment: int) -> frozenset[str] | None:
         """Of these pools, which are alike; None: all."""
-        return self.lists.get(_kind(pools))
+        kind = _kind(pools)
+        listed = self.lists.get(kind)
+        return None if listed is None else listed | (self.own.get(deployment, frozenset()) & set(kind))
 
     def longer(
         self,
@@ -58,15 +64,18 @@ class Shortlist:
             first_left_out = next((number for number, name in enumerate(ordered) if name not in listed), None)
             if first_left_out is not None and not set(ordered[:first_left_out]) - closed:
                 grown[kind] = listed.union(ordered[: 2 * len(listed)])
-        return Shortlist({**self.lists, **grown}) if grown else None
+        return Shortlist({**self.lists, **grown}, self.own) if grown else None
 
 
 WHOLE = Shortlist({})
 """Every pool of every kind."""
 
 
-def shortlist(choices: Sequence[Choices], offers: Mapping[str, Offer], stock: Stock, in_use: Set[str]) -> Shortlist:
-    """The pools to begin with: those in use, those that a rough guess fills, and of each kind one more."""
+def shortlist(
+    choices: Sequence[Choices], offers: Mapping[str, Offer], stock: Stock, in_use: Mapping[int, frozenset[str]]
+) -> Shortlist:
+    """The pools to begin with: those that a rough guess fills, of each kind one more, and those `in_use` by number of
+    the deployment."""
     if sum(len(way.pools) for choice in choices for way in choice.ways) <= MANY_OPTIONS:
         return WHOLE
     # The ways of all deployments share a few tuples of pools.
@@ -76,8 +85,8 @@ def shortlist(choices: Sequence[Choices], offers: Mapping[str, Offer], stock: St
     for kind in map(_kind, kinds.values()):
         ordered = _cheapest(kind, offers)
         last = max((number for number, name in enumerate(ordered) if name in used), default=-1)
-        lists[kind] = frozenset(ordered[: last + 2]) | (in_use & set(kind))
-    return Shortlist(lists)
+        lists[kind] = frozenset(ordered[: last + 2])
+    return Shortlist(lists, in_use)
 
 
 def _guess(choices: Sequence[Choices], stock: Stock) -> set[str]:

@@ -4,6 +4,7 @@ import pytest
 
 from plimsoll.planning import Evaluator, plan_fleet, shortlist
 from plimsoll.planning.plan import DeploymentState
+from plimsoll.planning.planner import decide_fleet
 from tests.unit.planning.fleets import applied, deployment, nodes, policy, pool, replicas, snapshot
 
 REGIONS = ("east", "north", "south", "west")
@@ -115,3 +116,19 @@ def test_the_short_list_changes_no_cost_and_no_bound(monkeypatch):
     short = plan_fleet(facts, Evaluator())
     assert short.cost_per_hour == pytest.approx(whole.cost_per_hour)
     assert short.lower_bound_per_hour == pytest.approx(whole.lower_bound_per_hour, rel=1e-3)
+
+
+def test_where_one_runs_is_offered_to_no_other(monkeypatch):
+    """What runs must not change what is searched, or a plan that is applied would not be its own."""
+    monkeypatch.setattr(shortlist, "MANY_OPTIONS", 0)
+    one, other = deployments(2)
+    stock = regional_nodes(each=2)
+    bound = deployment(one.name, rate=60, placement={"pools": ["l40s-west"]})
+    before = snapshot(*regional_pools(), bound, nodes=stock)
+    workloads = applied(before, plan_fleet(before, Evaluator())).workloads
+    found = decide_fleet(snapshot(*regional_pools(), one, other, nodes=stock, workloads=workloads), Evaluator()).fleet
+    offered = [
+        {found.candidates[option].pool.name for option in range(*found.options_of(number).indices(10_000))}
+        for number in range(2)
+    ]
+    assert offered == [{"l40s-east", "l40s-north", "l40s-west"}, {"l40s-east", "l40s-north"}]
