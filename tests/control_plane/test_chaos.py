@@ -137,16 +137,20 @@ def test_killed_after_every_await_of_the_loop(fleet: Bench, witness: Witness, tm
     passed = passed_points(fleet, tmp_path / "trace")
     points = [point for point in kill_points(LOOP) if point in passed and point not in LATE]
     assert set(kill_points(LOOP)) - set(points) - set(LATE) == ELSEWHERE.keys()
-    survived = []
-    for point in (*points, *LATE):
-        change(fleet, grow=True)
-        operator = Installation(fleet.cluster, {"KILL_POINT": point}, module=FAULTY)
-        with running(fleet, operator):
-            if not ended(operator, seconds=30):
-                survived.append(point)
+    survived = [point for point in (*points, *LATE) if not dies_at(fleet, point)]
+    # One more plan may have been missing when the late ones were due.
+    survived = [point for point in survived if point not in LATE or not dies_at(fleet, point)]
     with running(fleet):
         judge(fleet, witness)
     assert survived == []
+
+
+def dies_at(fleet: Bench, point: str) -> bool:
+    """Whether an operator that is to die at the point comes by it while the fleet changes."""
+    change(fleet, grow=True)
+    operator = Installation(fleet.cluster, {"KILL_POINT": point}, module=FAULTY)
+    with running(fleet, operator):
+        return ended(operator, seconds=30)
 
 
 def passed_points(fleet: Bench, trace: Path) -> set[str]:
