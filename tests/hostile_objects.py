@@ -154,7 +154,7 @@ def _references() -> Iterator[BadObject]:
         ("of the whole node", "/"),
         ("that leads upwards", "/var/lib/../../etc"),
         ("with an empty part", "//etc"),
-        ("of a hidden folder", "/root/.ssh"),
+        ("of a hidden folder", "/data/.ssh"),
         ("with a variable", "/var/run/$(x)"),
         ("that is too long", "/" + "x" * 255),
     ):
