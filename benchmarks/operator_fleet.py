@@ -138,13 +138,7 @@ class Benchmark:
         ]
 
     def _rest(self) -> list[Figure]:
-        say(f"at rest for {REST_SECONDS:g} s")
-        mark = self._cluster.mark()
-        time.sleep(REST_SECONDS)
-        writes = self._cluster.writes_since(mark, USER)
-        if writes:
-            say(f"written at rest: {summary(writes)}")
-        return [Figure(f"writes at rest in {REST_SECONDS:g} s", len(writes), "", 0)]
+        return [writes_at_rest(self._cluster, REST_SECONDS)]
 
     def _memory(self) -> list[Figure]:
         self._sample()
@@ -325,6 +319,17 @@ def since(began: datetime, events: Iterable[Event]) -> float:
     if seconds is None:
         raise BenchmarkError("the audit log has none of the writes that are measured")
     return seconds
+
+
+def writes_at_rest(cluster: Cluster, seconds: float) -> Figure:
+    """What the operator writes although nothing changes, Lease renewals apart."""
+    say(f"at rest for {seconds:g} s")
+    mark = cluster.mark()
+    time.sleep(seconds)
+    writes = cluster.writes_since(mark, USER)
+    if writes:
+        say(f"written at rest: {summary(writes)}")
+    return Figure(f"writes at rest in {seconds:g} s", len(writes), "", 0)
 
 
 def summary(writes: Iterable[Event]) -> str:

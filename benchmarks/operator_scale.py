@@ -17,7 +17,7 @@ from benchmarks.bulk import Bulk, Request
 from benchmarks.progress import say
 from benchmarks.results import Figure
 from devcluster.cluster import Cluster
-from devcluster.installation import USER, Installation
+from devcluster.installation import Installation
 from plimsoll.controller.kinds import NODE, POD, RESOURCES, Kind
 
 NODE_LEASE_SECONDS = 4000
@@ -167,13 +167,7 @@ class _Scale(operator_fleet.Benchmark):
         return [Figure("last change of a storm until the last resulting object was accepted", seconds, "s", 15.0)]
 
     def _at_rest(self) -> list[Figure]:
-        say(f"at rest for {REST_SECONDS:g} s")
-        mark = self._cluster.mark()
-        time.sleep(REST_SECONDS)
-        writes = self._cluster.writes_since(mark, USER)
-        if writes:
-            say(f"written at rest: {operator_fleet.summary(writes)}")
-        return [Figure(f"writes at rest in {REST_SECONDS:g} s", len(writes), "", 0)]
+        return [operator_fleet.writes_at_rest(self._cluster, REST_SECONDS)]
 
     def _resident(self) -> list[Figure]:
         self._sample()

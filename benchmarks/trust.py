@@ -100,7 +100,7 @@ class _Experiment:
                     continue
                 self._change()
                 with _running(Installation(self._cluster, {"KILL_POINT": point}, module=FAULTY)) as operator:
-                    if not _ended(operator):
+                    if not operator.ends(DIES_SECONDS):
                         say(f"{number}/{len(points)} {point}: not passed this time")
                         continue
                 began = time.monotonic()
@@ -205,15 +205,6 @@ def _running(operator: Installation) -> Iterator[Installation]:
         yield operator
     finally:
         operator.stop()
-
-
-def _ended(operator: Installation) -> bool:
-    deadline = time.monotonic() + DIES_SECONDS
-    while operator.process is not None and not operator.process.died:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def _at_rest(item: Manifest) -> bool:

@@ -112,6 +112,15 @@ class Installation:
         finally:
             connection.close()
 
+    def ends(self, within_seconds: float) -> bool:
+        """Whether the process ends by itself within that time."""
+        deadline = time.monotonic() + within_seconds
+        while self.process is not None and not self.process.died:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        return True
+
     def wait_ready(self, timeout_seconds: float = 60.0) -> None:
         """Until the operator is synced.
 

@@ -44,6 +44,17 @@ class Sighting:
         return int(self.object["metadata"]["resourceVersion"])
 
 
+@dataclass(frozen=True)
+class _Deleted:
+    """A workload that is gone."""
+
+    name: str
+    routed: bool
+    """The routing document still named it."""
+    unrouted_seconds: float
+    """Since a document had last named it; infinite when none was seen that did."""
+
+
 class Witness:
     """Watches of its own as cluster admin, which outlive the API server. Use as a context manager."""
 
@@ -114,39 +125,20 @@ class Witness:
         """Workloads that were deleted while the routing document of their LLMDeployment named them, and documents
         without a backend. Sentences; empty when routing was right at every moment.
         """
-        routed: dict[tuple[str, str], set[str]] = {}
-        found = []
-        for item in self.seen():
-            namespace = item.object["metadata"]["namespace"]
-            owner = (namespace, item.object["metadata"]["labels"].get(labels.LLM_DEPLOYMENT, ""))
-            if item.kind == "ConfigMap":
-                routed[owner] = set() if item.type == "DELETED" else _backends(item.object)
-                if item.type != "DELETED" and not routed[owner]:
-                    found.append(f"the routing of {'/'.join(owner)} was published empty")
-            elif item.kind == "Deployment" and item.type == "DELETED":
-                name = item.object["metadata"]["name"]
-                if name in routed.get(owner, ()):
-                    found.append(f"{name} was deleted while {'/'.join(owner)} was routed to it")
-        return found
+        empty = [
+            f"the routing document {'/'.join(item.key[1:])} was published empty"
+            for item in self.seen()
+            if item.kind == "ConfigMap" and item.type != "DELETED" and not _backends(item.object)
+        ]
+        return [*empty, *(f"{gone.name} was deleted while it was routed to" for gone in self._deleted() if gone.routed)]
 
     def pruned_early(self, propagation_seconds: float) -> list[str]:
         """Workloads that were deleted before routers had that long to read a document without them. Sentences."""
-        left: dict[tuple[str, str], float] = {}
-        routed: dict[tuple[str, str], set[str]] = {}
-        found = []
-        for item in self.seen():
-            namespace = item.object["metadata"]["namespace"]
-            owner = (namespace, item.object["metadata"]["labels"].get(labels.LLM_DEPLOYMENT, ""))
-            if item.kind == "ConfigMap":
-                now = set() if item.type == "DELETED" else _backends(item.object)
-                left |= {(namespace, name): item.time for name in routed.get(owner, set()) - now}
-                routed[owner] = now
-            elif item.kind == "Deployment" and item.type == "DELETED":
-                name = item.object["metadata"]["name"]
-                waited = item.time - left.get((namespace, name), -math.inf)
-                if waited < propagation_seconds:
-                    found.append(f"{name} was deleted {waited:.1f} s after routing had left it")
-        return found
+        return [
+            f"{gone.name} was deleted {gone.unrouted_seconds:.1f} s after routing had left it"
+            for gone in self._deleted()
+            if gone.unrouted_seconds < propagation_seconds
+        ]
 
     def stray_routes(self) -> list[str]:
         """Backends of the routing documents as they are now whose placement has no Ready pod."""
@@ -164,6 +156,23 @@ class Witness:
         ]
 
     # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _deleted(self) -> Iterator[_Deleted]:
+        """Every workload that was deleted, with what routing said of it then."""
+        left: dict[tuple[str, str], float] = {}
+        routed: dict[tuple[str, str], set[str]] = {}
+        for item in self.seen():
+            metadata = item.object["metadata"]
+            namespace = metadata["namespace"]
+            owner = (namespace, metadata["labels"].get(labels.LLM_DEPLOYMENT, ""))
+            if item.kind == "ConfigMap":
+                now = set() if item.type == "DELETED" else _backends(item.object)
+                left |= {(namespace, name): item.time for name in routed.get(owner, set()) - now}
+                routed[owner] = now
+            elif item.kind == "Deployment" and item.type == "DELETED":
+                name = metadata["name"]
+                unrouted_seconds = item.time - left.get((namespace, name), -math.inf)
+                yield _Deleted(name, name in routed.get(owner, ()), unrouted_seconds)
 
     def _now(self, kind: str) -> list[Manifest]:
         text = self._cluster.kubectl("get", "--raw", f"{_PATHS[kind]}?labelSelector={_SELECTOR}")

@@ -150,7 +150,7 @@ def dies_at(fleet: Bench, point: str) -> bool:
     change(fleet, grow=True)
     operator = Installation(fleet.cluster, {"KILL_POINT": point}, module=FAULTY)
     with running(fleet, operator):
-        return ended(operator, seconds=30)
+        return operator.ends(within_seconds=30)
 
 
 def passed_points(fleet: Bench, trace: Path) -> set[str]:
@@ -162,16 +162,6 @@ def passed_points(fleet: Bench, trace: Path) -> set[str]:
         time.sleep(PROPAGATION_SECONDS + 1)
         fleet.settle()
     return set(trace.read_text().split())
-
-
-def ended(operator: Installation, seconds: float) -> bool:
-    """Whether the process ends by itself within that time."""
-    deadline = time.monotonic() + seconds
-    while operator.process is not None and not operator.process.died:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 @pytest.mark.parametrize("statuses", [(500,), (429,)], ids=["500", "429"])
