@@ -111,7 +111,23 @@ class Bench:
         try:
             return self.wait("every LLMDeployment Ready", probe, seconds)
         except AssertionError as error:
-            raise AssertionError(f"{late}: {error}") from error
+            raise AssertionError(f"{late}; {self._unsettled()}: {error}") from error
+
+    def _unsettled(self) -> str:
+        """What stands in the way of rest: what one LLMDeployment says, pods and nodes that are not Ready."""
+        found = self.all("llmdeployments", "pods", "nodes")
+        open_ = [item for item in found if item["kind"] == "LLMDeployment" and not settled(item)][:1]
+        says = [
+            f"{name}={each['status']} {each['reason']}: {each.get('message', '')[:200]}"
+            for item in open_
+            for name, each in conditions(item).items()
+        ]
+        bad = [
+            f"{item['kind']} {item['metadata']['name']} on {item['spec'].get('nodeName', 'no node')}"
+            for item in found
+            if item["kind"] in ("Pod", "Node") and not ready(item)
+        ]
+        return "\n".join([*says, f"{len(bad)} pods and nodes not Ready: {bad[:8]}"])
 
     def wait_condition(
         self, kind: str, name: str, namespace: str, type_: str, status: str, reason: str, seconds: float = 20.0
@@ -192,7 +208,7 @@ def holds(item: Mapping[str, Any], type_: str) -> bool:
 
 
 def ready(pod: Mapping[str, Any]) -> bool:
-    """Whether a pod is Ready, and stays."""
+    """Whether a pod or node is Ready, and stays."""
     return holds(pod, "Ready") and not deleting(pod)
 
 
