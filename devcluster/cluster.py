@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -64,6 +65,7 @@ class Cluster:
         self._stages = list(stages)
         self._node_lease_seconds = node_lease_seconds
         self._processes: dict[str, Process] = {}
+        self._starts: list[tuple[datetime, datetime]] = []
 
     def __enter__(self) -> Self:
         return self.start()
@@ -100,8 +102,10 @@ class Cluster:
 
     def start_apiserver(self) -> None:
         """Starts the API server on its old port with its old data, and waits until it is ready."""
+        begun = datetime.now(UTC)
         self._processes["kube-apiserver"].start()
         self._wait("kube-apiserver", self._apiserver_ready)
+        self._starts.append((begun, datetime.now(UTC)))
 
     def restart_apiserver(self, downtime_seconds: float = 0.0) -> None:
         """An outage of the API server, after which its own clients begin anew.
@@ -193,6 +197,11 @@ class Cluster:
     ) -> list[dict[str, Any]]:
         """The audit events of writes since the mark, by users whose name starts with the prefix."""
         return self._audit.writes_since(mark, user_prefix, include_leases=include_leases)
+
+    def was_starting(self, event: Mapping[str, Any]) -> bool:
+        """Whether the API server was not ready when the request arrived: it refuses what it has no role for yet."""
+        arrived = datetime.fromisoformat(event["requestReceivedTimestamp"])
+        return any(begin <= arrived <= end for begin, end in self._starts)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 

@@ -49,7 +49,7 @@ class Bench:
         """Objects that Plimsoll made."""
         return self.all(*kinds, selector=OWN)
 
-    def list(self, path: str) -> Iterator[Manifest]:
+    def read(self, path: str) -> Iterator[Manifest]:
         """Objects as the API server sends them, which is quick for many."""
         answer = json.loads(self.cluster.kubectl("get", "--raw", path))
         for item in answer["items"]:
@@ -74,6 +74,13 @@ class Bench:
     def writes(self, mark: Mark) -> list[Manifest]:
         """What the operator wrote since then, Lease renewals and the Event of who leads apart."""
         return [item for item in self.cluster.writes_since(mark, USER) if not _tells_who_leads(item)]
+
+    def wrote(self, mark: Mark) -> list[str]:
+        """The same, as a person would note it down."""
+        return [
+            f"{item['verb']} {item['requestURI']} {item.get('responseStatus', {}).get('code')}"
+            for item in self.writes(mark)
+        ]
 
     def pod_uids(self) -> frozenset[str]:
         """The pods that Plimsoll made; one that is being deleted counts as gone."""
