@@ -25,8 +25,8 @@ test-fast: $(READY) ## unit, property and oracle tests
 test-chart: $(READY) ## the Helm chart, rendered and installed
 	$(PYTEST) tests/chart
 
-test-control-plane: $(READY) ## the operator on the real control plane
-	$(PYTEST) tests/control_plane
+test-control-plane: binaries ## the operator on two real control planes side by side
+	$(PYTEST) -n 2 --dist loadfile tests/control_plane
 
 test-image: $(READY) ## the container image (root; buildah and debootstrap, else skipped with the reason)
 	$(PYTEST) tests/image
