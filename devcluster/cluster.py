@@ -118,8 +118,7 @@ class Cluster:
         self.start_apiserver()
         for name in _CLIENTS:
             self._processes[name].stop(grace_seconds=1)
-        # A new KWOK waits 40 s for leases that the old one held.
-        self.kubectl("delete", "leases", "--namespace=kube-node-lease", "--all")
+        self._forget_leases()
         self._start_clients()
 
     @property
@@ -132,6 +131,12 @@ class Cluster:
         process = self._processes["kube-controller-manager"]
         process.stop(grace_seconds=1)
         process.start()
+
+    def restart_kubelets(self) -> None:
+        """Before nodes come back under their names: KWOK may have queued a lease twice, and then renews none any more."""
+        self._processes["kwok"].stop(grace_seconds=1)
+        self._forget_leases()
+        self._start_kubelets()
 
     def restart_etcd(self, downtime_seconds: float = 0.0) -> None:
         """An outage of etcd: the API server stays, and can neither read nor write. Its data survive."""
@@ -176,6 +181,7 @@ class Cluster:
 
     def rejoin_node(self, name: str) -> None:
         """Brings a silenced kubelet back, and with it the readiness of the pods that still run there."""
+        self.restart_kubelets()
         self.kubectl("label", "node", name, f"{KUBELET_LABEL}=kwok")
         self.kubectl("wait", "node", name, "--for=condition=Ready", "--timeout=30s")
         self._restore_pods(name)
@@ -300,7 +306,15 @@ class Cluster:
         for name in _CLIENTS:
             self._processes[name].start()
         self._wait("the controllers", self._controllers_work)
+        self._start_kubelets()
+
+    def _start_kubelets(self) -> None:
+        self._processes["kwok"].start()
         self._wait("kwok", lambda: _answers(http.client.HTTPConnection("127.0.0.1", self._kwok_port), "/healthz"))
+
+    def _forget_leases(self) -> None:
+        """A new KWOK waits 40 s for leases that the old one held."""
+        self.kubectl("delete", "leases", "--namespace=kube-node-lease", "--all")
 
     def _controllers_work(self) -> bool:
         """The service account controller made its first object, so pods can be admitted."""

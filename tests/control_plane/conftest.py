@@ -79,6 +79,7 @@ def nodes(cluster: Cluster) -> Iterator[None]:
     yield
     names = [manifest["metadata"]["name"] for manifest in manifests]
     cluster.kubectl("delete", "node", "--ignore-not-found", *names)
+    cluster.restart_kubelets()
 
 
 @pytest.fixture(scope="module")
