@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from plimsoll.api.llmdeployment import ObservedLatency
+from plimsoll.api.llmdeployment_status import ObservedLatency
 from plimsoll.controller import corrections as module
 from plimsoll.controller.corrections import NAME, Corrections
 from plimsoll.controller.events import Recorder

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from plimsoll.api.llmdeployment import ObservedLatency
+from plimsoll.api.llmdeployment_status import ObservedLatency
 from plimsoll.controller.apply import Applier
 from plimsoll.controller.events import Recorder
 from plimsoll.controller.guarding import Guarding
