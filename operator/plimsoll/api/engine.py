@@ -5,13 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, Strict
 
 from plimsoll.api.arguments import ExtraArgument
-from plimsoll.api.common import (
-    APIModel,
-    DNSSubdomain,
-    ImageName,
-    Integer,
-    SecretKeyReference,
-)
+from plimsoll.api.common import APIModel, DNSSubdomain, ImageName, Integer, SecretKeyReference
 from plimsoll.api.pods import Environment, PodTemplate
 from plimsoll.api.rules import Rule
 

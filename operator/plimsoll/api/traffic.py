@@ -5,13 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, Strict
 
-from plimsoll.api.common import (
-    APIModel,
-    DNSLabel,
-    Integer,
-    LocalReference,
-    ModelName,
-)
+from plimsoll.api.common import APIModel, DNSLabel, Integer, LocalReference, ModelName
 from plimsoll.api.rules import ListMap
 from plimsoll.api.units import Burstiness, Ratio
 
