@@ -9,7 +9,7 @@ from tests.property.test_exact_properties import tiny
 
 
 @given(st.one_of(fleets(), tiny()))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_the_default_keeps_every_limit_and_its_bound_lies_below(problem: AllocationProblem) -> None:
     solution = solve_adaptive(problem)
     assert check(problem, solution.allocation) == ()

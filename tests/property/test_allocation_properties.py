@@ -66,7 +66,7 @@ def fleets(draw: st.DrawFn) -> AllocationProblem:
 
 
 @given(fleets())
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_answers_are_feasible(problem: AllocationProblem) -> None:
     allocation = solve_greedy(problem)
     assert check(problem, allocation) == ()
@@ -74,7 +74,7 @@ def test_answers_are_feasible(problem: AllocationProblem) -> None:
 
 
 @given(fleets())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_same_problem_same_answer(problem: AllocationProblem) -> None:
     first, second = solve_greedy(problem), solve_greedy(problem)
     for name in ("replicas", "share", "unserved", "packing"):
@@ -82,7 +82,7 @@ def test_same_problem_same_answer(problem: AllocationProblem) -> None:
 
 
 @given(fleets())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_cost_by_another_formula(problem: AllocationProblem) -> None:
     allocation = solve_greedy(problem)
     running = dict.fromkeys(range(problem.options), 0)
@@ -133,7 +133,7 @@ def single_class(draw: st.DrawFn, most_options: int = 3) -> AllocationProblem:
 
 
 @given(single_class(), st.integers(0, 1), st.integers(1, 8))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_one_more_node_never_serves_less(problem: AllocationProblem, pool: int, gpus: int) -> None:
     pool = min(pool, len(problem.pool_unlimited) - 1)
     larger = replace(
@@ -193,7 +193,7 @@ def _least_rents(problem: AllocationProblem) -> tuple[float, float]:
 
 
 @given(single_class())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_serves_everything_where_one_option_can(problem: AllocationProblem) -> None:
     single, least = _least_rents(problem)
     allocation = solve_greedy(problem)
@@ -204,7 +204,7 @@ def test_serves_everything_where_one_option_can(problem: AllocationProblem) -> N
 
 
 @given(fleets(), st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_part_solved_again_fits_beside_the_rest(problem: AllocationProblem, data: st.DataObject) -> None:
     nothing_runs = replace(problem, running=np.zeros((0, 3), dtype=np.int64))
     answer = solve_greedy(nothing_runs)

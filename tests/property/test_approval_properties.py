@@ -20,7 +20,7 @@ ACTIONS = st.one_of(
 )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(ACTIONS, min_size=4, max_size=12))
 def test_only_what_was_approved_runs(actions):
     asyncio.run(_play(actions))

@@ -77,7 +77,7 @@ def test_predictions_converge_to_what_is_observed(true: float, elasticity: float
 
 
 @given(prefill=st.floats(0.5, 2.0), decode=st.floats(0.5, 2.0))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_slower_steps_never_serve_more(prefill: float, decode: float) -> None:
     lengths, targets = TokenLengths(1000, 200, 2500, 500), LatencyTargets(ttft=LatencyTarget(2.0, 95))
     usual = capacity(SHAPE, lengths, targets).max_rate_per_second
@@ -95,7 +95,7 @@ def test_equal_factors_scale_every_step(factor: float, running: int) -> None:
 
 
 @given(st.permutations(range(len(POINTS))))
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_the_order_of_rows_does_not_matter(order: list[int]) -> None:
     rows = [row(*point) for point in POINTS]
     usual, shuffled = calibrate(rows), calibrate([rows[number] for number in order])

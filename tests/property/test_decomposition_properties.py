@@ -19,7 +19,7 @@ def _no_worse(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
 
 
 @given(fleets())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_feasible_and_no_worse_than_the_start(problem: AllocationProblem) -> None:
     start = solve_greedy(problem)
     solution = solve_decomposed(problem, [start])
@@ -29,7 +29,7 @@ def test_feasible_and_no_worse_than_the_start(problem: AllocationProblem) -> Non
 
 
 @given(fleets())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_the_bound_holds(problem: AllocationProblem) -> None:
     """Against the optimum of the plans that it speaks of: no class more unserved than in the answer."""
     solution = solve_decomposed(problem, [solve_greedy(problem)])
@@ -40,7 +40,7 @@ def test_the_bound_holds(problem: AllocationProblem) -> None:
 
 
 @given(fleets())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_what_is_remembered_changes_nothing(problem: AllocationProblem) -> None:
     start = solve_greedy(problem)
     memory = Memory()

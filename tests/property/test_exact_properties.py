@@ -126,7 +126,7 @@ def missing(problem: AllocationProblem, allocation: Allocation) -> float:
 
 
 @given(tiny())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_the_optimum_is_the_one_of_trying_everything(problem: AllocationProblem) -> None:
     allocation = solve(problem)
     expected = exhaustive(problem)
@@ -137,7 +137,7 @@ def test_the_optimum_is_the_one_of_trying_everything(problem: AllocationProblem)
 
 
 @given(tiny())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_routing_alone_reaches_the_optimum_at_its_replicas(problem: AllocationProblem) -> None:
     allocation = solve(problem)
     routed = route(problem, allocation.replicas)
@@ -147,7 +147,7 @@ def test_routing_alone_reaches_the_optimum_at_its_replicas(problem: AllocationPr
 
 
 @given(tiny())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_dominated_options_are_not_missed(problem: AllocationProblem) -> None:
     kept = undominated(problem)
     part = restrict(problem, kept)
@@ -160,7 +160,7 @@ def test_dominated_options_are_not_missed(problem: AllocationProblem) -> None:
 
 
 @given(tiny(running=False), st.sampled_from(["budget", "delay", "error", "storage"]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_looser_limit_never_makes_the_optimum_worse(problem: AllocationProblem, limit: str) -> None:
     looser = {
         "budget": replace(problem, budget_per_hour=problem.budget_per_hour * 1.5 + 0.5),
@@ -172,7 +172,7 @@ def test_a_looser_limit_never_makes_the_optimum_worse(problem: AllocationProblem
 
 
 @given(tiny(running=False))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_twice_the_demand_never_costs_less(problem: AllocationProblem) -> None:
     double = replace(
         problem,
@@ -184,7 +184,7 @@ def test_twice_the_demand_never_costs_less(problem: AllocationProblem) -> None:
 
 
 @given(tiny(), st.randoms(use_true_random=False))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_the_order_of_classes_and_options_does_not_matter(problem: AllocationProblem, random: object) -> None:
     classes, options = list(range(problem.classes)), list(range(problem.options))
     random.shuffle(classes)
@@ -208,7 +208,7 @@ def test_the_order_of_classes_and_options_does_not_matter(problem: AllocationPro
 
 
 @given(tiny())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_never_worse_than_its_start(problem: AllocationProblem) -> None:
     start = solve_greedy(problem)
     solution = solve_exact(problem, start=start, time_limit_seconds=0.0)

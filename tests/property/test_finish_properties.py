@@ -50,7 +50,7 @@ def _rank(problem: AllocationProblem, allocation: Allocation) -> tuple[float, ..
 
 
 @given(st.one_of(fleets(), papers()))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_never_worse_and_feasible(problem: AllocationProblem) -> None:
     start = solve_greedy(problem)
     improved = finish(problem, [start]).allocation
@@ -63,7 +63,7 @@ def test_never_worse_and_feasible(problem: AllocationProblem) -> None:
 
 
 @given(st.one_of(fleets(), papers()))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_same_problem_same_answer(problem: AllocationProblem) -> None:
     start = solve_greedy(problem)
     first, second = finish(problem, [start], seed=3).allocation, finish(problem, [start], seed=3).allocation
@@ -72,7 +72,7 @@ def test_same_problem_same_answer(problem: AllocationProblem) -> None:
 
 
 @given(st.one_of(fleets(), papers()))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_bound_is_below_the_optimum(problem: AllocationProblem) -> None:
     best = solve_exact(problem, relative_gap=0.0).allocation
     bound = lower_bound(problem, best)
@@ -84,7 +84,7 @@ def test_bound_is_below_the_optimum(problem: AllocationProblem) -> None:
 
 
 @given(st.one_of(fleets(), papers()))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_bound_with_an_option_holds_for_answers_that_use_it(problem: AllocationProblem) -> None:
     best = solve_exact(problem, relative_gap=0.0).allocation
     bounds = option_bounds(problem, solve_greedy(problem))

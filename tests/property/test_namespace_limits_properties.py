@@ -15,7 +15,7 @@ from tests.property.test_planning_properties import MINIMAL_SAVING, fleets, plac
 from tests.unit.planning.fleets import GPU, decision, plan, policy
 from tests.unit.planning.test_quotas import pod, quota
 
-FEW = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 ENTRIES = ("requests.nvidia.com/gpu", "pods", "cpu", "requests.memory")
 GIB = 2**30
 

@@ -80,7 +80,7 @@ def assert_survives(problem: AllocationProblem, allocation: Allocation, pieces: 
 
 
 @given(tolerant())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_every_node_of_the_packing_can_be_lost(problem: AllocationProblem) -> None:
     for allocation in (solve_greedy(problem), solve_exact(problem).allocation):
         assert check(problem, allocation) == ()
@@ -90,7 +90,7 @@ def test_every_node_of_the_packing_can_be_lost(problem: AllocationProblem) -> No
 
 
 @given(tolerant(), st.randoms(use_true_random=False))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_every_node_can_be_lost_wherever_a_scheduler_puts_the_pods(problem: AllocationProblem, random: object) -> None:
     """Pods go to any node of their pool that has not its full number of them; what it has free is not looked at."""
     allocation = solve_greedy(problem)
@@ -108,7 +108,7 @@ def test_every_node_can_be_lost_wherever_a_scheduler_puts_the_pods(problem: Allo
 
 
 @given(planned_fleets())
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_plans_without_a_warning_survive_every_node(facts: Snapshot) -> None:
     """Each placement alone carries what it is planned to carry, whichever node is gone."""
     before = facts.policy if facts.policy is not None else policy()

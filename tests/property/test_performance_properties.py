@@ -62,7 +62,7 @@ def shapes(draw: st.DrawFn) -> ReplicaShape:
     return shape
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=50)
 @given(shapes(), lengths, targets)
 def test_the_highest_rate_keeps_all_targets(
     shape: ReplicaShape, lengths: TokenLengths, targets: LatencyTargets
@@ -83,7 +83,7 @@ def test_the_highest_rate_keeps_all_targets(
     assert at.concurrency <= found.max_num_seqs * SLIGHTLY_MORE
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=50)
 @given(
     shapes(),
     lengths,
@@ -115,7 +115,7 @@ def test_more_load_is_never_faster(
         assert before.concurrency <= after.concurrency * SLIGHTLY_MORE
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=50)
 @given(shapes(), answers, targets, st.floats(1.0, 3.0), st.floats(0.0, 0.9))
 def test_a_better_gpu_is_never_slower(
     shape: ReplicaShape, lengths: TokenLengths, targets: LatencyTargets, factor: float, load: float
@@ -135,7 +135,7 @@ def test_a_better_gpu_is_never_slower(
         assert after.end_to_end_seconds <= before.end_to_end_seconds * SAME
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=50)
 @given(shapes(), answers, targets, st.floats(1.0, 4.0))
 def test_a_looser_target_never_lowers_the_rate(
     shape: ReplicaShape, lengths: TokenLengths, targets: LatencyTargets, factor: float
@@ -152,7 +152,7 @@ def test_a_looser_target_never_lowers_the_rate(
             assert kept.max_rate_per_second * SLIGHTLY_MORE >= tight.max_rate_per_second
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=50)
 @given(shapes())
 def test_more_ranks_never_hold_more_weights_each(shape: ReplicaShape) -> None:
     wider = replace(shape, parallelism=Parallelism(shape.parallelism.tensor * 2, shape.parallelism.pipeline))
@@ -162,7 +162,7 @@ def test_more_ranks_never_hold_more_weights_each(shape: ReplicaShape) -> None:
     assert memory_fit(deeper).weights_bytes_per_gpu <= weights
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=50)
 @given(shapes(), lengths)
 def test_operating_points_fit_the_cache(shape: ReplicaShape, lengths: TokenLengths) -> None:
     batches = candidate_batches(shape, lengths)
@@ -172,7 +172,7 @@ def test_operating_points_fit_the_cache(shape: ReplicaShape, lengths: TokenLengt
     assert batches[-1] == 1 or batches[-1] * (lengths.input_mean + lengths.output_mean) <= memory_fit(shape).kv_tokens
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=50)
 @given(shapes(), lengths, targets)
 def test_the_same_question_has_the_same_answer(
     shape: ReplicaShape, lengths: TokenLengths, targets: LatencyTargets

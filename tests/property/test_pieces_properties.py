@@ -22,7 +22,7 @@ RICH_TINY = with_spare(in_groups(in_pieces(tiny())))
 
 
 @given(st.one_of(RICH_FLEETS, RICH_TINY))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_heuristic_answers_are_feasible(problem: AllocationProblem) -> None:
     start = solve_greedy(problem)
     assert check(problem, start) == ()
@@ -31,7 +31,7 @@ def test_heuristic_answers_are_feasible(problem: AllocationProblem) -> None:
 
 
 @given(RICH_TINY)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_the_optimum_is_the_one_of_trying_everything(problem: AllocationProblem) -> None:
     allocation = solve(problem)
     assert [*beyond(problem, allocation), missing(problem, allocation), allocation.cost.total] == pytest.approx(
@@ -40,7 +40,7 @@ def test_the_optimum_is_the_one_of_trying_everything(problem: AllocationProblem)
 
 
 @given(RICH_TINY)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_dominated_options_are_not_missed(problem: AllocationProblem) -> None:
     part = restrict(problem, undominated(problem))
     lifted = part.lift(solve(part.problem))
@@ -51,7 +51,7 @@ def test_dominated_options_are_not_missed(problem: AllocationProblem) -> None:
 
 
 @given(RICH_FLEETS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_answers_for_many_deployments_at_once_are_feasible_and_their_bound_holds(problem: AllocationProblem) -> None:
     start = solve_greedy(problem)
     solution = solve_decomposed(problem, [start])
@@ -65,7 +65,7 @@ def test_answers_for_many_deployments_at_once_are_feasible_and_their_bound_holds
 
 
 @given(RICH_FLEETS)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_the_production_default_is_feasible_and_its_bound_is_below_its_cost(problem: AllocationProblem) -> None:
     solution = solve_adaptive(problem)
     assert check(problem, solution.allocation) == ()

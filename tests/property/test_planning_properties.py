@@ -31,7 +31,7 @@ from tests.unit.planning.fleets import (
 )
 
 MINIMAL_SAVING = float(Rebalance().minimal_saving)
-FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 ACCELERATORS = (("l40s", "L40S", "1.10", 4), ("l4", "L4", "0.60", 2), ("h100", "H100-SXM-80GB", "2.50", 8))
 MODELS = (
     {"name": LLAMA_8B},
@@ -132,7 +132,7 @@ def test_shares_stock_and_limits_hold(facts: Snapshot) -> None:
 
 
 @given(fleets())
-@settings(FEW, max_examples=8)
+@settings(FEW, max_examples=12)
 def test_the_same_facts_give_the_same_plan_whatever_is_remembered(facts: Snapshot) -> None:
     assert plan_fleet(facts, Evaluator()) == plan(facts) == plan(facts)
 

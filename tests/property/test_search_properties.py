@@ -62,7 +62,7 @@ def _no_worse(problem: AllocationProblem, one: Allocation, other: Allocation) ->
 
 
 @given(papers())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_paper_form_is_feasible_and_agh_is_no_worse_than_any_of_its_starts(problem: AllocationProblem) -> None:
     answer = solve_agh(problem)
     assert check(problem, answer) == ()
@@ -77,7 +77,7 @@ def test_paper_form_is_feasible_and_agh_is_no_worse_than_any_of_its_starts(probl
 
 
 @given(papers(), st.integers(0, 3))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_same_seed_same_answer(problem: AllocationProblem, seed: int) -> None:
     first, second = solve_agh(problem, seed=seed), solve_agh(problem, seed=seed)
     for name in ("replicas", "share", "unserved", "packing"):
@@ -85,7 +85,7 @@ def test_same_seed_same_answer(problem: AllocationProblem, seed: int) -> None:
 
 
 @given(st.one_of(fleets(), tiny()))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_agh_of_fleets_is_feasible_and_no_worse_than_gh(problem: AllocationProblem) -> None:
     start, answer = solve_greedy(problem), solve_agh(problem)
     assert check(problem, start) == ()
@@ -94,7 +94,7 @@ def test_agh_of_fleets_is_feasible_and_no_worse_than_gh(problem: AllocationProbl
 
 
 @given(papers(), st.integers(0, 30))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_stopped_anywhere_it_is_feasible(problem: AllocationProblem, asked: int) -> None:
     left = iter([1.0] * asked)
     assert check(problem, solve_agh(problem, remaining_seconds=lambda: next(left, 0.0))) == ()

@@ -42,7 +42,7 @@ def _recorded(facts: Snapshot, fleet: FleetPlan) -> Snapshot:
 
 
 @given(fleets())
-@settings(FEW, max_examples=6)
+@settings(FEW, max_examples=10)
 def test_the_new_release_decides_as_the_old_one_would_have_gone_on(facts: Snapshot) -> None:
     first = _under_the_old_release(facts)
     after = placed(facts, first)

@@ -328,7 +328,7 @@ MOVES = st.lists(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(MOVES)
 def test_two_never_hold_the_lease_at_the_same_time(moves):
     asyncio.run(play(moves))
@@ -421,7 +421,7 @@ class Process:
         return True
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 1), st.sampled_from(["", "", "request", "answer"]), SECONDS), min_size=20, max_size=60
