@@ -12,8 +12,8 @@ from devcluster.installation import NAMESPACE as NAMESPACE_OF_OPERATOR
 from devcluster.installation import RELEASE, USER
 from devcluster.leader_worker_set import LeaderWorkerSetController
 from plimsoll.rendering import labels
-from tests.bad_objects import PROFILE
 from tests.control_plane.bench import Bench, Manifest, llm_deployment, placements, policy, pool, settled, slo
+from tests.good_objects import PROFILE
 
 NAMESPACE = "chat"
 NAME = "assistant"
