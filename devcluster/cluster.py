@@ -133,7 +133,7 @@ class Cluster:
         process.start()
 
     def restart_kubelets(self) -> None:
-        """Before nodes come back under their names: KWOK may have queued a lease twice, and then renews none any more."""
+        """Before nodes come back under their names: KWOK may have queued a lease twice, and then renews none."""
         self._processes["kwok"].stop(grace_seconds=1)
         self._forget_leases()
         self._start_kubelets()
