@@ -123,7 +123,8 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
     undecided = [item for item in snapshot.workloads if (item.namespace, item.deployment) not in decided]
     declared = declared_digest(snapshot)
     # What runs must not change the seed: a plan that is applied would be searched for in another way.
-    search = search_for(policy, int(declared[:8], 16), evaluator.memory, clock)
+    search = search_for(policy, int(declared[:8], 16), evaluator.memory, clock, evaluator.rested)
+    evaluator.rested.turn()
     tolerant = {deployment.reference for deployment, _ in open_pairs} if tolerates else set()
     attempts = 0
     listed = shortlist(
