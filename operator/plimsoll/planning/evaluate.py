@@ -29,7 +29,10 @@ from plimsoll.performance import (
     rated,
     settled,
 )
+from plimsoll.planning.digest import Texts
+from plimsoll.planning.plan import FleetPlan
 from plimsoll.planning.search import Rested
+from plimsoll.planning.snapshot import Snapshot
 
 Result = TypeVar("Result")
 _ShapeKey = tuple[str, int, str, str, int, int, int, int, Coefficients | None, Correction, int, Link | None]
@@ -56,6 +59,10 @@ class Evaluator:
     """Of the search for placements."""
     rested: Remembered[bytes, Rested] = field(default_factory=Remembered)
     """Answers of deployments at rest."""
+    texts: Texts = field(default_factory=Texts)
+    """Of facts, for digests."""
+    planned: tuple[Snapshot, FleetPlan] | None = None
+    """The last facts that matter, and their plan."""
     _answers: dict[_Key, Capacity] = field(default_factory=dict)
     _predictions: dict[tuple[_Key, float, tuple[Stream, ...]], Prediction] = field(default_factory=dict)
     _shapes: dict[_ShapeKey, int] = field(default_factory=dict)
