@@ -1,6 +1,6 @@
 """Results by the content that they are functions of, for as long as somebody asks for them."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -30,10 +30,10 @@ class Remembered(Generic[Key, Value]):
     def __setitem__(self, key: Key, value: Value) -> None:
         self._now[key] = value
 
-    def get(self, key: Key, made: Callable[[], Value]) -> Value:
-        """What is known under the key, or else what is made now."""
+    def get(self, key: Key) -> Value | None:
+        """What is known under the key; None where nothing is."""
         if key not in self:
-            self[key] = made()
+            return None
         return self[key]
 
     def turn(self) -> None:

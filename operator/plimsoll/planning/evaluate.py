@@ -29,6 +29,7 @@ from plimsoll.performance import (
     rated,
     settled,
 )
+from plimsoll.planning.blocks import Blocks
 from plimsoll.planning.digest import Texts
 from plimsoll.planning.plan import FleetPlan
 from plimsoll.planning.search import Rested
@@ -61,6 +62,8 @@ class Evaluator:
     """Answers of deployments at rest."""
     texts: Texts = field(default_factory=Texts)
     """Of facts, for digests."""
+    blocks: Blocks = field(default_factory=Remembered)
+    """Of the allocation problem."""
     planned: tuple[Snapshot, FleetPlan] | None = None
     """The last facts that matter, and their plan."""
     _answers: dict[_Key, Capacity] = field(default_factory=dict)

@@ -150,6 +150,7 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
     # What runs must not change the seed: a plan that is applied would be searched for in another way.
     search = search_for(policy, int(declared[:8], 16), evaluator.memory, clock, evaluator.rested)
     evaluator.rested.turn()
+    evaluator.blocks.turn()
     tolerant = {deployment.reference for deployment, _ in open_pairs} if tolerates else set()
     attempts = 0
     listed = shortlist(
@@ -170,6 +171,7 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
             kept,
             tolerant,
             listed,
+            evaluator.blocks,
         )
         fleet = with_limits(fleet, snapshot, tenants, undecided)
         decision = decide(fleet.problem, search)
