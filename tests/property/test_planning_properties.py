@@ -131,10 +131,15 @@ def test_shares_stock_and_limits_hold(facts: Snapshot) -> None:
             assert part.gpus_planned + part.gpus_used_by_others <= part.gpus
 
 
-@given(fleets())
+@given(fleets(), st.sampled_from([60, 131, 900]))
 @settings(FEW, max_examples=12)
-def test_the_same_facts_give_the_same_plan_whatever_is_remembered(facts: Snapshot) -> None:
-    assert plan_fleet(facts, Evaluator()) == plan(facts) == plan(facts)
+def test_the_same_facts_give_the_same_plan_whatever_is_remembered(facts: Snapshot, rate: int) -> None:
+    evaluator = Evaluator()
+    running = placed(facts, plan_fleet(facts, evaluator)) or facts
+    edited = exchanged(running, deployment("app-0", rate, engine={"maxModelLength": 8192}, models=list(MODELS[:2])))
+    # Each of these leaves something to the next; the last two were planned before, but not with what is known then.
+    for one in (edited, running, edited, facts):
+        assert plan_fleet(one, evaluator) == plan_fleet(one, Evaluator()) == plan(one)
 
 
 @given(fleets())

@@ -24,6 +24,7 @@ from plimsoll.controller.guarding import Guarding, Verdict, takes_away
 from plimsoll.controller.kinds import CONFIG_MAP, WORKLOADS
 from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.planner_process import PlanFailure, PlannerProcess
+from plimsoll.controller.renderings import Renderings, pool_parts
 from plimsoll.controller.report import Reporter, Round
 from plimsoll.controller.restraint import restrain
 from plimsoll.controller.routing_age import RoutingAges
@@ -38,11 +39,9 @@ from plimsoll.rendering import (
     Manifest,
     RenderError,
     RenderMismatch,
-    render_deployment,
     routed_at_from_config_map,
     routing_name,
     routing_table_from_config_map,
-    verify,
 )
 
 _log = logging.getLogger(__name__)
@@ -77,6 +76,7 @@ class Loop:
         self._epochs: dict[str, int] = {}
         """Last seen of a routing document, by the LLMDeployment's uid: somebody may delete it."""
         self._several_nodes = several_nodes
+        self._renderings = Renderings(gateway_api=gateway_api)
         self._planned: tuple[Snapshot, FleetPlan] | None = None
         self._full_plan_due = 0.0
 
@@ -203,6 +203,7 @@ class Loop:
         progress: dict[ObjectRef, Progress] = {}
         works: list[Work] = []
         waits: list[float] = []
+        pools: dict[int, Mapping[str, object]] = {}
         for plan in map(self._with_warnings, standing.fleet.deployments):
             place = (plan.ref.namespace, plan.ref.name)
             own, observed = tuple(running.get(place, ())), routing[place]
@@ -230,7 +231,10 @@ class Loop:
                 waits.append(propagation - observed.age_seconds + _MARGIN_SECONDS)
             try:
                 live = {item.name: workloads[key] for item in own if (key := (item.namespace, item.name)) in workloads}
-                manifests = self._render(standing.origin(plan.ref), feasible, step, observed, document, live, now)
+                fleet = standing.origin(plan.ref)
+                if id(fleet) not in pools:
+                    pools[id(fleet)] = pool_parts(fleet)
+                manifests = self._render(fleet, pools[id(fleet)], feasible, step, observed, document, live, now)
             except (RenderError, RenderMismatch) as error:
                 findings = (*findings, Finding(plan.ref, _render_reason(error), str(error)))
                 _log.error("%s: %s", plan.ref, error)
@@ -240,6 +244,7 @@ class Loop:
                     works.append(Work(plan.ref, uid, restraint.writable(manifests), prune))
             progress[plan.ref] = Progress(plan, step, own, findings)
         self._unready_since = {ref: since for ref, since in self._unready_since.items() if ref in progress}
+        self._renderings.forget_all_but(progress.keys())
         uids = {item.plan.resource.metadata.uid for item in progress.values()}
         self._epochs = {uid: epoch for uid, epoch in self._epochs.items() if uid in uids}
         return progress, works, min(waits, default=None)
@@ -256,6 +261,7 @@ class Loop:
     def _render(
         self,
         fleet: FleetPlan,
+        pools: Mapping[str, object],
         plan: DeploymentPlan,
         step: Step,
         observed: ObservedRouting | None,
@@ -268,9 +274,7 @@ class Loop:
         if observed is not None and step.routing == observed.table and document is not None:
             routed_at = routed_at_from_config_map(document) or routed_at
         text = routed_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        manifests = render_deployment(fleet, plan, step, text, gateway_api=self._gateway_api, running=live)
-        verify(plan, step, manifests)
-        return manifests
+        return self._renderings.of(fleet, pools, plan, step, text, live)
 
     def _with_warnings(self, plan: DeploymentPlan) -> DeploymentPlan:
         """The plan with what this cluster cannot do of what was asked for."""

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import BinaryIO
 
+from plimsoll.controller.difference import Difference, applied, difference
 from plimsoll.planning import Evaluator, plan_fleet
 from plimsoll.planning.plan import FleetPlan
 from plimsoll.planning.snapshot import Snapshot
@@ -70,6 +71,9 @@ def _load(factory: str) -> Planner:
 def main(factory: str) -> None:
     """Answer snapshots with `("plan", plan)`, `("error", text)` or, out of memory, `("memory", "")`.
 
+    Both snapshots and plans may come as their differences to the ones before. What has not changed stays the same
+    object, which is quick to compare.
+
     `factory` (`module:function`) makes the planner.
     """
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
@@ -80,10 +84,15 @@ def main(factory: str) -> None:
     threading.Thread(target=_feed, args=(sys.stdin.buffer, requests), daemon=True).start()
     answers.write(frame(("ready", os.getpid())))
     answers.flush()
+    known, told = Snapshot(), None
     while True:
         payload = requests.get()
         try:
-            answer: tuple[str, object] = ("plan", plan(pickle.loads(payload)))  # noqa: S301  (from our parent)
+            request = pickle.loads(payload)  # noqa: S301  (from our parent)
+            known = applied(known, request) if isinstance(request, Difference) else request
+            found = plan(known)
+            answer: tuple[str, object] = ("plan", found if told is None else difference(told, found))
+            told = found
         except MemoryError:
             answer = ("memory", "")
         except Exception:  # noqa: BLE001  (a bug in one round must not cost the warm process)

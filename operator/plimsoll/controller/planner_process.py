@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import plimsoll
+from plimsoll.controller.difference import Difference, applied, difference
 from plimsoll.controller.planner_child import HEADER_BYTES, frame
 from plimsoll.planning.plan import FleetPlan
 from plimsoll.planning.snapshot import Snapshot
@@ -62,6 +63,10 @@ class PlannerProcess:
         self._factory = factory
         self._search_path = tuple(search_path)
         self._process: Process | None = None
+        self._known: Snapshot | None = None
+        """What the child has; None where it has nothing yet."""
+        self._told: FleetPlan | None = None
+        """What it has answered last."""
         self._turn = asyncio.Lock()
 
     @property
@@ -82,7 +87,9 @@ class PlannerProcess:
                 return failure
             try:
                 async with asyncio.timeout(self._deadline_seconds):
-                    kind, value = await self._watched(self._exchange(frame(snapshot)))
+                    request = snapshot if self._known is None else difference(self._known, snapshot)
+                    self._known = snapshot
+                    kind, value = await self._watched(self._exchange(frame(request)))
             except MemoryError:
                 await self._kill()
                 return PlanFailure(
@@ -100,7 +107,10 @@ class PlannerProcess:
             except BaseException:
                 await self._kill()  # cancelled in the middle: the answer would be taken for the next question's
                 raise
+            if kind == "plan" and isinstance(value, Difference) and self._told is not None:
+                value = applied(self._told, value)
             if kind == "plan" and isinstance(value, FleetPlan):
+                self._told = value
                 return value
             last_line = str(value).strip().rpartition("\n")[2]
             return PlanFailure(FailureReason.ERROR, f"the planner failed: {last_line}\n{value}")
@@ -209,6 +219,7 @@ class PlannerProcess:
 
     async def _kill(self) -> None:
         process, self._process = self._process, None
+        self._known = self._told = None
         if process is None:
             return
         with contextlib.suppress(ProcessLookupError):

@@ -13,7 +13,7 @@ from plimsoll.api import KINDS, GPUNodePool, InferenceSLO, ModelProfile, Placeme
 from plimsoll.api.common import Status, to_wire
 from plimsoll.api.gpunodepool import GPUNodePoolStatus
 from plimsoll.api.inferenceslo import InferenceSLOStatus
-from plimsoll.api.llmdeployment_status import LLMDeploymentStatus
+from plimsoll.api.llmdeployment_status import LLMDeploymentStatus, ObservedLatency
 from plimsoll.api.modelprofile import ModelProfileStatus
 from plimsoll.api.placementpolicy import PlacementPolicyStatus
 from plimsoll.controller.approval import Standing
@@ -81,6 +81,8 @@ class Reporter:
         namespace: str = _NAMESPACE,
     ) -> None:
         self._writer, self._store, self._recorder, self._metrics = writer, store, recorder, metrics
+        self._settled: dict[ObjectRef, tuple[Manifest, tuple[object, ...]]] = {}
+        """LLMDeployments whose status says all, as it was then, and what it was made of."""
         self.plans = Plans(writer, store, self._write, namespace)
 
     # --- A round with a plan -----------------------------------------------------------------------------------------
@@ -106,26 +108,35 @@ class Reporter:
     def _deployments(self, turn: Round, followed_name: str, plan_name: str, now: datetime) -> list["Write"]:
         live = self._store.live_by_name(RESOURCES["LLMDeployment"])
         writes: list[Write] = []
+        seen: dict[str, dict[str, ObservedLatency]] = {}
+        for (namespace, placement), item in self._store.observed.items():
+            seen.setdefault(namespace, {})[placement] = item
+        settled: dict[ObjectRef, tuple[Manifest, tuple[object, ...]]] = {}
         for plan in turn.fleet.deployments:
             target = live.get((plan.ref.namespace, plan.ref.name))
             if target is None or target["metadata"]["uid"] != plan.resource.metadata.uid:
                 continue
-            before = _status_of(target, LLMDeploymentStatus)
             progress = turn.progress[plan.ref]
             proposed = turn.standing.waiting.get(plan.ref)
             generation = (proposed or plan).resource.metadata.generation or 0
-            observed = {
-                name: item
-                for (namespace, name), item in self._store.observed.items()
-                if namespace == plan.ref.namespace
-            }
+            near = seen.get(plan.ref.namespace, {})
+            observed = {item.name: near[item.name] for item in plan.placements if item.name in near}
             waiting = None if proposed is None else Waiting(plan_name, proposed, turn.standing.mode)
             applied = plan.ref not in turn.standing.unapplied
             name = followed_name if applied and followed_name else plan_name
-            after = deployment_status(
-                progress, before, generation, name, now, applied=applied, observed=observed, waiting=waiting
-            )
-            writes.append((target, before, after))
+            # A status that says all names the plan that made it so, whichever plan is in force now.
+            made_of = (progress, generation, bool(name), applied, observed, waiting)
+            known = self._settled.get(plan.ref)
+            if known is None or known[0] is not target or known[1] != made_of:
+                before = _status_of(target, LLMDeploymentStatus)
+                after = deployment_status(
+                    progress, before, generation, name, now, applied=applied, observed=observed, waiting=waiting
+                )
+                if to_wire(before) != to_wire(after):
+                    writes.append((target, before, after))
+                    continue
+            settled[plan.ref] = (target, made_of)
+        self._settled = settled
         return writes
 
     def _pools(self, turn: Round, now: datetime) -> list["Write"]:

@@ -14,7 +14,7 @@ from plimsoll.api.placementpolicy import POLICY_NAME, PlacementPolicySpec
 from plimsoll.performance import LatencyTarget, Prediction, Question
 from plimsoll.planning.beside import short_classes
 from plimsoll.planning.company import companions, crowded
-from plimsoll.planning.decide import Decision, stored_by_deployment, without_limits
+from plimsoll.planning.decide import Decision, without_limits
 from plimsoll.planning.evaluate import Evaluator
 from plimsoll.planning.fleet import Fleet, Kept
 from plimsoll.planning.grouplimits import exhausted, said, used_up
@@ -36,6 +36,7 @@ from plimsoll.planning.plan import (
 from plimsoll.planning.search import TOLERANCE
 from plimsoll.planning.snapshot import ObjectRef
 from plimsoll.planning.speeds import Speeds
+from plimsoll.planning.weighing import stored_by_deployment
 from plimsoll.planning.wording import Wording
 
 _ALTERNATIVES = 3

@@ -6,10 +6,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from plimsoll.allocation import Allocation, AllocationProblem, Solution, check, limited, solve_greedy, subset
-from plimsoll.allocation.problem import Bools, Floats, Ints
-from plimsoll.allocation.reduce import restrict
+from plimsoll.allocation.problem import Bools
 from plimsoll.planning.beside import (
-    as_it_runs,
     beside,
     exchanged,
     following,
@@ -17,9 +15,11 @@ from plimsoll.planning.beside import (
     overspends,
     short_deployments,
 )
-from plimsoll.planning.fleet import NO_LIMIT, only_running
+from plimsoll.planning.fleet import NO_LIMIT
 from plimsoll.planning.plan import Finding
-from plimsoll.planning.search import TOLERANCE, UNPROVEN, Search, proven
+from plimsoll.planning.resting import at_rest
+from plimsoll.planning.search import UNPROVEN, Search, proven
+from plimsoll.planning.weighing import served_better, worthwhile
 
 ATTEMPTS = 4
 """Times that the movers are asked what they can have for the money that is left."""
@@ -101,7 +101,7 @@ class _Round:
     def _gains(self, stay: Allocation, other: Allocation) -> Bools:
         """Deployments (D) for which the other answer is worth a move."""
         problem, saving = self._problem, self._search.minimal_saving
-        worth = _moves(problem, problem.running_replicas(), stay, other, saving)
+        worth = worthwhile(problem, problem.running_replicas(), stay, other, saving)
         gains: Bools = worth | _below_minimum(problem, stay, other)
         return gains
 
@@ -146,15 +146,15 @@ class _Round:
             part = following(problem, allocation, movable)
             after = part.merged(self._solve(part.problem).allocation)
             now, saving = allocation.replicas, self._search.minimal_saving
-            if not (movable & (_moves(problem, now, allocation, after, saving) | stuck)).any():
+            if not (movable & (worthwhile(problem, now, allocation, after, saving) | stuck)).any():
                 break
             # Nothing of it runs yet, so whatever is better is taken with it.
-            moves = movable & (_moves(problem, now, allocation, after, 0.0) | stuck)
+            moves = movable & (worthwhile(problem, now, allocation, after, 0.0) | stuck)
             after = exchanged(problem, allocation, after, moves)
             if overspends(problem, after):
                 part = following(problem, allocation, moves)
                 after = part.merged(self._solve(part.problem).allocation)
-                moves &= _moves(problem, now, allocation, after, 0.0) | stuck
+                moves &= worthwhile(problem, now, allocation, after, 0.0) | stuck
                 after = exchanged(problem, allocation, after, moves)
             if not _holds(problem, after):
                 break  # it fits only once what runs now is gone: the next round's business
@@ -171,53 +171,13 @@ class _Round:
         problem = self._problem
         part = subset(problem, allocation, chosen)
         rested = part.merged(at_rest(part.problem, self._search))
-        worse, _ = _served_better(problem, rested, allocation)
+        worse, _ = served_better(problem, rested, allocation)
         rested = exchanged(problem, rested, allocation, worse)
         return (rested if _holds(problem, rested) else allocation), worse
 
 
 def _holds(problem: AllocationProblem, allocation: Allocation) -> bool:
     return not check(problem, allocation) and not overspends(problem, allocation)
-
-
-def _moves(problem: AllocationProblem, running: Ints, stay: Allocation, other: Allocation, saving: float) -> Bools:
-    """Deployments (D) that the other answer serves better, or fully and cheaper by this part of the cost."""
-    better, as_well = _served_better(problem, stay, other)
-    costs = [costs_by_deployment(problem, allocation, running) for allocation in (stay, other)]
-    cheaper = costs[1] < (1 - saving) * costs[0] - TOLERANCE
-    moves: Bools = better | (as_well & cheaper & ~short_deployments(problem, other))
-    return moves
-
-
-def at_rest(problem: AllocationProblem, search: Search) -> Allocation:
-    """The best answer with running replicas, or fewer of them. Of each deployment alone: no other changes it."""
-    everyone = np.ones(len(problem.deployment_min_replicas), dtype=bool)
-    used = restrict(only_running(problem, everyone), problem.running_replicas() > 0)
-    return used.lift(_confined(used.problem, search))
-
-
-def _confined(problem: AllocationProblem, search: Search) -> Allocation:
-    """`at_rest` where there are no other options than running ones."""
-    stay, now, running = solve_greedy(problem), as_it_runs(problem), problem.running_replicas()
-    for number in np.flatnonzero(_lacking(problem, stay)).tolist():
-        # The greedy search can miss the shares by which these very replicas serve all.
-        only = np.arange(len(problem.deployment_min_replicas)) == number
-        part = subset(problem, now, only)
-        routed = search.route(part.problem, part.problem.running_replicas())
-        if routed is not None:
-            whole = part.merged(routed)
-            stay = exchanged(problem, stay, whole, only & _moves(problem, running, stay, whole, 0.0))
-    return stay
-
-
-def _lacking(problem: AllocationProblem, allocation: Allocation) -> Bools:
-    """Deployments (D) that run something and leave traffic unserved that has an option."""
-    lacking = (problem.class_rate_per_hour > 0) & (allocation.unserved > TOLERANCE)
-    lacking &= np.isin(np.arange(problem.classes), problem.pair_class)
-    size = len(problem.deployment_min_replicas)
-    runs = np.bincount(problem.option_deployment, problem.running_replicas(), minlength=size) > 0
-    mask: Bools = np.bincount(problem.class_deployment[lacking], minlength=size) > 0
-    return mask & runs
 
 
 def without_limits(
@@ -256,60 +216,3 @@ def _below_minimum(problem: AllocationProblem, stay: Allocation, free: Allocatio
     ]
     below: Bools = (sums[0] < problem.deployment_min_replicas) & (sums[1] > sums[0])
     return below
-
-
-def _served_better(problem: AllocationProblem, one: Allocation, other: Allocation) -> tuple[Bools, Bools]:
-    """Deployments (masks, D) of which the other answer serves more beyond the limits, priorities first; or as much."""
-    size = len(problem.deployment_min_replicas)
-    rate = problem.class_rate_per_hour
-    tolerance = TOLERANCE * np.bincount(problem.class_deployment, rate, minlength=size)
-    better, decided = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
-    for level in np.unique(problem.class_priority)[::-1]:
-        excess = [
-            np.bincount(
-                problem.class_deployment,
-                np.where(problem.class_priority == level, rate, 0.0)
-                * np.maximum(answer.unserved - problem.class_unserved_limit, 0.0),
-                minlength=size,
-            )
-            for answer in (one, other)
-        ]
-        less, more = excess[1] < excess[0] - tolerance, excess[1] > excess[0] + tolerance
-        better |= ~decided & less
-        decided |= less | more
-    return better, ~decided
-
-
-def costs_by_deployment(problem: AllocationProblem, allocation: Allocation, running: Ints) -> Floats:
-    """Cost per hour by deployment (D): rent, storage, penalties, and what starts beyond the `running` replicas (N)."""
-    size = len(problem.deployment_min_replicas)
-    started = np.maximum(allocation.replicas - running, 0)
-    rent = allocation.replicas * problem.option_price_per_hour + started * problem.option_start_cost_per_hour
-    of_pair = problem.class_deployment[problem.pair_class]
-    requests = problem.class_rate_per_hour[problem.pair_class] * allocation.share
-    latency = (
-        requests * problem.pair_delay_seconds * problem.class_latency_penalty_per_request_second[problem.pair_class]
-    )
-    unserved = problem.class_unserved_penalty_per_request * problem.class_rate_per_hour * allocation.unserved
-    return np.asarray(
-        np.bincount(problem.option_deployment, rent, minlength=size)
-        + problem.storage_price_per_gigabyte_hour * stored_by_deployment(problem, allocation.replicas)
-        + np.bincount(of_pair, latency, minlength=size)
-        + np.bincount(problem.class_deployment, unserved, minlength=size),
-        dtype=np.float64,
-    )
-
-
-def stored_by_deployment(problem: AllocationProblem, replicas: Ints) -> Floats:
-    """Gigabytes of weights by deployment (D): one copy per model variant and pool in use."""
-    used = np.flatnonzero(replicas > 0)
-    _, first = np.unique(problem.option_pair[used], return_index=True)
-    copies = used[first]
-    return np.asarray(
-        np.bincount(
-            problem.option_deployment[copies],
-            problem.option_storage_gigabytes[copies],
-            minlength=len(problem.deployment_min_replicas),
-        ),
-        dtype=np.float64,
-    )

@@ -8,10 +8,11 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
+from plimsoll.allocation.remembered import Remembered
 from plimsoll.api.common import Resource, to_wire
 from plimsoll.planning.pause import paused_objects
 from plimsoll.planning.renewal import wants_renewal
-from plimsoll.planning.snapshot import Snapshot
+from plimsoll.planning.snapshot import NodeFacts, PodFacts, Snapshot
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 
@@ -44,28 +45,58 @@ def _fields(kind: type[Any]) -> tuple[str, ...]:
     return tuple(item.name for item in fields(kind))
 
 
-def digest(value: object) -> str:
+class Texts:
+    """Canonical forms as JSON, of which those of facts are remembered for as long as they are asked for."""
+
+    def __init__(self) -> None:
+        self._facts: Remembered[int, tuple[object, str]] = Remembered()
+        """By identity; the fact is kept, so that no other takes its place."""
+
+    def turn(self) -> None:
+        """Begin another round: what the last one did not ask for is forgotten after this one."""
+        self._facts.turn()
+
+    def of(self, value: object) -> str:
+        """The text of a value, made of those of its parts where it is a tuple."""
+        if type(value) is tuple:
+            return f"[{','.join(map(self.of, value))}]"
+        if not isinstance(value, Resource | NodeFacts | PodFacts):
+            return _text(value)
+        key = id(value)
+        if key not in self._facts:
+            self._facts[key] = (value, _pod_text(value) if isinstance(value, PodFacts) else _text(value))
+        return self._facts[key][1]
+
+
+def _text(value: object) -> str:
+    return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"))
+
+
+def _pod_text(pod: PodFacts) -> str:
+    what = (pod.namespace, pod.node, pod.requests, pod.placement, pod.deleting)
+    return json.dumps(canonical(what), sort_keys=True)
+
+
+def digest(value: object, texts: Texts | None = None) -> str:
     """SHA-256 of the canonical form, hexadecimal."""
-    text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"))
+    text = _text(value) if texts is None else texts.of(value)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def declared_digest(snapshot: Snapshot) -> str:
+def declared_digest(snapshot: Snapshot, texts: Texts | None = None) -> str:
     """Digest of what people declared, whatever the cluster is like."""
-    return digest((snapshot.deployments, snapshot.pools, snapshot.slos, snapshot.profiles, snapshot.policy))
+    declared = (snapshot.deployments, snapshot.pools, snapshot.slos, snapshot.profiles, snapshot.policy)
+    return digest(declared, texts)
 
 
-def inputs_digest(snapshot: Snapshot, declared: str | None = None) -> str:
+def inputs_digest(snapshot: Snapshot, declared: str | None = None, texts: Texts | None = None) -> str:
     """Digest of all that the decision depends on, given that of what is declared, if it is known.
 
     Readiness and the names of pods do not count: a plan is the same while its pods start, and the same from files as
     from the API server.
     """
-    pods = sorted(
-        json.dumps(canonical((pod.namespace, pod.node, pod.requests, pod.placement, pod.deleting)), sort_keys=True)
-        for pod in snapshot.pods
-        if pod.node or pod.unschedulable
-    )
+    texts = texts or Texts()
+    pods = sorted(texts.of(pod) for pod in snapshot.pods if pod.node or pod.unschedulable)
     workloads = sorted(
         (item.namespace, item.name, item.deployment, item.replicas, sorted(item.option.items()))
         for item in snapshot.workloads
@@ -83,4 +114,4 @@ def inputs_digest(snapshot: Snapshot, declared: str | None = None) -> str:
     )
     several = "several nodes" if snapshot.several_nodes else ""
     optional = (snapshot.corrections, paused_objects(snapshot), limits if any(limits) else (), several)
-    return digest((*facts, *(value for value in optional if value)))
+    return digest((*facts, *(value for value in optional if value)), texts)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from plimsoll.allocation.decomposition import Memory
+from plimsoll.allocation.remembered import Remembered
 from plimsoll.performance import (
     Arrivals,
     Capacity,
@@ -28,6 +29,11 @@ from plimsoll.performance import (
     rated,
     settled,
 )
+from plimsoll.planning.blocks import Blocks
+from plimsoll.planning.digest import Texts
+from plimsoll.planning.plan import FleetPlan
+from plimsoll.planning.search import Rested
+from plimsoll.planning.snapshot import Snapshot
 
 Result = TypeVar("Result")
 _ShapeKey = tuple[str, int, str, str, int, int, int, int, Coefficients | None, Correction, int, Link | None]
@@ -52,8 +58,16 @@ class Evaluator:
 
     memory: Memory = field(default_factory=Memory)
     """Of the search for placements."""
+    rested: Remembered[bytes, Rested] = field(default_factory=Remembered)
+    """Answers of deployments at rest."""
+    texts: Texts = field(default_factory=Texts)
+    """Of facts, for digests."""
+    blocks: Blocks = field(default_factory=Remembered)
+    """Of the allocation problem."""
+    planned: tuple[Snapshot, FleetPlan] | None = None
+    """The last facts that matter, and their plan."""
     _answers: dict[_Key, Capacity] = field(default_factory=dict)
-    _predictions: dict[tuple[_Key, int, tuple[Stream, ...]], Prediction] = field(default_factory=dict)
+    _predictions: dict[tuple[_Key, float, tuple[Stream, ...]], Prediction] = field(default_factory=dict)
     _shapes: dict[_ShapeKey, int] = field(default_factory=dict)
     _objectives: dict[tuple[TokenLengths, LatencyTargets, Arrivals], int] = field(default_factory=dict)
     _startups: dict[_ShapeKey, Startup] = field(default_factory=dict)
@@ -94,12 +108,18 @@ class Evaluator:
         utilization: float,
         beside: tuple[Stream, ...] = (),
     ) -> Prediction:
-        """Latencies at a rate. Remembered by utilization in percent, rounded up: a small drift costs nothing."""
+        """Latencies at a rate, for the whole per cent of utilization above: a small drift of traffic costs nothing.
+
+        Only figures that are remembered by enter the prediction, so that one made afresh is the same.
+        """
         # A class without traffic may be asked about at replicas that others use: its rate is 0 all the same.
-        percent = math.ceil(utilization * 100 - 1e-9) if rate_per_second > 0 else 0
-        key = (self._keys([replace(question, max_num_seqs=max_num_seqs)])[0], percent, beside)
+        rate = 0.0
+        if rate_per_second > 0:
+            rate = float(settled(rate_per_second * math.ceil(utilization * 100 - 1e-9) / (utilization * 100)))
+        if beside:
+            rate = float(f"{rate:.3g}")  # it drifts with the others' traffic
+        key = (self._keys([replace(question, max_num_seqs=max_num_seqs)])[0], rate, beside)
         if key not in self._predictions:
-            rate = float(settled(rate_per_second * percent / (utilization * 100))) if percent > 0 else 0.0
             self._predictions[key] = predict(
                 question.shape,
                 question.lengths,

@@ -1,25 +1,25 @@
 """Between the fleet's choices and the allocation problem's arrays, both ways."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import overload
 
 import numpy as np
 
 from plimsoll.allocation import AllocationProblem, Limit
-from plimsoll.allocation.problem import ANY_NUMBER, Floats, Ints
+from plimsoll.allocation.problem import ANY_NUMBER
+from plimsoll.allocation.remembered import Remembered
 from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.placementpolicy import PlacementPolicySpec
 from plimsoll.planning.dominance import OptionKey, key_of_workload, option_key
-from plimsoll.planning.options import Candidate, Choices, Way
+from plimsoll.planning.options import Candidate, Choices
 from plimsoll.planning.plan import Option
 from plimsoll.planning.pools import Offer, Pool
+from plimsoll.planning.rows import Blocks, Rows, first_of, joined
 from plimsoll.planning.shortlist import USABLE_TIME, WHOLE, Shortlist
 from plimsoll.planning.snapshot import Workload
 from plimsoll.planning.stock import NO_NODE, Stock
 
-DEFAULT_PENALTY_FACTOR = 10.0
-"""Unserved penalty as a multiple of the cost of serving with the dearest eligible option (DESIGN section 4)."""
 NO_LIMIT = 10_000
 """Replicas, where nobody limits them."""
 GIGABYTES_PER_GIB = 2**30 / 1e9
@@ -143,66 +143,84 @@ def build_fleet(
     kept: Kept | None = None,
     tolerant: Collection[str] = (),
     shortlist: Shortlist = WHOLE,
+    blocks: Blocks | None = None,
 ) -> Fleet:
     """Arrays of the fleet's problem. Deployments with findings that hold them must have been left out; what they run
-    comes off the budget and the storage limit as `kept`. The `tolerant` ones (namespace/name) keep spare replicas."""
+    comes off the budget and the storage limit as `kept`. The `tolerant` ones (namespace/name) keep spare replicas.
+    `blocks` remembers the rows of choices that are the very same as before."""
     kept = kept or Kept()
     pool_numbers = {name: number for number, name in enumerate(sorted(pools))}
-    rows = _Rows(pool_numbers, shortlist)
-    for number, choice in enumerate(choices):
-        _add_deployment(rows, number, choice)
-    options = rows.options()
+    maker = Rows(tuple(pool_numbers), shortlist, Remembered() if blocks is None else blocks)
+    rows = [maker.block(number, choice) for number, choice in enumerate(choices)]
+    sizes = [len(row.way) for row in rows]
+    first_option, first_class = first_of(sizes), first_of([len(row.classes) for row in rows])
+    first_way, first_pair = first_of([len(choice.ways) for choice in choices]), first_of([row.variants for row in rows])
+    classes = [(number, index) for number, row in enumerate(rows) for index in range(len(row.classes))]
+    class_rows = [row for one in rows for row in one.classes]
+    option_way = joined([row.way for row in rows], np.int64) + np.repeat(first_way, sizes)
+    option_pool = joined([row.pool for row in rows], np.int64)
+
+    def option_of(one: Known) -> int:
+        own = rows[one.deployment].option_of(one.way, pool_numbers[one.candidate.pool.name])
+        return int(first_option[one.deployment]) + own
+
     offered = np.zeros(len(pool_numbers), dtype=bool)
-    offered[options.pool] = True
+    offered[option_pool] = True
     # Nodes that no option can use only slow the search down.
     nodes = [node for node in stock.nodes if offered[pool_numbers[node.pool]]]
     node_numbers = {node.name: number for number, node in enumerate(nodes)}
     running = [
-        (rows.option_of(known[namespace, placement]), -1 if node == NO_NODE else node_numbers[node], count)
+        (option_of(known[namespace, placement]), -1 if node == NO_NODE else node_numbers[node], count)
         for namespace, placement, node, count in stock.running
         if (namespace, placement) in known
     ]
     budget, storage_limit = policy.budget.per_hour, policy.storage.limit_gib
     limits = [deployment.spec.placement.replicas for deployment in deployments]
-    ways = [choices[number].ways[way] for number, way in rows.ways]
-    hours = np.array([way.option.load_seconds / 3600 for way in ways])[options.way]
-    prices = options.price_per_hour
-    asked = np.array([demand(way.option) for way in ways], dtype=float).reshape(-1, 3)[options.way]
+    numbered = [(number, way) for number, choice in enumerate(choices) for way in range(len(choice.ways))]
+    ways = [choices[number].ways[way] for number, way in numbered]
+    pairs_of = [len(row.pair_class) for row in rows]
+    hours = np.array([way.option.load_seconds / 3600 for way in ways])[option_way]
+    prices = joined([row.price_per_hour for row in rows], np.float64)
+    asked = np.array([demand(way.option) for way in ways], dtype=float).reshape(-1, 3)[option_way]
     for one in known.values():
-        asked[rows.option_of(one)] = demand(one.candidate.option)  # another release may have made it larger
+        asked[option_of(one)] = demand(one.candidate.option)  # another release may have made it larger
     few = np.array([way.option.pods_per_node or ANY_NUMBER for way in ways], dtype=np.int64)
-    tolerates = np.array([deployments[number].reference in tolerant for number, _ in rows.ways], dtype=bool)
+    tolerates = np.array([deployments[number].reference in tolerant for number, _ in numbered], dtype=bool)
     spares = np.array([spare_replicas(way.option, way.pools[0]) for way in ways], dtype=np.int64)
     problem = AllocationProblem(
-        class_deployment=np.array(rows.class_deployment, dtype=np.int64),
-        class_rate_per_hour=np.array(rows.class_rate, dtype=float),
-        class_priority=np.array(rows.class_priority, dtype=np.int64),
-        class_unserved_limit=np.array(rows.class_limit, dtype=float),
-        class_unserved_penalty_per_request=np.array(rows.class_penalty, dtype=float),
-        class_latency_penalty_per_request_second=np.array(rows.class_latency_penalty, dtype=float),
-        class_mean_delay_limit_seconds=np.full(len(rows.class_rate), np.inf),
-        class_mean_error_limit=np.array(rows.class_error_limit, dtype=float),
-        option_deployment=options.deployment,
-        option_pool=options.pool,
-        option_pair=options.pair,
-        option_tensor=np.array([way.option.parallelism.tensor for way in ways], dtype=np.int64)[options.way],
-        option_pipeline=np.array([way.option.parallelism.pipeline for way in ways], dtype=np.int64)[options.way],
+        class_deployment=np.array([number for number, _ in classes], dtype=np.int64),
+        class_rate_per_hour=np.array([row.rate_per_hour for row in class_rows], dtype=float),
+        class_priority=np.array([row.priority for row in class_rows], dtype=np.int64),
+        class_unserved_limit=np.array([row.unserved_limit for row in class_rows], dtype=float),
+        class_unserved_penalty_per_request=np.array(
+            [row.unserved_penalty_per_request for row in class_rows], dtype=float
+        ),
+        class_latency_penalty_per_request_second=np.array(
+            [row.latency_penalty_per_request_second for row in class_rows], dtype=float
+        ),
+        class_mean_delay_limit_seconds=np.full(len(classes), np.inf),
+        class_mean_error_limit=np.array([row.error_limit for row in class_rows], dtype=float),
+        option_deployment=np.repeat(np.arange(len(rows)), sizes),
+        option_pool=option_pool,
+        option_pair=joined([row.variant for row in rows], np.int64) + np.repeat(first_pair, sizes),
+        option_tensor=np.array([way.option.parallelism.tensor for way in ways], dtype=np.int64)[option_way],
+        option_pipeline=np.array([way.option.parallelism.pipeline for way in ways], dtype=np.int64)[option_way],
         option_price_per_hour=prices,
         option_max_replicas=np.full(len(prices), NO_LIMIT, dtype=np.int64),
         option_capacity=np.full((len(prices), 1), USABLE_TIME),
         option_demand=asked,
-        option_nodes=np.array([way.option.nodes for way in ways], dtype=np.int64)[options.way],
-        option_per_node=few[options.way],
-        option_spare=np.where(tolerates, spares, 0)[options.way],
+        option_nodes=np.array([way.option.nodes for way in ways], dtype=np.int64)[option_way],
+        option_per_node=few[option_way],
+        option_spare=np.where(tolerates, spares, 0)[option_way],
         option_start_cost_per_hour=prices * hours / policy.rebalance.horizon_hours,
         option_stop_cost_per_hour=np.zeros(len(prices)),
-        option_storage_gigabytes=np.array([way.stored_gigabytes for way in ways], dtype=float)[options.way],
-        pair_class=_joined(rows.pair_class, np.int64),
-        pair_option=_joined(rows.pair_option, np.int64),
-        pair_load=_joined(rows.pair_load, np.float64).reshape(-1, 1),
-        pair_delay_seconds=_joined(rows.pair_delay, np.float64),
-        pair_error=_joined(rows.pair_error, np.float64),
-        pair_storage_cost_per_hour=np.zeros(sum(map(len, rows.pair_load))),
+        option_storage_gigabytes=np.array([way.stored_gigabytes for way in ways], dtype=float)[option_way],
+        pair_class=joined([row.pair_class for row in rows], np.int64) + np.repeat(first_class, pairs_of),
+        pair_option=joined([row.pair_option for row in rows], np.int64) + np.repeat(first_option, pairs_of),
+        pair_load=joined([row.pair_load for row in rows], np.float64).reshape(-1, 1),
+        pair_delay_seconds=joined([row.pair_delay_seconds for row in rows], np.float64),
+        pair_error=joined([row.pair_error for row in rows], np.float64),
+        pair_storage_cost_per_hour=np.zeros(sum(pairs_of)),
         node_pool=np.array([pool_numbers[node.pool] for node in nodes], dtype=np.int64),
         node_free=np.array([node.free for node in nodes], dtype=float).reshape(-1, 3),
         pool_unlimited=np.array([pools[name].unlimited for name in pool_numbers], dtype=bool),
@@ -225,8 +243,12 @@ def build_fleet(
         problem=problem,
         deployments=tuple(deployments),
         choices=tuple(choices),
-        candidates=Candidates(choices, [rows.ways[way] for way in options.way.tolist()], options.place.tolist()),
-        class_keys=tuple(rows.class_keys),
+        candidates=Candidates(
+            choices,
+            [numbered[way] for way in option_way.tolist()],
+            joined([row.place for row in rows], np.int64).tolist(),
+        ),
+        class_keys=tuple(classes),
         pool_names=tuple(pool_numbers),
     )
 
@@ -293,161 +315,3 @@ def only_running(problem: AllocationProblem, deployments: np.ndarray) -> Allocat
     confined = deployments[problem.option_deployment] if problem.options else np.zeros(0, dtype=bool)
     ceiling = np.where(confined, np.minimum(running, problem.option_max_replicas), problem.option_max_replicas)
     return replace(problem, option_max_replicas=ceiling)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Options:
-    """Columns of the options (N)."""
-
-    deployment: Ints
-    way: Ints
-    """Numbered over all deployments."""
-    place: Ints
-    """Position of the pool among the way's pools."""
-    pool: Ints
-    pair: Ints
-    price_per_hour: Floats
-
-
-class _Rows:
-    """Growing columns of the arrays."""
-
-    def __init__(self, pool_numbers: Mapping[str, int], shortlist: Shortlist) -> None:
-        self._pool_numbers, self._shortlist = pool_numbers, shortlist
-        self._places: dict[tuple[int, frozenset[str] | None], tuple[tuple[Offer, ...], Ints, Ints, Floats]] = {}
-        self._dearest: dict[int, tuple[tuple[Offer, ...], float]] = {}
-        self._parts: list[_Options] = []
-        self._first_way: list[int] = []
-        self._first_option: list[int] = []
-        self._pairs = 0
-        self.options_so_far = 0
-        self.ways: list[tuple[int, int]] = []
-        """Deployment, and way within it."""
-        self.class_keys: list[tuple[int, int]] = []
-        self.class_deployment: list[int] = []
-        self.class_rate: list[float] = []
-        self.class_priority: list[int] = []
-        self.class_limit: list[float] = []
-        self.class_penalty: list[float] = []
-        self.class_latency_penalty: list[float] = []
-        self.class_error_limit: list[float] = []
-        self.pair_class: list[Ints] = []
-        self.pair_option: list[Ints] = []
-        self.pair_load: list[Floats] = []
-        self.pair_delay: list[Floats] = []
-        self.pair_error: list[Floats] = []
-
-    def add_options(self, ways: Sequence[Way]) -> _Options:
-        """The options of the next deployment: each way on each of its pools, by pool and price."""
-        number, first = len(self._first_way), len(self.ways)
-        self._first_way.append(first)
-        self._first_option.append(self.options_so_far)
-        self.ways.extend((number, index) for index in range(len(ways)))
-        places = [self._on(way.pools, number) for way in ways]
-        way = np.repeat(np.arange(len(ways)), [len(pools) for _, pools, _ in places])
-        place = _joined([positions for positions, _, _ in places], np.int64)
-        pool = _joined([pools for _, pools, _ in places], np.int64)
-        price = _joined(
-            [prices * ways[i].option.parallelism.gpus for i, (_, _, prices) in enumerate(places)], np.float64
-        )
-        rank = np.argsort(sorted(range(len(ways)), key=lambda index: _rank(ways[index].option)))
-        order = np.lexsort((rank[way], price, pool)) if len(ways) else np.zeros(0, np.int64)
-        way, place, pool, price = way[order], place[order], pool[order], price[order]
-        variants: dict[tuple[str, str], int] = {}
-        variant = np.array(
-            [variants.setdefault((item.option.model, item.option.precision), len(variants)) for item in ways], np.int64
-        )
-        used, pair = np.unique(pool * max(1, len(variants)) + variant[way], return_inverse=True)
-        part = _Options(
-            np.full(len(way), number, np.int64), first + way, place, pool, self._pairs + pair.reshape(-1), price
-        )
-        self._pairs += len(used)
-        self._parts.append(part)
-        self.options_so_far += len(way)
-        return part
-
-    def options(self) -> _Options:
-        """All of them."""
-        columns = {
-            item.name: _joined(
-                [getattr(part, item.name) for part in self._parts],
-                np.float64 if item.name == "price_per_hour" else np.int64,
-            )
-            for item in fields(_Options)
-        }
-        return _Options(**columns)
-
-    def option_of(self, known: Known) -> int:
-        """The number of a running placement's option."""
-        part = self._parts[known.deployment]
-        way = self._first_way[known.deployment] + known.way
-        pool = self._pool_numbers[known.candidate.pool.name]
-        return self._first_option[known.deployment] + int(np.flatnonzero((part.way == way) & (part.pool == pool))[0])
-
-    def dearest(self, pools: tuple[Offer, ...]) -> float:
-        """Highest price per GPU, whether the pool is looked at or not."""
-        if id(pools) not in self._dearest:
-            self._dearest[id(pools)] = (pools, float(max(pool.price_per_gpu_hour for pool in pools)))
-        return self._dearest[id(pools)][1]
-
-    def _on(self, pools: tuple[Offer, ...], deployment: int) -> tuple[Ints, Ints, Floats]:
-        """Positions, numbers and prices per GPU of those pools that are looked at. The ways of all deployments share a
-        few tuples of pools."""
-        listed = self._shortlist.of(pools, deployment)
-        key = (id(pools), listed)
-        if key not in self._places:
-            seen = [number for number, pool in enumerate(pools) if listed is None or pool.name in listed]
-            numbers = np.array([self._pool_numbers[pools[number].name] for number in seen], np.int64)
-            prices = np.array([float(pools[number].price_per_gpu_hour) for number in seen])
-            self._places[key] = (pools, np.array(seen, np.int64), numbers, prices)
-        return self._places[key][1:]
-
-
-def _rank(option: Option) -> tuple[int, OptionKey]:
-    """Names do not count: those of another release must not decide between options that cost the same."""
-    return (option.pods_per_node or ANY_NUMBER, option_key(option))
-
-
-def _joined(parts: Sequence[np.ndarray], kind: type[np.generic]) -> np.ndarray:
-    return np.concatenate(parts).astype(kind, copy=False) if parts else np.zeros(0, kind)
-
-
-def _add_deployment(rows: _Rows, number: int, choices: Choices) -> None:
-    first = rows.options_so_far
-    options = rows.add_options(choices.ways)
-    way = options.way - (len(rows.ways) - len(choices.ways))
-    for class_number, item in enumerate(choices.classes):
-        slo = item.slo
-        class_index = len(rows.class_rate)
-        rate = item.planned_rate_per_second
-        name = item.declared.name
-        capacities = [one.capacities.get(name) for one in choices.ways]
-        rates = np.array([0.0 if one is None else one.max_rate_per_second for one in capacities])[way]
-        eligible = np.flatnonzero(rates > 0)
-        rates, ways = rates[eligible], way[eligible]
-        dearest = max(
-            (
-                rows.dearest(one.pools)
-                * one.option.parallelism.gpus
-                / (capacity.max_rate_per_second * USABLE_TIME * 3600)
-                for one, capacity in zip(choices.ways, capacities, strict=True)
-                if capacity is not None
-            ),
-            default=0.0,
-        )
-        penalty = slo.unserved.penalty_per_thousand_requests
-        rows.class_keys.append((number, class_number))
-        rows.class_deployment.append(number)
-        rows.class_rate.append(rate * 3600)
-        rows.class_priority.append(slo.priority)
-        rows.class_limit.append(float(slo.unserved.max))
-        rows.class_penalty.append(DEFAULT_PENALTY_FACTOR * dearest if penalty is None else float(penalty) / 1000)
-        rows.class_latency_penalty.append(float(slo.latency_penalty_per_thousand_request_seconds) / 1000)
-        rows.class_error_limit.append(float("inf") if slo.max_task_error is None else float(slo.max_task_error))
-        delays = [0.0 if one is None else one.unloaded.mean_end_to_end_seconds for one in capacities]
-        errors = [one.task_errors.get(name, 0.0) for one in choices.ways]
-        rows.pair_class.append(np.full(len(eligible), class_index, np.int64))
-        rows.pair_option.append(first + eligible)
-        rows.pair_load.append(rate / rates)
-        rows.pair_delay.append(np.array(delays)[ways])
-        rows.pair_error.append(np.array(errors)[ways])

@@ -37,7 +37,7 @@ def spread(deployment: LLMDeployment, choices: Choices) -> Choices:
     if any(item.topology_key == _HOSTNAME and item.when_unsatisfiable == "DoNotSchedule" for item in own):
         # A pod can have one such constraint only; without a second one a node may take all that fit it.
         return choices
-    return replace(choices, ways=tuple(_spread(choices.ways)))
+    return replace(choices, ways=tuple(_spread(choices.ways)), candidates={})
 
 
 def _spread(ways: Iterable[Way]) -> Iterable[Way]:

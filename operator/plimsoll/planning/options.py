@@ -83,6 +83,8 @@ class Choices:
     """Running options that were looked at beside those."""
     made: Mapping[str, Sequence[tuple[Workload, Made]]] = field(default_factory=dict)
     """What runs already, by what it was made for."""
+    candidates: dict[tuple[int, str], tuple[Way, Candidate]] = field(default_factory=dict, compare=False, repr=False)
+    """Candidates as this release makes them, by identity of the way and pool: names are dear to make."""
 
     def hold_for(self, running: Set[OptionKey]) -> bool:
         """Whether the choices are the same when these options run."""
@@ -93,9 +95,17 @@ class Choices:
 
     def candidate(self, way: Way, pool: Offer) -> Candidate:
         """The way on one of its pools."""
+        key = (id(way), pool.name)
+        known = self.candidates.get(key)
+        if known is None or known[0] is not way:
+            known = self.candidates[key] = (way, self._made_new(way, pool))
+        new = known[1]
+        return _as_it_runs(new, self.made.get(new.asked, ()))
+
+    def _made_new(self, way: Way, pool: Offer) -> Candidate:
         assert self.names is not None  # noqa: S101  (there is a way)
         option = replace(way.option, pool=pool.name)
-        new = Candidate(
+        return Candidate(
             name=self.names.of(option, pool),
             option=option,
             pool=pool,
@@ -106,7 +116,6 @@ class Choices:
             task_errors=way.task_errors,
             asked=self.names.asked(option, pool),
         )
-        return _as_it_runs(new, self.made.get(new.asked, ()))
 
     @property
     def held(self) -> bool:

@@ -82,7 +82,31 @@ def plan_fleet(snapshot: Snapshot, evaluator: Evaluator | None = None, clock: Cl
     Raises:
         PlanRejectedError: when the independent checker finds the decision to break a limit.
     """
-    return assembled(decide_fleet(snapshot, evaluator or Evaluator(), clock))
+    evaluator = evaluator or Evaluator()
+    facts, known = _that_matter(snapshot), evaluator.planned
+    if known is not None and known[0] == facts:
+        return known[1]
+    turn = decide_fleet(snapshot, evaluator, clock)
+    plan = assembled(turn)
+    if known is not None:
+        plan = _as_known(plan, known[1])
+    # What the clock or a breakdown has decided is no function of the facts.
+    evaluator.planned = None if plan.interrupted or turn.search.faults else (facts, plan)
+    return plan
+
+
+def _that_matter(snapshot: Snapshot) -> Snapshot:
+    """The facts without those that change while pods start and that no plan depends on."""
+    pods = tuple(replace(pod, ready=False) if pod.ready else pod for pod in snapshot.pods)
+    workloads = tuple(replace(item, ready_replicas=0) for item in snapshot.workloads)
+    return replace(snapshot, pods=pods, workloads=workloads)
+
+
+def _as_known(plan: FleetPlan, known: FleetPlan) -> FleetPlan:
+    """The plan with the very parts of an earlier one where they are equal: whoever looks at them sees that at once."""
+    before = {item.ref: item for item in known.deployments}
+    parts = (before[item.ref] if before.get(item.ref) == item else item for item in plan.deployments)
+    return replace(plan, deployments=tuple(parts))
 
 
 def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stopped) -> Round:
@@ -121,9 +145,12 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
     stock = measure_stock(by_name, snapshot.pods, snapshot.workloads, demands)
     decided = {(deployment.namespace, deployment.name) for deployment, _ in open_pairs}
     undecided = [item for item in snapshot.workloads if (item.namespace, item.deployment) not in decided]
-    declared = declared_digest(snapshot)
+    evaluator.texts.turn()
+    declared = declared_digest(snapshot, evaluator.texts)
     # What runs must not change the seed: a plan that is applied would be searched for in another way.
-    search = search_for(policy, int(declared[:8], 16), evaluator.memory, clock)
+    search = search_for(policy, int(declared[:8], 16), evaluator.memory, clock, evaluator.rested)
+    evaluator.rested.turn()
+    evaluator.blocks.turn()
     tolerant = {deployment.reference for deployment, _ in open_pairs} if tolerates else set()
     attempts = 0
     listed = shortlist(
@@ -144,6 +171,7 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
             kept,
             tolerant,
             listed,
+            evaluator.blocks,
         )
         fleet = with_limits(fleet, snapshot, tenants, undecided)
         decision = decide(fleet.problem, search)
@@ -166,7 +194,7 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
         decision = replace(decision, notes=node_loss_findings(fleet, decision, tolerant))
     return Round(
         snapshot=snapshot,
-        digest=inputs_digest(snapshot, declared),
+        digest=inputs_digest(snapshot, declared, evaluator.texts),
         policy=policy,
         pools=pools,
         choices=tuple(choices),

@@ -12,10 +12,13 @@ from plimsoll.allocation.decomposition import Memory, solve_decomposed
 from plimsoll.allocation.exact import solve_exact
 from plimsoll.allocation.guard import RemainingSeconds
 from plimsoll.allocation.milp import SolverError
-from plimsoll.allocation.problem import Ints
+from plimsoll.allocation.problem import Floats, Ints
+from plimsoll.allocation.remembered import Remembered
 from plimsoll.allocation.routing import route
 from plimsoll.api.placementpolicy import PlacementPolicySpec
 
+Rested = tuple[Ints, Floats, Floats]
+"""Of one deployment at rest: replicas of its running options, shares of its pairs, unserved shares of its classes."""
 Clock = Callable[[], float]
 """Seconds that only grow, from any start."""
 
@@ -44,16 +47,25 @@ class Search:
     """A deployment moves for its cost alone only if that saves this part of it."""
     unhurried: Callable[[], "Search"]
     """The same search without its time limit."""
+    rested: Remembered[bytes, Rested] = field(default_factory=Remembered)
+    """Answers of deployments at rest, by all that they depend on."""
     faults: list[str] = field(default_factory=list)
     """What the solver broke down on so far."""
 
 
-def search_for(policy: PlacementPolicySpec, seed: int, memory: Memory, clock: Clock = stopped) -> Search:
+def search_for(
+    policy: PlacementPolicySpec,
+    seed: int,
+    memory: Memory,
+    clock: Clock = stopped,
+    rested: Remembered[bytes, Rested] | None = None,
+) -> Search:
     """The policy's search. Its time starts now.
 
     Args:
         seed: must not depend on what runs: a plan that is applied is searched for again with the same seed.
         memory: results of earlier rounds; it saves time and never changes an answer.
+        rested: more such results.
     """
     seconds = policy.time_limit_milliseconds / 1000
     began = clock()
@@ -91,7 +103,8 @@ def search_for(policy: PlacementPolicySpec, seed: int, memory: Memory, clock: Cl
         route=routed,
         time_is_up=lambda: remaining() <= 0,
         minimal_saving=float(policy.rebalance.minimal_saving),
-        unhurried=lambda: search_for(policy, seed, memory),
+        unhurried=lambda: search_for(policy, seed, memory, rested=rested),
+        rested=Remembered() if rested is None else rested,
         faults=faults,
     )
 

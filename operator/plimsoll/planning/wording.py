@@ -9,11 +9,11 @@ from plimsoll.allocation import Allocation
 from plimsoll.allocation.explain import Alternative, Reason
 from plimsoll.allocation.problem import Floats
 from plimsoll.api.placementpolicy import PlacementPolicySpec
-from plimsoll.planning.decide import costs_by_deployment
 from plimsoll.planning.fleet import Fleet
 from plimsoll.planning.objectives import ResolvedClass
 from plimsoll.planning.plan import Rejected
 from plimsoll.planning.search import TOLERANCE
+from plimsoll.planning.weighing import costs_by_deployment
 
 _CENT = 0.005
 

@@ -227,7 +227,7 @@ def test_running_replicas_are_kept_where_the_solver_finds_no_shares_for_them(mon
     running = applied(facts, plan(facts))
     monkeypatch.setattr("plimsoll.planning.search.route", broken)
     monkeypatch.setattr("plimsoll.planning.search.lower_bound", broken)
-    fleet = plan(running)
+    fleet = plan_fleet(running, Evaluator())  # which has not found them before
     assert replicas(fleet) == replicas(plan(facts))
     finding(fleet, "SolverFailed")
 
