@@ -44,7 +44,7 @@ def difference(old: Snapshot | FleetPlan, new: Snapshot | FleetPlan) -> Differen
 
 def applied(old: Known, found: Difference) -> Known:
     """The newer value, of the objects of the older one where they have not changed."""
-    values = {
+    values: dict[str, Any] = {
         name: _joined(getattr(old, name), value) if isinstance(value, Items) else value
         for name, value in found.changed.items()
     }

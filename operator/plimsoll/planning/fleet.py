@@ -11,11 +11,12 @@ from plimsoll.allocation.problem import ANY_NUMBER
 from plimsoll.allocation.remembered import Remembered
 from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.placementpolicy import PlacementPolicySpec
+from plimsoll.planning.blocks import Blocks
 from plimsoll.planning.dominance import OptionKey, key_of_workload, option_key
 from plimsoll.planning.options import Candidate, Choices
 from plimsoll.planning.plan import Option
 from plimsoll.planning.pools import Offer, Pool
-from plimsoll.planning.rows import Blocks, Rows, first_of, joined
+from plimsoll.planning.rows import Rows, first_of, joined
 from plimsoll.planning.shortlist import USABLE_TIME, WHOLE, Shortlist
 from plimsoll.planning.snapshot import Workload
 from plimsoll.planning.stock import NO_NODE, Stock

@@ -97,7 +97,7 @@ class Rows:
             errors = [one.task_errors.get(name, 0.0) for one in ways]
             whose = np.full(len(eligible), number, np.int64)
             columns.append((whose, eligible, rate / rates, np.array(delays)[own], np.array(errors)[own]))
-        kinds = (np.int64, np.int64, np.float64, np.float64, np.float64)
+        kinds: tuple[type[np.int64] | type[np.float64], ...] = (np.int64, np.int64, np.float64, np.float64, np.float64)
         pairs = [joined([one[index] for one in columns], kind) for index, kind in enumerate(kinds)]
         return Block(way, place, pool, pair.reshape(-1), price, len(used), tuple(classes), *pairs)
 
@@ -124,7 +124,7 @@ def _rank(option: Option) -> tuple[int, OptionKey]:
     return (option.pods_per_node or ANY_NUMBER, option_key(option))
 
 
-def joined(parts: Sequence[np.ndarray], kind: type[np.generic]) -> np.ndarray:
+def joined(parts: Sequence[np.ndarray], kind: type[np.int64] | type[np.float64]) -> np.ndarray:
     """One after the other; none give an empty array."""
     return np.concatenate(parts).astype(kind, copy=False) if parts else np.zeros(0, kind)
 
