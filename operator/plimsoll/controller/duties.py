@@ -10,10 +10,10 @@ from plimsoll.controller.audit import Drift, audit, refuse_repetition, until_cur
 from plimsoll.controller.client import ApiError, Client
 from plimsoll.controller.corrections import Corrections
 from plimsoll.controller.discovery import confirm
+from plimsoll.controller.election_thread import ElectionThread
 from plimsoll.controller.events import Recorder
 from plimsoll.controller.health import Vitals
 from plimsoll.controller.kinds import Kind
-from plimsoll.controller.leader import Election
 from plimsoll.controller.loop import Loop
 from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.planner_process import PlannerProcess
@@ -34,7 +34,7 @@ class Operator:
     recorder: Recorder
     loop: Loop
     corrections: Corrections | None
-    election: Election | None
+    election: ElectionThread | None
     """None when it runs alone."""
     kinds: Sequence[Kind]
     metrics: Metrics
@@ -81,7 +81,7 @@ async def _lead(operator: Operator) -> None:
             group.create_task(operator.corrections.run())
 
 
-async def _tell(recorder: Recorder, election: Election) -> None:
+async def _tell(recorder: Recorder, election: ElectionThread) -> None:
     if election.lease is not None:
         message = f"{election.identity} leads now, term {election.term}"
         await recorder.note(election.lease, "LeaderElection", "LeaderElected", message)

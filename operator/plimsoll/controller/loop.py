@@ -131,7 +131,7 @@ class Loop:
                 snapshot, acted, running, observed, scalers.keys(), approved=standing.agreed
             )
         self._metrics.blast_radius_held.set(1 if verdict.held else 0)
-        progress, works, wait = self._steps(standing, running, observed, scalers, verdict, policy.spec)
+        progress, works, wait = await self._steps(standing, running, observed, scalers, verdict, policy.spec)
         outcome = Outcome()
         if acted:
             with self._metrics.apply_seconds.time():
@@ -187,7 +187,7 @@ class Loop:
         }
         return running, observed
 
-    def _steps(
+    async def _steps(
         self,
         standing: Standing,
         running: Mapping[Place, list[Workload]],
@@ -205,6 +205,7 @@ class Loop:
         waits: list[float] = []
         pools: dict[int, Mapping[str, object]] = {}
         for plan in map(self._with_warnings, standing.fleet.deployments):
+            await asyncio.sleep(0)  # a thousand of them take seconds, in which the feed and the probes go on
             place = (plan.ref.namespace, plan.ref.name)
             own, observed = tuple(running.get(place, ())), routing[place]
             if observed is not None:

@@ -91,11 +91,11 @@ class Reporter:
         """Report a round. Returns False when something could not be written and should be tried again."""
         now = now or datetime.now(UTC)
         if not turn.fresh:
-            writes = self._deployments(turn, *self.plans.names(), now)
+            writes = await self._deployments(turn, *self.plans.names(), now)
             return all(await asyncio.gather(*(self._write(*write) for write in writes)))
         recorded, followed_name, plan_name = await self.plans.keep(turn.standing, turn.snapshot, busy=_busy(turn))
         writes = [
-            *self._deployments(turn, followed_name, plan_name, now),
+            *await self._deployments(turn, followed_name, plan_name, now),
             *self._pools(turn, now),
             *self._slos(turn, now),
             *self._profiles(turn, now),
@@ -105,7 +105,7 @@ class Reporter:
         written = await asyncio.gather(*(self._write(*write) for write in writes))
         return recorded and all(written)
 
-    def _deployments(self, turn: Round, followed_name: str, plan_name: str, now: datetime) -> list["Write"]:
+    async def _deployments(self, turn: Round, followed_name: str, plan_name: str, now: datetime) -> list["Write"]:
         live = self._store.live_by_name(RESOURCES["LLMDeployment"])
         writes: list[Write] = []
         seen: dict[str, dict[str, ObservedLatency]] = {}
@@ -113,6 +113,7 @@ class Reporter:
             seen.setdefault(namespace, {})[placement] = item
         settled: dict[ObjectRef, tuple[Manifest, tuple[object, ...]]] = {}
         for plan in turn.fleet.deployments:
+            await asyncio.sleep(0)  # as the loop's steps do
             target = live.get((plan.ref.namespace, plan.ref.name))
             if target is None or target["metadata"]["uid"] != plan.resource.metadata.uid:
                 continue

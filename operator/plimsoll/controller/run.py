@@ -19,6 +19,7 @@ from plimsoll.controller.client import ApiError, Client, load_configuration
 from plimsoll.controller.corrections import Corrections
 from plimsoll.controller.discovery import Outdated, StartError, until_served
 from plimsoll.controller.duties import Operator, work
+from plimsoll.controller.election_thread import ElectionThread
 from plimsoll.controller.events import Recorder
 from plimsoll.controller.feed import watch
 from plimsoll.controller.guarding import Guarding
@@ -65,11 +66,8 @@ async def run(settings: Settings, stop: asyncio.Event | None = None) -> int:
             identity = settings.identity or f"{socket.gethostname().lower()}-{secrets.token_hex(4)}"
             election = None
             if settings.lease_name:
-                # Of its own: renewing the Lease must not wait behind a thousand other requests.
-                keeper = Client(await load_configuration(), metrics, attempts=1, identity=identity)
-                await clients.enter_async_context(keeper)
-                place = settings.namespace, settings.lease_name
-                election = Election(keeper, *place, identity, metrics, end=lambda reason: _end_at_once(reason, vitals))
+                election = ElectionThread(lambda stack: _election(settings, identity, metrics, vitals, stack))
+                await clients.enter_async_context(election)
             client = Client(
                 await load_configuration(),
                 metrics,
@@ -90,6 +88,16 @@ async def run(settings: Settings, stop: asyncio.Event | None = None) -> int:
         health.close()
 
 
+async def _election(
+    settings: Settings, identity: str, metrics: Metrics, vitals: Vitals, stack: contextlib.AsyncExitStack
+) -> Election:
+    # A client of its own: renewing the Lease must not wait behind a thousand other requests.
+    keeper = Client(await load_configuration(), metrics, attempts=1, identity=identity)
+    await stack.enter_async_context(keeper)
+    place = settings.namespace, settings.lease_name
+    return Election(keeper, *place, identity, metrics, end=lambda reason: _end_at_once(reason, vitals))
+
+
 def _end_at_once(reason: str, vitals: Vitals) -> NoReturn:
     """Without any tidying: whatever this process still did, it would do beside the next leader."""
     vitals.ready = False
@@ -99,7 +107,12 @@ def _end_at_once(reason: str, vitals: Vitals) -> NoReturn:
 
 
 async def _operate(
-    settings: Settings, stop: asyncio.Event, client: Client, election: Election | None, metrics: Metrics, vitals: Vitals
+    settings: Settings,
+    stop: asyncio.Event,
+    client: Client,
+    election: ElectionThread | None,
+    metrics: Metrics,
+    vitals: Vitals,
 ) -> int:
     store = Store()
     # Before kopf starts: at its end it cancels every task that is younger than itself.
@@ -138,7 +151,7 @@ async def _operate(
 def _assemble(
     settings: Settings,
     client: Client,
-    election: Election | None,
+    election: ElectionThread | None,
     store: Store,
     kinds: Sequence[Kind],
     metrics: Metrics,

@@ -2,14 +2,16 @@
 
 import asyncio
 import itertools
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plimsoll.controller.client import ApiError
+from plimsoll.controller.election_thread import ElectionThread
 from plimsoll.controller.leader import Election
-from plimsoll.controller.lease import Record, Step, decide, seen
+from plimsoll.controller.lease import Record, Step, Timing, decide, seen
 from plimsoll.controller.metrics import Metrics
 
 
@@ -442,3 +444,32 @@ async def interleave(moves):
         if process.task is not None:
             process.task.cancel()
             await asyncio.gather(process.task, return_exceptions=True)
+
+
+async def test_a_busy_event_loop_does_not_hold_up_a_renewal():
+    leases, timing = Leases(), Timing(lease_seconds=0.6, renew_deadline_seconds=0.4, retry_seconds=0.1)
+
+    async def make(stack):
+        return Election(leases, "plimsoll-system", "plimsoll", "a", Metrics(), end=end, timing=timing)
+
+    async with ElectionThread(make) as apart:
+        keeping = asyncio.create_task(apart.run())
+        await asyncio.wait_for(apart.won.wait(), 10)
+        assert apart.known.is_set()
+        time.sleep(1.5)  # noqa: ASYNC251  (the point of it)
+        apart.check()
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        await apart.release()
+        assert leases.holder is None
+        with pytest.raises(ApiError, match="does not lead"):
+            apart.check()
+
+
+async def test_what_keeps_an_election_from_beginning_is_raised():
+    async def make(stack):
+        raise ApiError(0, "NoCredentials", "no way to log in")
+
+    with pytest.raises(ApiError, match="no way to log in"):
+        async with ElectionThread(make):
+            pass
