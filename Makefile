@@ -10,7 +10,7 @@ CHART_CRDS := helm/plimsoll/crds-src
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-chart test-control-plane test-image check format lock crds docs gitops sbom binaries bench clean
+.PHONY: help demo test test-fast test-pure test-chart test-control-plane test-image check format lock crds docs gitops sbom binaries bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-20s %s\n", $$1, $$2}' Makefile
@@ -18,9 +18,12 @@ help: ## this list
 demo: $(READY) ## a fleet planned by the operator on a local control plane; KEEP=1 leaves it running
 	.venv/bin/python -m devcluster.demo $(if $(KEEP),--keep)
 
-test: check test-fast test-chart test-control-plane test-image ## everything
+test: check test-pure test-chart test-control-plane test-image ## everything
 
-test-fast: $(READY) ## unit, property and oracle tests
+test-fast: export EXAMPLES_SHARE = 0.25
+test-fast: test-pure ## unit, property and oracle tests, with a quarter of the examples
+
+test-pure: $(READY) ## unit, property and oracle tests
 	$(PYTEST) -n 2 --dist worksteal tests/unit tests/property tests/oracles
 
 test-chart: $(READY) ## the Helm chart, rendered and installed
