@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from plimsoll.chains.problem import ChainProblem, Placement, whole
-from plimsoll.chains.routes import Route, hops_of, session_costs, shortest
+from plimsoll.chains.routes import Route, hops_of, session_costs
+from plimsoll.chains.segments import Exhausting, segments_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +83,14 @@ def compose(problem: ChainProblem, placement: Placement, client: int = 0, most_p
 
     Ends when no route is left, or when there are `most_places`.
     """
-    slots = placement.cache_slots(problem)
     hops = hops_of(placement, problem.blocks)
-    cost = session_costs(problem, hops, client)
-    need = hops.processed
+    segments = segments_of(hops, session_costs(problem, hops, client))
+    left = Exhausting(segments, placement.cache_slots(problem))
     chains: list[Chain] = []
     total = 0
-    while total < most_places:
-        path = shortest(hops, np.where(slots[hops.server] >= need, cost, np.inf))
-        if path is None:
-            break
-        index = list(path.hops)
-        places = int((slots[hops.server[index]] // need[index]).min())
-        slots[hops.server[index]] -= places * need[index]
-        chains.append(Chain(hops.route(index), places, path.cost))
+    while total < most_places and (found := left.take()) is not None:
+        cost, servers, blocks, places = found
+        chains.append(Chain(Route(tuple(servers), tuple(blocks)), places, cost))
         total += places
     return chains
 
