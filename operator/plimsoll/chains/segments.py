@@ -1,7 +1,7 @@
 """Hops that do the same, as one: all servers that lead from one block position to another form a segment.
 
-A client relays everything, so only the cheapest usable server of a segment matters to a route. Of a thousand servers few
-differ in their intervals: a shortest path over segments costs what the differences cost, not what the servers do.
+A client relays everything, so only the cheapest usable server of a segment matters to a route. Of a thousand servers
+few differ in their intervals: the work of a shortest path grows with the differences, not with the servers.
 """
 
 import math
