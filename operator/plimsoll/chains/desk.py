@@ -1,7 +1,11 @@
 """Routing decisions one after the other, with what they need kept between them.
 
-A server's cache slots free up at moments that only an admission changes, not the passing of time. So the desk keeps, per
-hop, the moment from which it has room, and looks again only at the servers of the route that was admitted.
+A server's cache slots free up at moments that only an admission changes, not the passing of time. So the desk keeps,
+per hop, the moment from which it has room, and looks again only at the servers of the route that was admitted.
+
+What is best for one request is not best for all. Were a second of waiting to count like a second of service, queues at
+fast servers would grow until every route takes as long as the slowest in use. A wait that counts more keeps fast
+servers as busy with shorter queues.
 """
 
 import math
@@ -13,6 +17,10 @@ import numpy as np
 from plimsoll.chains.problem import SLACK, ChainProblem, Floats, Ints, Placement
 from plimsoll.chains.routes import Route, hops_of, session_costs
 from plimsoll.chains.segments import Segments, segments_of
+
+WAIT_WEIGHT = 4.0
+"""Lowers the mean by a tenth to a quarter near saturation and leaves the 95th percentile as it is (docs/chains.md).
+From 8 on few requests take very slow routes, which raises it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +48,22 @@ class Desk:
     Sessions are charged from their admission; whoever comes later queues behind (no overtaking), as in `Ledger`.
     """
 
-    def __init__(self, problem: ChainProblem, placement: Placement, slots: Ints | None = None) -> None:
+    def __init__(
+        self,
+        problem: ChainProblem,
+        placement: Placement,
+        slots: Ints | None = None,
+        *,
+        wait_weight: float = WAIT_WEIGHT,
+    ) -> None:
         """Args:
         slots: (S) cache slots; what is left beside the weights when None.
+        wait_weight: seconds of service that a second of waiting counts for; 1 for what is best for each request alone.
         """
+        self._weight = wait_weight
         hops = hops_of(placement, problem.blocks)
         room = (placement.cache_slots(problem) if slots is None else slots).tolist()
-        self._segments = [
-            segments_of(hops, session_costs(problem, hops, client)) for client in range(problem.clients)
-        ]
+        self._segments = [segments_of(hops, session_costs(problem, hops, client)) for client in range(problem.clients)]
         self._free_at = [np.where(own.need > np.take(room, own.server), np.inf, -np.inf) for own in self._segments]
         self._fastest = [_fastest(own, free) for own, free in zip(self._segments, self._free_at, strict=True)]
         self._servers = [_Server(own, 0, [], []) for own in room]
@@ -64,28 +79,33 @@ class Desk:
         return found
 
     def decide(self, now_seconds: float, client: int = 0) -> Decision | None:
-        """The route with the least sum of service and longest wait; None where no route exists.
+        """The route with the least sum of service and weighted longest wait; None where no route exists.
 
         As `exact`, but the routes that are free now come first: mostly one of them is the best already.
         """
         segments, fastest = self._segments[client], self._fastest[client]
         if math.isinf(fastest):
             return None
-        waits = np.maximum(self._free_at[client] - now_seconds, 0.0)
+        waits = np.maximum(self._free_at[client] - now_seconds, 0.0) * self._weight
         best = _through(segments, waits, 0.0)
         limit = math.inf
         if best is not None:
             # A hop that waits for longer than the fastest route would gain on the best is no part of a better one.
             limit = best.total - fastest
             if not ((waits > 0) & (waits < limit)).any():
-                return Decision(best.route(segments), best.wait, best.cost)
+                return self._decision(segments, best)
         while (found := _through(segments, waits, limit, inclusive=False)) is not None:
             if best is None or found.total < best.total - SLACK * max(1.0, best.total):
                 best = found
             if found.wait <= 0 or found.cost >= best.total:
                 break
             limit = min(found.wait, best.total - found.cost)
-        return None if best is None else Decision(best.route(segments), best.wait, best.cost)
+        return None if best is None else self._decision(segments, best)
+
+    def _decision(self, segments: Segments, found: "_Found") -> Decision:
+        hops = found.hops
+        route = Route(tuple(segments.server[hops].tolist()), tuple(segments.need[hops].tolist()))
+        return Decision(route, found.wait / self._weight, found.cost)
 
     def admit(self, route: Route, end_seconds: float, now_seconds: float) -> None:
         """Book a session on every server of its route."""
@@ -126,21 +146,13 @@ class _Found:
     def total(self) -> float:
         return self.cost + self.wait
 
-    def route(self, segments: Segments) -> Route:
-        return Route(tuple(segments.server[self.hops].tolist()), tuple(segments.need[self.hops].tolist()))
-
 
 def _through(segments: Segments, waits: Floats, limit: float, *, inclusive: bool = True) -> _Found | None:
     """The least service over hops that wait no longer than `limit`, or less long."""
     usable = waits <= limit if inclusive else waits < limit
     costs = np.where(usable, segments.cost, np.inf)
-    path = segments.path(segments.cheapest(costs))
-    if path is None:
-        return None
-    cost, way = path
-    low = segments.begin
-    hops = [int(low[one]) + int(costs[low[one] : segments.end[one]].argmin()) for one in way]
-    return _Found(cost, float(waits[hops].max()), hops)
+    found = segments.through(costs)
+    return None if found is None else _Found(found[0], float(waits[found[1]].max()), found[1])
 
 
 def _fastest(segments: Segments, free_at: Floats) -> float:

@@ -41,6 +41,14 @@ class Segments:
         lengths = np.diff(np.append(self.begin, len(self.server)))
         return np.repeat(sizes, lengths)
 
+    def through(self, costs: Floats) -> tuple[float, list[int]] | None:
+        """The cheapest way through, as hops, for costs per hop (H); None where all are closed."""
+        found = self.path(self.cheapest(costs))
+        if found is None:
+            return None
+        low = self.begin
+        return found[0], [int(low[one]) + int(costs[low[one] : self.end[one]].argmin()) for one in found[1]]
+
     def cheapest(self, costs: Floats) -> list[float]:
         """(G): least cost of each segment for costs per hop (H)."""
         found: list[float] = np.minimum.reduceat(costs, self.begin).tolist() if len(costs) else []
