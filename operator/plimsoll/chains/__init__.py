@@ -18,6 +18,7 @@ from plimsoll.chains.ledger import Ledger, earliest_starts, retried
 from plimsoll.chains.online import NoRouteError, Served, exact, penalised, router, serve
 from plimsoll.chains.problem import ChainError, ChainProblem, Placement
 from plimsoll.chains.queue import CentralQueue, FreeChains, FreePaths, Start
+from plimsoll.chains.replacement import MovePolicy, Replacement, replace_servers, surviving
 from plimsoll.chains.routes import Hops, Path, Route, decode_costs, hops_of, session_costs, session_seconds, shortest
 from plimsoll.chains.search import Candidate, best_placement, scored
 
@@ -36,10 +37,12 @@ __all__ = [
     "FreePaths",
     "Hops",
     "Ledger",
+    "MovePolicy",
     "NoRouteError",
     "NotSolvedError",
     "Path",
     "Placement",
+    "Replacement",
     "Route",
     "Served",
     "Start",
@@ -57,6 +60,7 @@ __all__ = [
     "most_sessions",
     "penalised",
     "place_conservatively",
+    "replace_servers",
     "retried",
     "route_all",
     "router",
@@ -66,4 +70,5 @@ __all__ = [
     "session_seconds",
     "shortest",
     "solve_jointly",
+    "surviving",
 ]
