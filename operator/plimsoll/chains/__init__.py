@@ -14,6 +14,7 @@ from plimsoll.chains.conservative import (
 )
 from plimsoll.chains.desk import Decision, Desk
 from plimsoll.chains.exact import ExactPlan, NotSolvedError, route_all, solve_jointly
+from plimsoll.chains.hardware import Server, SessionShape, chain_problem
 from plimsoll.chains.ledger import Ledger, earliest_starts, retried
 from plimsoll.chains.online import NoRouteError, Served, exact, penalised, router, serve
 from plimsoll.chains.problem import ChainError, ChainProblem, Placement
@@ -45,9 +46,12 @@ __all__ = [
     "Replacement",
     "Route",
     "Served",
+    "Server",
+    "SessionShape",
     "Start",
     "best_placement",
     "block_counts",
+    "chain_problem",
     "check",
     "compose",
     "decode_costs",

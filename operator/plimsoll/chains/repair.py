@@ -7,7 +7,7 @@ What counts is how many sessions the servers of each block carry at once, the sc
 import numpy as np
 
 from plimsoll.chains.conservative import block_counts
-from plimsoll.chains.problem import ChainProblem, Ints, Placement, whole
+from plimsoll.chains.problem import ChainProblem, Ints, Placement
 
 DESIGNS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Numbers of sessions from which the sizes of intervals that are tried come."""
@@ -95,8 +95,7 @@ def _best_interval(
         known.update((start, size) for start in range(blocks - size + 1))
     intervals = np.array(sorted(known), dtype=np.int64).reshape(-1, 2)
     starts, lengths = intervals[:, 0], intervals[:, 1]
-    left = problem.memory_bytes[server] - problem.block_bytes * lengths
-    sessions = whole(left / (problem.cache_bytes * lengths))
+    sessions = problem.slots(problem.memory_bytes[server], lengths) // lengths
     usable = (sessions > 0) & (lengths <= problem.most_blocks[server])
     if not usable.any():
         return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from plimsoll.chains.problem import ChainError, ChainProblem, Floats, Ints, Placement
+from plimsoll.chains.problem import ChainError, ChainProblem, Ints, Placement
 from plimsoll.chains.repair import dealt_out, fill, move_some
 from plimsoll.chains.search import OVERLOADED, Candidate, best_placement, scored
 
@@ -146,7 +146,7 @@ def _settled(
     moved = np.flatnonzero((running.count > 0) & (loading > 0))
     if not len(moved):
         return _Option(candidate, (), 0.0, 0.0)
-    seconds: Floats = policy.start_seconds + loading[moved] * problem.block_bytes / policy.load_bytes_per_second
+    seconds = policy.start_seconds + loading[moved] * (problem.block_bytes / policy.load_bytes_per_second)
     waves = 1
     while waves <= min(MOST_WAVES, len(moved)):
         parts = [moved[number::waves] for number in range(waves)]

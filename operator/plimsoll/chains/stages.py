@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from plimsoll.chains.problem import ChainProblem, Floats, Ints, Placement, whole
+from plimsoll.chains.problem import ChainProblem, Ints, Placement, whole
 
 STAGE_GRID = 1.12
 """Ratio of neighbouring numbers of stages, at least one apart."""
@@ -165,8 +165,7 @@ def _at_cuts(problem: ChainProblem, servers: Ints, cuts: Sequence[int]) -> tuple
 
 def _carried(problem: ChainProblem, servers: Ints, sizes: Ints) -> Ints:
     """(S', K): sessions that each server can carry in each stage; 0 where it does not fit."""
-    left: Floats = problem.memory_bytes[servers, None] - problem.block_bytes * sizes[None, :]
-    carried = whole(left / (problem.cache_bytes * sizes[None, :]))
+    carried = problem.slots(problem.memory_bytes[servers, None], sizes[None, :]) // sizes[None, :]
     return np.where(problem.most_blocks[servers, None] >= sizes[None, :], carried, 0)
 
 
