@@ -29,7 +29,7 @@ LEVELS = (0.0, 1 / 3, 2 / 3, 1.0)
 STAGED_SCORED = 3
 """Placements in stages that are scored as a whole."""
 MOST_TRIED = 18
-LARGE = 1_000
+LARGE = 900
 """Of the grids at most `MOST_TRIED` candidates are scored, and at most `LARGE` over the number of servers: they take
 most of the time, and gain least where servers are many."""
 
