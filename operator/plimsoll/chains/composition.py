@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from plimsoll.chains.problem import ChainProblem, Placement, whole
-from plimsoll.chains.routes import Route, hops_of, session_costs, shortest
+from plimsoll.chains.problem import ChainProblem, Floats, Placement, whole
+from plimsoll.chains.routes import Route, hops_of, session_costs
+from plimsoll.chains.segments import Exhausting, segments_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +83,14 @@ def compose(problem: ChainProblem, placement: Placement, client: int = 0, most_p
 
     Ends when no route is left, or when there are `most_places`.
     """
-    slots = placement.cache_slots(problem)
     hops = hops_of(placement, problem.blocks)
-    cost = session_costs(problem, hops, client)
-    need = hops.processed
+    segments = segments_of(hops, session_costs(problem, hops, client))
+    left = Exhausting(segments, placement.cache_slots(problem))
     chains: list[Chain] = []
     total = 0
-    while total < most_places:
-        path = shortest(hops, np.where(slots[hops.server] >= need, cost, np.inf))
-        if path is None:
-            break
-        index = list(path.hops)
-        places = int((slots[hops.server[index]] // need[index]).min())
-        slots[hops.server[index]] -= places * need[index]
-        chains.append(Chain(hops.route(index), places, path.cost))
+    while total < most_places and (found := left.take()) is not None:
+        cost, servers, blocks, places = found
+        chains.append(Chain(Route(tuple(servers), tuple(blocks)), places, cost))
         total += places
     return chains
 
@@ -105,13 +100,23 @@ def mean_response_bounds(chains: Sequence[Chain], arrivals_per_second: float) ->
 
     A birth-death process: with n requests present the n fastest (or slowest) places serve.
     """
-    rates = sorted((1 / chain.service_seconds for chain in chains for _ in range(chain.places)), reverse=True)
-    if sum(rates) <= arrivals_per_second:
+    rates = place_rates(chains)
+    if float(rates.sum()) <= arrivals_per_second:
         return math.inf, math.inf
-    return _mean_response(rates, arrivals_per_second), _mean_response(rates[::-1], arrivals_per_second)
+    return mean_response(rates, arrivals_per_second), mean_response(rates[::-1], arrivals_per_second)
 
 
-def _mean_response(rates: Sequence[float], arrivals_per_second: float) -> float:
+def place_rates(chains: Sequence[Chain], held_seconds: float = 0.0) -> Floats:
+    """(N): sessions per second of each place of these chains, fastest first, when a place is held for so much longer
+    than the service."""
+    seconds = np.array([chain.service_seconds for chain in chains]) + held_seconds
+    rates = np.repeat(1 / seconds, [chain.places for chain in chains])
+    return np.sort(rates)[::-1]
+
+
+def mean_response(rates: Floats, arrivals_per_second: float) -> float:
+    """Mean response in seconds where n requests keep the first n of these rates (N, per second) busy; their sum must
+    exceed the arrivals."""
     deaths = np.cumsum(rates)
     logarithms = np.concatenate(([0.0], np.cumsum(math.log(arrivals_per_second) - np.log(deaths))))
     weights = np.exp(logarithms - logarithms.max())

@@ -1,8 +1,9 @@
 """The placement to use by default: the best of several candidates by a bound on the mean response.
 
-Candidates are CG-BP's placements for a range of design numbers of sessions and placements in stages per class of
-servers. Each is turned into chains (GCA) and scored by the birth-death bound with every delay that holds memory in the
-service time. CG-BP's own placement is always among them and wins ties.
+Candidates are CG-BP's placements for a range of design numbers of sessions, disjoint chains (GBP-CR) for a range of
+places, and placements in stages, for classes of servers alone and together. Each is turned into chains (GCA) and scored
+by the birth-death bound with every delay that holds memory in the service time. CG-BP's own placement is always among
+them and wins ties.
 """
 
 import math
@@ -11,20 +12,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from plimsoll.chains.composition import Chain, compose, mean_response_bounds
+from plimsoll.chains.composition import Chain, compose, disjoint_chains, mean_response, place_rates
 from plimsoll.chains.conservative import block_counts, design_sessions, most_sessions, place_conservatively
-from plimsoll.chains.problem import ChainProblem, Placement
+from plimsoll.chains.problem import ChainProblem, Floats, Placement, whole
 from plimsoll.chains.routes import hops_of, session_costs, shortest
-from plimsoll.chains.stages import classes_of, fewest_stages, place_in_stages, together
+from plimsoll.chains.stages import Staged, classes_of, groupings, staged_options, together
 
 OVERLOADED = 1e9
 """Score of a placement that cannot carry the load, plus what is missing: fewer missing is better."""
 SPARE_PLACES = 1.5
 """Chains are composed for so many times the sessions that run on average: more would serve nobody."""
-MORE_STAGES = 3
-"""Numbers of stages that are tried per class, from the fewest on."""
 GRID = 1.6
-"""Ratio of neighbouring design numbers of sessions."""
+"""Ratio of neighbouring design numbers of sessions, and of neighbouring numbers of places."""
+LEVELS = (0.0, 1 / 3, 2 / 3, 1.0)
+"""How far each group of servers goes from its fewest stages (short routes) to those that carry most."""
+STAGED_SCORED = 3
+"""Placements in stages that are scored as a whole."""
+MOST_TRIED = 18
+LARGE = 1_000
+"""Of the grids at most `MOST_TRIED` candidates are scored, and at most `LARGE` over the number of servers: they take
+most of the time, and gain least where servers are many."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,66 +44,166 @@ class Candidate:
     """Mean response in seconds, at least; from `OVERLOADED` on it cannot carry the load."""
     chains: tuple[Chain, ...]
 
+    @property
+    def carries(self) -> bool:
+        """Whether its chains carry the load."""
+        return self.score < OVERLOADED
+
 
 def best_placement(problem: ChainProblem, arrivals_per_second: float, client: int = 0) -> Candidate | None:
     """The candidate with the least score; None where no placement hosts all blocks."""
-    found: Candidate | None = None
-    for name, placement in _candidates(problem, arrivals_per_second, client):
-        candidate = scored(problem, name, placement, arrivals_per_second, client)
-        if candidate is not None and (found is None or candidate.score < found.score):
-            found = candidate
-    return found
+    return _Search(problem, arrivals_per_second, client).run()
 
 
 def scored(
-    problem: ChainProblem, name: str, placement: Placement, arrivals_per_second: float, client: int = 0
+    problem: ChainProblem,
+    name: str,
+    placement: Placement,
+    arrivals_per_second: float,
+    client: int = 0,
+    *,
+    below: float = math.inf,
 ) -> Candidate | None:
-    """A placement with its chains and its score; None where it has no route."""
+    """A placement with its chains and its score; None where it has no route, or where the fastest alone takes `below`
+    seconds or more."""
     hops = hops_of(placement, problem.blocks)
     fastest = shortest(hops, session_costs(problem, hops, client))
-    if fastest is None:
-        return None
     held = problem.setup_seconds
+    if fastest is None or fastest.cost + held >= below:
+        return None
     wanted = SPARE_PLACES * arrivals_per_second * (fastest.cost + held) + 1
     chains = compose(problem, placement, client, wanted)
-    holding = [Chain(chain.route, chain.places, chain.service_seconds + held) for chain in chains]
-    least, _ = mean_response_bounds(holding, arrivals_per_second)
-    if math.isinf(least):
+    score = response_score(place_rates(chains, held), arrivals_per_second)
+    if score >= OVERLOADED and sum(chain.places for chain in chains) >= wanted:
         chains = compose(problem, placement, client)
-        holding = [Chain(chain.route, chain.places, chain.service_seconds + held) for chain in chains]
-        least, _ = mean_response_bounds(holding, arrivals_per_second)
-    if math.isinf(least):
-        least = OVERLOADED + arrivals_per_second - sum(chain.rate_per_second for chain in holding)
-    return Candidate(name, placement, least, tuple(chains))
+        score = response_score(place_rates(chains, held), arrivals_per_second)
+    return Candidate(name, placement, score, tuple(chains))
 
 
-def _candidates(problem: ChainProblem, arrivals_per_second: float, client: int) -> Iterator[tuple[str, Placement]]:
-    yield from _conservative(problem, arrivals_per_second, client)
-    yield from _staged(problem, arrivals_per_second, client)
+def response_score(rates: Floats, arrivals_per_second: float) -> float:
+    """The least mean response with these places (N, per second, fastest first), or from `OVERLOADED` on."""
+    carried = float(rates.sum())
+    if carried <= arrivals_per_second:
+        return OVERLOADED + arrivals_per_second - carried
+    return mean_response(rates, arrivals_per_second)
 
 
-def _conservative(problem: ChainProblem, arrivals_per_second: float, client: int) -> Iterator[tuple[str, Placement]]:
-    """CG-BP for the published design number, then for a grid: each vector of block counts once, with the most sessions
-    that it allows."""
-    single = place_conservatively(problem, 1)
-    hops = hops_of(single.placement, problem.blocks)
-    path = shortest(hops, session_costs(problem, hops, client))
-    if path is None:
-        return
-    most = _most_feasible(problem)
-    published = design_sessions(arrivals_per_second, path.cost, max(1, min(most, max(1, most_sessions(problem)))))
-    seen = set()
-    for sessions in (max(1, published), *_grid(most)):
-        counts = block_counts(problem, sessions)
-        if counts.tobytes() in seen:
-            continue
-        seen.add(counts.tobytes())
-        found = place_conservatively(problem, sessions)
+class _Search:
+    def __init__(self, problem: ChainProblem, arrivals_per_second: float, client: int) -> None:
+        self._problem, self._arrivals, self._client = problem, arrivals_per_second, client
+        self._best: Candidate | None = None
+        self._most = most_feasible(problem)
+
+    def run(self) -> Candidate | None:
+        published = self._published()
+        self._conservative(published)
+        self._staged()
+        for sessions in self._promising(published):
+            self._conservative(sessions)
+            self._disjoint(sessions)
+        return self._best
+
+    def _conservative(self, sessions: int) -> None:
+        found = place_conservatively(self._problem, sessions)
         if found.feasible:
-            yield f"conservative, R={sessions}", found.placement
+            self._try(f"conservative, R={sessions}", found.placement)
+
+    def _disjoint(self, places: int) -> None:
+        found = disjoint_chains(self._problem, places, math.inf, 1.0, self._client)
+        if found.chains:
+            self._try(f"disjoint chains, c={places}", found.placement)
+
+    def _try(self, name: str, placement: Placement) -> None:
+        below = math.inf if self._best is None else self._best.score
+        found = scored(self._problem, name, placement, self._arrivals, self._client, below=below)
+        if found is not None and found.score < below:
+            self._best = found
+
+    def _published(self) -> int:
+        """R as the paper chooses it, at least 1."""
+        single = place_conservatively(self._problem, 1)
+        hops = hops_of(single.placement, self._problem.blocks)
+        path = shortest(hops, session_costs(self._problem, hops, self._client))
+        if path is None:
+            return 1
+        most = max(1, min(self._most, max(1, most_sessions(self._problem))))
+        return max(1, design_sessions(self._arrivals, path.cost, most))
+
+    def _promising(self, published: int) -> list[int]:
+        """Design numbers on a grid, each vector of block counts once, that may beat the best so far; the most
+        promising first, and no more than there is time for."""
+        problem = self._problem
+        trip, block = problem.session_trip_seconds[self._client], problem.session_block_seconds
+        seen = {block_counts(problem, published).tobytes()}
+        ranked: list[tuple[float, int]] = []
+        for sessions in _grid(self._most):
+            counts = block_counts(problem, sessions)
+            if counts.tobytes() in seen:
+                continue
+            seen.add(counts.tobytes())
+            hosting = counts > 0
+            per_block = block[hosting] + trip[hosting] / counts[hosting]
+            slots = whole((problem.memory_bytes - problem.block_bytes * counts)[hosting] / problem.cache_bytes)
+            seconds = problem.blocks * float(np.average(per_block, weights=slots + 1)) + problem.setup_seconds
+            carried = float(slots.sum()) / problem.blocks / seconds
+            ranked.append((seconds if carried > self._arrivals else OVERLOADED - carried, sessions))
+        ranked.sort()
+        most = min(MOST_TRIED, LARGE // problem.servers)
+        return [sessions for _, sessions in ranked[:most]]
+
+    def _staged(self) -> None:
+        """Stages for every grouping of the classes of servers: all groups from short routes to most carried, then the
+        best of these with the stages of each group changed one after the other.
+
+        Groups are compared by the chains that each makes alone; only the best few placements are made into chains as a
+        whole, where routes may change between groups.
+        """
+        found: dict[tuple[str, ...], tuple[float, list[Staged]]] = {}
+        known: dict[tuple[int, ...], tuple[Staged, ...]] = {}
+        rates: dict[str, Floats] = {}
+        classes = classes_of(self._problem)
+        start: tuple[float, list[tuple[Staged, ...]], list[int]] = math.inf, [], []
+
+        def value(groups: list[tuple[Staged, ...]], chosen: list[int]) -> float:
+            picked = [options[number] for options, number in zip(groups, chosen, strict=True)]
+            names = tuple(one.name for one in picked)
+            if names not in found:
+                for one in picked:
+                    if one.name not in rates:
+                        rates[one.name] = self._rates(one)
+                merged = np.sort(np.concatenate([rates[name] for name in names]))[::-1]
+                found[names] = response_score(merged, self._arrivals), picked
+            return found[names][0]
+
+        for grouping in groupings(len(classes.members)):
+            for group in grouping:
+                if group not in known:
+                    known[group] = staged_options(self._problem, classes, group)
+            groups = [known[group] for group in grouping if known[group]]
+            for level in LEVELS if groups else ():
+                chosen = [round(level * (len(options) - 1)) for options in groups]
+                start = min(start, (value(groups, chosen), groups, chosen), key=lambda one: one[0])
+        improved = start
+        while improved[2]:
+            score, groups, chosen = improved
+            for number, options in enumerate(groups):
+                for other in (chosen[number] - 1, chosen[number] + 1):
+                    if 0 <= other < len(options):
+                        changed = [*chosen[:number], other, *chosen[number + 1 :]]
+                        improved = min(improved, (value(groups, changed), groups, changed), key=lambda one: one[0])
+            if improved[0] >= score:
+                break
+        for _, picked in sorted(found.values(), key=lambda one: one[0])[:STAGED_SCORED]:
+            self._try(", ".join(one.name for one in picked), together([one.placement for one in picked]))
+
+    def _rates(self, staged: Staged) -> Floats:
+        """(N): of the places that a group has alone, as many as the load needs at most."""
+        problem = self._problem
+        wanted = SPARE_PLACES * self._arrivals * (staged.session_seconds) + 1
+        return place_rates(compose(problem, staged.placement, self._client, wanted), problem.setup_seconds)
 
 
-def _most_feasible(problem: ChainProblem) -> int:
+def most_feasible(problem: ChainProblem) -> int:
     """The largest number of sessions for which CG-BP is feasible; 0 when none is."""
     low, high = 0, 1
     while int(block_counts(problem, high).sum()) >= problem.blocks:
@@ -115,30 +222,3 @@ def _grid(most: int) -> Iterator[int]:
     while value >= 1:
         yield round(value)
         value /= GRID
-
-
-def _staged(problem: ChainProblem, arrivals_per_second: float, client: int) -> Iterator[tuple[str, Placement]]:
-    """Stages per class: the best number of stages of each class alone, then the classes together, fastest first."""
-    best: list[Placement] = []
-    for number, servers in enumerate(classes_of(problem).members):
-        fewest = fewest_stages(problem, servers)
-        own: Candidate | None = None
-        for stages in range(fewest, fewest + MORE_STAGES) if 0 < fewest <= len(servers) else ():
-            placement = place_in_stages(problem, servers, stages)
-            if placement is None:
-                continue
-            name = f"{stages} stages of class {number}"
-            yield name, placement
-            candidate = scored(problem, name, placement, arrivals_per_second, client)
-            if candidate is not None and (own is None or candidate.score < own.score):
-                own = candidate
-        if own is not None:
-            best.append(own.placement)
-            if len(best) > 1:
-                yield f"stages of {len(best)} classes", together(best)
-    everybody = np.concatenate(classes_of(problem).members)
-    fewest = fewest_stages(problem, everybody)
-    for stages in range(fewest, fewest + MORE_STAGES) if fewest else ():
-        placement = place_in_stages(problem, everybody, stages)
-        if placement is not None:
-            yield f"{stages} stages of all", placement

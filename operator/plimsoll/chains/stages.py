@@ -1,43 +1,90 @@
-"""Placement in stages: a class of like servers shares the model in K consecutive parts, with balanced capacity.
+"""Placement in stages: a group of servers shares the model in K consecutive parts, with balanced capacity.
 
 Fewest hops are fastest, but a server that is full of weights has no memory for sessions. Two A100 with 35 blocks of
 BLOOM each carry four times the sessions of two with 53 and 17, at the same service time.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from plimsoll.chains.problem import ChainProblem, Floats, Ints, Placement, whole
 
-MANY_CUTS = 400
-"""Cuts that are tried for two stages at most."""
+STAGE_GRID = 1.12
+"""Ratio of neighbouring numbers of stages, at least one apart."""
+MOST_STAGES = 3.0
+"""Times the fewest: more stages only add round trips."""
+CUTS_TRIED = 8
+"""Cuts for two stages that are tried, the most promising of all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Classes:
-    """Servers by speed: those of a class take part in the same stages."""
+    """Servers by speed."""
 
     members: tuple[Ints, ...]
     """Server numbers by class, fastest class first; within a class by the mean round trip of all clients."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Staged:
+    """A group of servers in stages."""
+
+    name: str
+    placement: Placement
+    session_seconds: float
+    """That an average route takes, setup included."""
+    sessions: int
+    """That its narrowest stage carries at once."""
+
+    @property
+    def rate_per_second(self) -> float:
+        return self.sessions / self.session_seconds
 
 
 def classes_of(problem: ChainProblem, most: int = 4) -> Classes:
     """Classes of servers with the same time per block; the nearest are merged where there are more than `most`."""
     per_block = problem.session_block_seconds
     values = np.unique(per_block)
-    groups: list[list[float]] = [[float(value)] for value in values]
-    while len(groups) > most:
-        ratios = [groups[number + 1][0] / groups[number][-1] for number in range(len(groups) - 1)]
-        number = int(np.argmin(ratios))
-        groups[number] += groups.pop(number + 1)
+    while len(values) > most:
+        # The mean of the two nearest stands for both until `most` are left.
+        number = int(np.argmin(values[1:] / values[:-1]))
+        values = np.concatenate((values[:number], [np.sqrt(values[number] * values[number + 1])], values[number + 2 :]))
+    nearest = np.argmin(np.abs(np.log(per_block[:, None] / values[None, :])), axis=1)
     trip = problem.session_trip_seconds.mean(axis=0)
-    members = []
-    for group in groups:
-        servers = np.flatnonzero((per_block >= group[0]) & (per_block <= group[-1]))
-        members.append(servers[np.argsort(trip[servers], kind="stable")])
-    return Classes(tuple(members))
+    members = [np.flatnonzero(nearest == number) for number in range(len(values))]
+    return Classes(tuple(own[np.argsort(trip[own], kind="stable")] for own in members if len(own)))
+
+
+def groupings(classes: int) -> Iterator[tuple[tuple[int, ...], ...]]:
+    """All ways to cut the classes, in their order, into groups that share stages; each class alone first."""
+    for parts in range(classes, 0, -1):
+        for cuts in itertools.combinations(range(1, classes), parts - 1):
+            edges = (0, *cuts, classes)
+            yield tuple(tuple(range(low, high)) for low, high in itertools.pairwise(edges))
+
+
+def staged_options(problem: ChainProblem, classes: Classes, group: Sequence[int]) -> tuple[Staged, ...]:
+    """Numbers of stages for a group of classes, from the fewest on, each of which carries more than all before it."""
+    servers = np.concatenate([classes.members[number] for number in group])
+    fewest = fewest_stages(problem, servers)
+    if not 0 < fewest <= len(servers):
+        return ()
+    trip = float(problem.session_trip_seconds.mean(axis=0)[servers].mean())
+    blocks = problem.blocks * float(problem.session_block_seconds[servers].mean())
+    names = "+".join(map(str, group))
+    found: list[Staged] = []
+    stages = fewest
+    while stages <= min(fewest * MOST_STAGES, problem.blocks, len(servers)):
+        placement, sessions = place_in_stages(problem, servers, stages)
+        if placement is not None:
+            seconds = problem.setup_seconds + stages * trip + blocks
+            if not found or sessions / seconds > found[-1].rate_per_second:
+                found.append(Staged(f"{stages} stages of class {names}", placement, seconds, sessions))
+        stages = max(stages + 1, round(stages * STAGE_GRID))
+    return tuple(found)
 
 
 def fewest_stages(problem: ChainProblem, servers: Ints) -> int:
@@ -47,22 +94,29 @@ def fewest_stages(problem: ChainProblem, servers: Ints) -> int:
     return -(-problem.blocks // most) if most else 0
 
 
-def place_in_stages(problem: ChainProblem, servers: Ints, stages: int) -> Placement | None:
-    """The servers over equal stages, or for two stages over the best cut; None where a stage stays empty."""
+def place_in_stages(problem: ChainProblem, servers: Ints, stages: int) -> tuple[Placement | None, int]:
+    """The servers over equal stages, or for two stages over the best cut; and how many sessions the narrowest stage
+    carries. No placement where a stage stays empty."""
     if stages == 2:
         return _best_cut(problem, servers)
-    cuts = [round(number * problem.blocks / stages) for number in range(stages + 1)]
-    return _at_cuts(problem, servers, cuts)[0]
+    return _at_cuts(problem, servers, [round(number * problem.blocks / stages) for number in range(stages + 1)])
 
 
-def _best_cut(problem: ChainProblem, servers: Ints) -> Placement | None:
-    step = max(1, problem.blocks // MANY_CUTS)
-    best: tuple[int, Placement] | None = None
-    for cut in range(1, problem.blocks, step):
+def _best_cut(problem: ChainProblem, servers: Ints) -> tuple[Placement | None, int]:
+    """Unequal parts carry about a fifth more where servers are few and their number is odd."""
+    cuts = np.arange(1, problem.blocks)
+    first = _carried(problem, servers, cuts).astype(np.float64)
+    second = first[:, ::-1]
+    # What both parts carry when each server could be divided between them.
+    balanced = (first * second / np.maximum(first + second, 1.0)).sum(axis=0)
+    upper = np.minimum(first.sum(axis=0), second.sum(axis=0))
+    promising = np.argsort(-np.where(balanced > 0, balanced, upper * 1e-9), kind="stable")[:CUTS_TRIED]
+    best: tuple[Placement | None, int] = None, 0
+    for cut in sorted(cuts[promising].tolist()) if len(servers) > CUTS_TRIED else cuts.tolist():
         placement, capacity = _at_cuts(problem, servers, [0, cut, problem.blocks])
-        if placement is not None and (best is None or capacity > best[0]):
-            best = capacity, placement
-    return None if best is None else best[1]
+        if capacity > best[1]:
+            best = placement, capacity
+    return best
 
 
 def _at_cuts(problem: ChainProblem, servers: Ints, cuts: Sequence[int]) -> tuple[Placement | None, int]:
