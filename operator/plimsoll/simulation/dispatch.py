@@ -90,7 +90,23 @@ AssumedSeconds = Callable[[Session, Route], float]
 """What a dispatcher takes for the time from a session's begin to its end."""
 
 
-class _Books(Ledger):
+class Books(Protocol):
+    """Finds routes, and knows until when sessions are assumed to hold memory on which server."""
+
+    def decide(self, now_seconds: float, client: int) -> tuple[Route, float] | None:
+        """A route and the wait until all its servers have room; None where no route exists."""
+        ...
+
+    def admit(self, route: Route, end_seconds: float, now_seconds: float) -> None:
+        """A session is to hold memory on this route until then."""
+        ...
+
+    def forget(self, route: Route, end_seconds: float, now_seconds: float) -> None:
+        """Take one such booking back, if it is not over already."""
+        ...
+
+
+class _Ledger(Ledger):
     """Bookings that can be taken back."""
 
     def forget(self, route: Route, end_seconds: float) -> None:
@@ -100,6 +116,23 @@ class _Books(Ledger):
                 booked.remove((end_seconds, blocks))
 
 
+class LedgerBooks:
+    """Books around a router of `plimsoll.chains`, one for each client."""
+
+    def __init__(self, slots: Ints, routers: Sequence[Router]) -> None:
+        self._ledger, self._routers = _Ledger(slots), routers
+
+    def decide(self, now_seconds: float, client: int) -> tuple[Route, float] | None:
+        route = self._routers[client](self._ledger, now_seconds)
+        return None if route is None else (route, self._ledger.route_wait(route, now_seconds))
+
+    def admit(self, route: Route, end_seconds: float, now_seconds: float) -> None:  # noqa: ARG002
+        self._ledger.admit(route, end_seconds)
+
+    def forget(self, route: Route, end_seconds: float, now_seconds: float) -> None:  # noqa: ARG002
+        self._ledger.forget(route, end_seconds)
+
+
 class Committed:
     """Each session gets its route on arrival and waits for it, whoever came before it first.
 
@@ -107,18 +140,17 @@ class Committed:
     that were booked before it. Where the assumptions are exact this is `plimsoll.chains.serve`.
     """
 
-    def __init__(self, slots: Ints, routers: Sequence[Router], assumed: AssumedSeconds, *, retry: bool = False) -> None:
+    def __init__(self, slots: Ints, books: Books, assumed: AssumedSeconds, *, retry: bool = False) -> None:
         """
         Args:
             slots: (S) cache slots.
-            routers: by client.
+            books: find the routes.
             retry: sessions notice that a wait is over only when they try again.
         """
         self._slots = slots.tolist()
-        self._routers = routers
         self._assumed = assumed
         self._retry = retry
-        self._books = _Books(slots)
+        self._books = books
         self._ends: dict[Session, float] = {}
         self._held = [0] * len(self._slots)
         self._queues: list[deque[tuple[Session, int]]] = [deque() for _ in self._slots]
@@ -127,12 +159,12 @@ class Committed:
         self._ready: list[Session] = []
 
     def ask(self, session: Session, now_seconds: float) -> bool:
-        route = self._routers[session.client](self._books, now_seconds)
-        if route is None:
+        found = self._books.decide(now_seconds, session.client)
+        if found is None:
             return False
+        route, wait = found
         session.route = route
-        wait = self._books.route_wait(route, now_seconds)
-        self._book(session, route, now_seconds + (retried(wait) if self._retry else wait))
+        self._book(session, route, now_seconds + (retried(wait) if self._retry else wait), now_seconds)
         missing = 0
         for server, blocks in zip(route.servers, route.blocks, strict=True):
             if self._queues[server] or self._held[server] + blocks > self._slots[server]:
@@ -152,13 +184,13 @@ class Committed:
             raise ValueError("only a session that has begun can be adopted")
         for server, blocks in zip(route.servers, route.blocks, strict=True):
             self._held[server] += blocks
-        self._book(session, route, begun)
+        self._book(session, route, begun, begun)
 
     def release(self, session: Session, now_seconds: float) -> None:
         route = session.route
         if route is None:
             raise ValueError("a session without a route holds nothing")
-        self._books.forget(route, self._ends.pop(session))
+        self._books.forget(route, self._ends.pop(session), now_seconds)
         waiting = self._missing.pop(session, None) is not None
         for server, blocks in zip(route.servers, route.blocks, strict=True):
             queue = self._queues[server]
@@ -185,14 +217,14 @@ class Committed:
             raise ValueError("a session without a route cannot begin")
         wait = now_seconds - session.asked_seconds
         begin = session.asked_seconds + (retried(wait) if self._retry else wait)
-        self._books.forget(route, self._ends.pop(session))
-        self._book(session, route, begin)
+        self._books.forget(route, self._ends.pop(session), now_seconds)
+        self._book(session, route, begin, now_seconds)
         self._ready.append(session)
 
-    def _book(self, session: Session, route: Route, begin_seconds: float) -> None:
+    def _book(self, session: Session, route: Route, begin_seconds: float, now_seconds: float) -> None:
         end = begin_seconds + self._assumed(session, route)
         self._ends[session] = end
-        self._books.admit(route, end)
+        self._books.admit(route, end, now_seconds)
 
 
 class CentralQueue:

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from plimsoll.chains import ChainProblem, Placement, Route, retried, session_seconds
 from plimsoll.chains.problem import Ints
-from plimsoll.chains.routes import prefill_seconds
 from plimsoll.performance import LatencyTargets
 from plimsoll.simulation.agenda import Agenda
 from plimsoll.simulation.collect import ClassTally
 from plimsoll.simulation.dispatch import Dispatcher, DispatcherFactory, Session
 from plimsoll.simulation.latencies import LatencyRecorder
+from plimsoll.simulation.service import ServiceTimes
 from plimsoll.simulation.session_report import RouteUse, ServerUse, SessionInterval, SessionReport
 from plimsoll.simulation.traffic import Request
 
@@ -28,7 +28,8 @@ Bools = NDArray[np.bool_]
 MOST_ROUTES = 200
 """In a report."""
 Replacement = Callable[[Placement, Bools], Placement]
-"""The placement that was wanted so far and which servers (S) exist in; what is wanted now out."""
+"""What each server hosts or loads (lost and returned ones nothing) and which servers (S) exist in; what they are to
+host out."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,7 +141,7 @@ class _Run:
         """When an interrupted session lost its server."""
         self._recoveries: list[float] = []
         self._interrupted = 0
-        self._times: dict[tuple[Route, int], tuple[float, float]] = {}
+        self._times = ServiceTimes(fleet.problem)
         self._routes: Counter[tuple[Route, int]] = Counter()
         self._begun = [0] * servers
         self._held = [0.0] * servers
@@ -149,7 +150,6 @@ class _Run:
         self._first, self._count = fleet.placement.first.copy(), fleet.placement.count.copy()
         self._hosted_count = self._count.copy()
         self._loads = [0] * servers
-        self._wanted = fleet.placement
         self._hosting = 0
         self._dispatcher = self._dispatch()
         self._now = self._interval_begin = 0.0
@@ -220,8 +220,8 @@ class _Run:
         if route is None:
             raise ValueError("a session without a route cannot begin")
         now = session.begun_seconds = self._now
-        prefill, per_token = self._service(route, session.client)
-        session.first_token_seconds = now + self._fleet.problem.setup_seconds + prefill
+        first, per_token = self._times.parts(route, session.client)
+        session.first_token_seconds = now + first
         session.completed_seconds = session.first_token_seconds + (session.request.output_tokens - 1) * per_token
         self._agenda.schedule(session.completed_seconds, _Attempt(session, session.asks, begins=False))
         self._running += 1
@@ -231,17 +231,6 @@ class _Run:
         lost = self._lost.pop(session, None)
         if lost is not None:
             self._recoveries.append(now - lost)
-
-    def _service(self, route: Route, client: int) -> tuple[float, float]:
-        """Seconds of the prompt's pass and of each further token."""
-        known = self._times.get((route, client))
-        if known is None:
-            problem = self._fleet.problem
-            prefill = prefill_seconds(problem, route, client)
-            tokens = max(1, problem.output_tokens - 1)
-            known = prefill, (session_seconds(problem, route, client) - prefill) / tokens
-            self._times[route, client] = known
-        return known
 
     def _happen(self, event: _Attempt | Outage | _Return | _Loaded) -> None:
         if isinstance(event, _Attempt):
@@ -277,10 +266,9 @@ class _Run:
 
     def _rearrange(self, down: set[int]) -> None:
         """After a loss or a return: who is to host what from now on, and who has to load for it."""
-        replace = self._fleet.replace
+        replace, wanted = self._fleet.replace, self._fleet.placement
         if replace is not None:
-            self._wanted = replace(self._wanted, self._exists.copy())
-        wanted = self._wanted
+            wanted = replace(Placement(self._first.copy(), self._count.copy()), self._exists.copy())
         differs = (wanted.count != self._count) | ((wanted.first != self._first) & (wanted.count > 0))
         for server in np.flatnonzero(self._exists & differs).tolist():
             down.add(server)

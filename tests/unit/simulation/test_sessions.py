@@ -18,7 +18,7 @@ from plimsoll.chains import (
     session_seconds,
 )
 from plimsoll.simulation import Request
-from plimsoll.simulation.dispatch import CentralQueue, Committed, FastestFreeChain
+from plimsoll.simulation.dispatch import CentralQueue, Committed, FastestFreeChain, LedgerBooks
 from plimsoll.simulation.sessions import ChainFleet, Outage, simulate_sessions
 
 
@@ -47,7 +47,7 @@ def committed(problem, rule=exact, *, retry=False, assumed=None):
         def exactly(session, route):
             return problem.setup_seconds + session_seconds(problem, route, session.client)
 
-        return Committed(slots, routers, assumed or exactly, retry=retry)
+        return Committed(slots, LedgerBooks(slots, routers), assumed or exactly, retry=retry)
 
     return build
 
