@@ -7,7 +7,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from plimsoll.chains import (
+    CentralQueue,
     ChainProblem,
+    Desk,
+    FreeChains,
+    FreePaths,
     Ledger,
     Route,
     check,
@@ -167,3 +171,50 @@ def test_a_wait_ends_when_there_is_room_and_not_before(booked, need):
     assert free(wait) >= need
     if wait > 0:
         assert free(wait - 1e-6) < need
+
+
+@given(problems(most_servers=6, most_blocks=6), st.integers(1, 4), st.data())
+def test_the_desk_decides_like_the_exact_rule_over_a_ledger(problem, sessions, data):
+    placement = place_conservatively(problem, sessions).placement
+    assume(placement.covers(problem.blocks))
+    slots = placement.cache_slots(problem)
+    desk, ledger = Desk(problem, placement, wait_weight=1.0), Ledger(slots)
+    hops = hops_of(placement, problem.blocks)
+    now = 0.0
+    for gap in data.draw(st.lists(st.floats(0, 1), max_size=12)):
+        now += gap
+        client = data.draw(st.integers(0, problem.clients - 1))
+        waits = ledger.waits(hops, now)
+        path = exact(hops, session_costs(problem, hops, client), waits)
+        found = desk.decide(now, client)
+        if path is None:
+            assert found is None
+            return
+        longest = waits[list(path.hops)].max()
+        assert abs(found.wait_seconds + found.service_seconds - path.cost - longest) <= 1e-6
+        assert abs(ledger.route_wait(found.route, now) - found.wait_seconds) <= 1e-9
+        assert check(problem, placement, [found.route]) == []
+        end = now + found.wait_seconds + found.service_seconds * data.draw(st.floats(0.1, 1))
+        desk.admit(found.route, end, now)
+        ledger.admit(found.route, end)
+
+
+@given(problems(), st.integers(1, 3), st.data())
+def test_a_central_queue_starts_in_order_within_memory(problem, sessions, data):
+    placement = place_conservatively(problem, sessions).placement
+    chains = compose(problem, placement)
+    assume(chains)
+    for places in (FreePaths(problem, placement), FreeChains(chains)):
+        queue, running, order = CentralQueue(places), {}, []
+        for request in range(12):
+            started = [queue.arrive(request)]
+            if running and data.draw(st.booleans()):
+                done = data.draw(st.sampled_from(sorted(running)))
+                del running[done]
+                started += queue.finish(done)
+            for start in filter(None, started):
+                running[start.request] = start.route
+                order.append(start.request)
+            assert check(problem, placement, list(running.values())) == []
+            assert queue.waiting == 0 or running
+        assert order == sorted(order)

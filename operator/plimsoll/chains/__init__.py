@@ -12,19 +12,28 @@ from plimsoll.chains.conservative import (
     most_sessions,
     place_conservatively,
 )
+from plimsoll.chains.desk import Decision, Desk
 from plimsoll.chains.exact import ExactPlan, NotSolvedError, route_all, solve_jointly
 from plimsoll.chains.ledger import Ledger, earliest_starts, retried
 from plimsoll.chains.online import NoRouteError, Served, exact, penalised, router, serve
 from plimsoll.chains.problem import ChainError, ChainProblem, Placement
+from plimsoll.chains.queue import CentralQueue, FreeChains, FreePaths, Start
 from plimsoll.chains.routes import Hops, Path, Route, decode_costs, hops_of, session_costs, session_seconds, shortest
+from plimsoll.chains.search import Candidate, best_placement, scored
 
 __all__ = [
+    "Candidate",
+    "CentralQueue",
     "Chain",
     "ChainError",
     "ChainProblem",
     "ConservativePlacement",
+    "Decision",
+    "Desk",
     "Disjoint",
     "ExactPlan",
+    "FreeChains",
+    "FreePaths",
     "Hops",
     "Ledger",
     "NoRouteError",
@@ -33,6 +42,8 @@ __all__ = [
     "Placement",
     "Route",
     "Served",
+    "Start",
+    "best_placement",
     "block_counts",
     "check",
     "compose",
@@ -49,6 +60,7 @@ __all__ = [
     "retried",
     "route_all",
     "router",
+    "scored",
     "serve",
     "session_costs",
     "session_seconds",

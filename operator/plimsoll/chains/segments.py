@@ -1,7 +1,7 @@
 """Hops that do the same, as one: all servers that lead from one block position to another form a segment.
 
-A client relays everything, so only the cheapest usable server of a segment matters to a route. Of a thousand servers few
-differ in their intervals: a shortest path over segments costs what the differences cost, not what the servers do.
+A client relays everything, so only the cheapest usable server of a segment matters to a route. Of a thousand servers
+few differ in their intervals: the work of a shortest path grows with the differences, not with the servers.
 """
 
 import math
@@ -40,6 +40,14 @@ class Segments:
         sizes = np.asarray(self.stop, dtype=np.int64) - np.asarray(self.start, dtype=np.int64)
         lengths = np.diff(np.append(self.begin, len(self.server)))
         return np.repeat(sizes, lengths)
+
+    def through(self, costs: Floats) -> tuple[float, list[int]] | None:
+        """The cheapest way through, as hops, for costs per hop (H); None where all are closed."""
+        found = self.path(self.cheapest(costs))
+        if found is None:
+            return None
+        low = self.begin
+        return found[0], [int(low[one]) + int(costs[low[one] : self.end[one]].argmin()) for one in found[1]]
 
     def cheapest(self, costs: Floats) -> list[float]:
         """(G): least cost of each segment for costs per hop (H)."""
