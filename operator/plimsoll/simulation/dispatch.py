@@ -4,16 +4,22 @@ A dispatcher is told of sessions that ask and of sessions that end, and says whi
 session will really last.
 """
 
+import math
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from plimsoll.chains import Chain, ChainProblem, Hops, Ledger, Placement, Route, retried, session_costs, shortest
+from plimsoll.chains import Chain, Desk, Hops, Ledger, Placement, Route, retried
 from plimsoll.chains.online import Router
 from plimsoll.chains.problem import Floats, Ints
+from plimsoll.chains.queue import Places
 from plimsoll.simulation.traffic import Request
+
+AS_ASSUMED_SECONDS = 1e-6
+"""An end that far from the assumed one is the assumed one."""
 
 
 class Session:
@@ -107,13 +113,41 @@ class Books(Protocol):
 
 
 class _Ledger(Ledger):
-    """Bookings that can be taken back."""
+    """Bookings that can be taken back. What waits depend on is kept, and renewed where bookings have changed."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._hops: Hops | None = None
+        self._of_server: dict[int, Ints] = {}
+        self._free_at: Floats = np.zeros(0)
+        self._changed: set[int] = set()
+
+    def admit(self, route: Route, end_seconds: float) -> None:
+        for server, blocks in zip(route.servers, route.blocks, strict=True):
+            insort(self._ends[server], (end_seconds, blocks))
+        self._changed.update(route.servers)
 
     def forget(self, route: Route, end_seconds: float) -> None:
         for server, blocks in zip(route.servers, route.blocks, strict=True):
             booked = self._ends[server]
-            if (end_seconds, blocks) in booked:
-                booked.remove((end_seconds, blocks))
+            at = bisect_left(booked, (end_seconds, blocks))
+            if at < len(booked) and booked[at] == (end_seconds, blocks):
+                del booked[at]
+        self._changed.update(route.servers)
+
+    def waits(self, hops: Hops, now_seconds: float) -> Floats:
+        self.release_until(now_seconds)
+        if self._hops is not hops:
+            self._hops = hops
+            self._of_server = {int(server): np.flatnonzero(hops.server == server) for server in np.unique(hops.server)}
+            self._free_at = np.where(hops.processed > self.slots[hops.server], math.inf, -math.inf)
+            self._changed = set(self._of_server)
+        for server in self._changed & self._of_server.keys():
+            for number in self._of_server[server].tolist():
+                wait = self.wait_seconds(server, int(hops.stop[number] - hops.start[number]), now_seconds)
+                self._free_at[number] = now_seconds + wait if wait > 0 else -math.inf
+        self._changed.clear()
+        return np.maximum(self._free_at - now_seconds, 0.0)
 
 
 class LedgerBooks:
@@ -131,6 +165,23 @@ class LedgerBooks:
 
     def forget(self, route: Route, end_seconds: float, now_seconds: float) -> None:  # noqa: ARG002
         self._ledger.forget(route, end_seconds)
+
+
+class DeskBooks:
+    """A desk, for sessions whose ends are known: nothing that it has booked ever changes."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def decide(self, now_seconds: float, client: int) -> tuple[Route, float] | None:
+        found = self._desk.decide(now_seconds, client)
+        return None if found is None else (found.route, found.wait_seconds)
+
+    def admit(self, route: Route, end_seconds: float, now_seconds: float) -> None:
+        self._desk.admit(route, end_seconds, now_seconds)
+
+    def forget(self, route: Route, end_seconds: float, now_seconds: float) -> None:
+        """Nothing: what is over is over for the desk, too."""
 
 
 class Committed:
@@ -217,8 +268,9 @@ class Committed:
             raise ValueError("a session without a route cannot begin")
         wait = now_seconds - session.asked_seconds
         begin = session.asked_seconds + (retried(wait) if self._retry else wait)
-        self._books.forget(route, self._ends.pop(session), now_seconds)
-        self._book(session, route, begin, now_seconds)
+        if abs(begin + self._assumed(session, route) - self._ends[session]) > AS_ASSUMED_SECONDS:
+            self._books.forget(route, self._ends.pop(session), now_seconds)
+            self._book(session, route, begin, now_seconds)
         self._ready.append(session)
 
     def _book(self, session: Session, route: Route, begin_seconds: float, now_seconds: float) -> None:
@@ -227,16 +279,18 @@ class Committed:
         self._books.admit(route, end, now_seconds)
 
 
-class CentralQueue:
-    """First come, first served: the head of the queue takes the fastest route whose servers have room now."""
+class Queued:
+    """First come, first served: the head of one queue takes the fastest place that is free."""
 
-    def __init__(self, problem: ChainProblem, hops: Hops, slots: Ints) -> None:
-        self._hops = hops
-        self._need = hops.processed
-        self._costs: list[Floats] = [session_costs(problem, hops, client) for client in range(problem.clients)]
-        fits = slots[hops.server] >= self._need
-        self._routable = [shortest(hops, np.where(fits, cost, np.inf)) is not None for cost in self._costs]
-        self._free = slots.copy()
+    def __init__(self, slots: Ints, places: Callable[[Ints], Places], clients: int) -> None:
+        """
+        Args:
+            slots: (S) cache slots.
+            places: where sessions can run, from the cache slots that are free.
+        """
+        self._make, self._free = places, slots.copy()
+        self._routable = [places(slots).take(client) is not None for client in range(clients)]
+        self._places: Places | None = None
         self._queue: deque[Session] = deque()
         self._ready: list[Session] = []
 
@@ -248,13 +302,17 @@ class CentralQueue:
         return True
 
     def adopt(self, session: Session) -> None:
-        self._take(session, -1)
+        if session.route is None or self._places is not None:
+            raise ValueError("sessions with routes are adopted, before the first one asks")
+        self._free[list(session.route.servers)] -= session.route.blocks
 
     def release(self, session: Session, now_seconds: float) -> None:  # noqa: ARG002
         if session.route is None:
             self._queue.remove(session)
+        elif self._places is None:
+            self._free[list(session.route.servers)] += session.route.blocks
         else:
-            self._take(session, 1)
+            self._places.give_back(session.route)
         self._serve()
 
     def ready(self) -> list[Session]:
@@ -262,77 +320,39 @@ class CentralQueue:
         return ready
 
     def _serve(self) -> None:
-        while self._queue:
-            head = self._queue[0]
-            open_cost = np.where(self._free[self._hops.server] >= self._need, self._costs[head.client], np.inf)
-            path = shortest(self._hops, open_cost)
-            if path is None:
-                return
-            head.route = self._hops.route(path.hops)
-            self._take(self._queue.popleft(), -1)
-            self._ready.append(head)
-
-    def _take(self, session: Session, sign: int) -> None:
-        if session.route is None:
-            raise ValueError("a session without a route holds nothing")
-        for server, blocks in zip(session.route.servers, session.route.blocks, strict=True):
-            self._free[server] += sign * blocks
-
-
-class FastestFreeChain:
-    """JFFC: composed chains with a number of places each; the head of the queue takes the fastest free place."""
-
-    def __init__(self, chains: Sequence[Chain], slots: Ints) -> None:
-        self._chains = sorted(chains, key=lambda chain: chain.service_seconds)
-        self._places = [chain.places for chain in self._chains]
-        self._free = slots.tolist()
-        self._number: dict[Session, int] = {}
-        self._queue: deque[Session] = deque()
-        self._ready: list[Session] = []
-
-    def ask(self, session: Session, now_seconds: float) -> bool:  # noqa: ARG002
-        if not self._chains:
-            return False
-        self._queue.append(session)
-        self._serve()
-        return True
-
-    def adopt(self, session: Session) -> None:
-        self._take(session, -1)
-
-    def release(self, session: Session, now_seconds: float) -> None:  # noqa: ARG002
-        if session.route is None:
-            self._queue.remove(session)
-        else:
-            self._take(session, 1)
-            number = self._number.pop(session, None)
-            if number is not None:
-                self._places[number] += 1
-        self._serve()
-
-    def ready(self) -> list[Session]:
-        ready, self._ready = self._ready, []
-        return ready
-
-    def _serve(self) -> None:
-        while self._queue:
-            number = next((index for index, places in enumerate(self._places) if places and self._room(index)), None)
-            if number is None:
+        if self._queue and self._places is None:
+            self._places = self._make(self._free)
+        while self._queue and self._places is not None:
+            found = self._places.take(self._queue[0].client)
+            if found is None:
                 return
             session = self._queue.popleft()
-            session.route = self._chains[number].route
-            self._places[number] -= 1
-            self._number[session] = number
-            self._take(session, -1)
+            session.route = found[0]
             self._ready.append(session)
 
-    def _room(self, number: int) -> bool:
-        """Sessions from before a change of the fleet may hold memory that chains were composed of."""
-        route = self._chains[number].route
-        return all(self._free[server] >= need for server, need in zip(route.servers, route.blocks, strict=True))
 
-    def _take(self, session: Session, sign: int) -> None:
-        if session.route is None:
-            raise ValueError("a session without a route holds nothing")
-        for server, blocks in zip(session.route.servers, session.route.blocks, strict=True):
-            self._free[server] += sign * blocks
+class ComposedChains:
+    """Places of chains that were composed for servers of which some memory may still be held by others."""
+
+    def __init__(self, chains: Sequence[Chain], free: Ints) -> None:
+        self._chains = sorted(chains, key=lambda chain: chain.service_seconds)
+        self._number = {chain.route: number for number, chain in enumerate(self._chains)}
+        self._left = [chain.places for chain in self._chains]
+        self._free = free.tolist()
+
+    def take(self, client: int) -> tuple[Route, float] | None:  # noqa: ARG002 — chains are the same for all clients
+        for number, chain in enumerate(self._chains):
+            hops = list(zip(chain.route.servers, chain.route.blocks, strict=True))
+            if self._left[number] > 0 and all(self._free[server] >= blocks for server, blocks in hops):
+                self._left[number] -= 1
+                for server, blocks in hops:
+                    self._free[server] -= blocks
+                return chain.route, chain.service_seconds
+        return None
+
+    def give_back(self, route: Route) -> None:
+        for server, blocks in zip(route.servers, route.blocks, strict=True):
+            self._free[server] += blocks
+        number = self._number.get(route)
+        if number is not None:
+            self._left[number] = min(self._left[number] + 1, self._chains[number].places)

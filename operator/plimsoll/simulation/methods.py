@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from plimsoll.chains import (
     Chain,
     ChainProblem,
+    Desk,
     Placement,
     Route,
     compose,
     decode_costs,
     design_sessions,
     disjoint_chains,
-    exact,
     hops_of,
     mean_response_bounds,
     most_sessions,
@@ -33,16 +33,18 @@ from plimsoll.chains import (
 )
 from plimsoll.chains.online import Router
 from plimsoll.chains.problem import Floats, Ints
+from plimsoll.chains.queue import FreePaths
 from plimsoll.chains.routes import Hops, Path
 from plimsoll.chains.search import OVERLOADED, best_placement, most_feasible, scored
 from plimsoll.simulation.dispatch import (
     AssumedSeconds,
-    CentralQueue,
     Committed,
+    ComposedChains,
+    DeskBooks,
     Dispatcher,
     DispatcherFactory,
-    FastestFreeChain,
     LedgerBooks,
+    Queued,
     Session,
 )
 from plimsoll.simulation.service import ServiceTimes
@@ -161,14 +163,15 @@ def composed(setting: ChainSetting) -> ChainFleet:
         return conservative(setting)
 
     def dispatcher(placement: Placement, slots: Ints) -> Dispatcher:
-        return FastestFreeChain(compose(problem, placement), slots)
+        chains = compose(problem, placement)
+        return Queued(slots, lambda free: ComposedChains(chains, free), problem.clients)
 
     return _fleet(setting, best[1], dispatcher)
 
 
 def ours(setting: ChainSetting) -> ChainFleet:
-    """The best placement by Plimsoll's search, then the exact route of each request where lengths are known, else a
-    central queue for the fastest free route."""
+    """The best placement by Plimsoll's search, then a desk for the route of each request where lengths are known, else
+    a central queue for the fastest free route."""
     problem = setting.problem
     found = best_placement(problem, setting.arrivals_per_second)
     if found is None:
@@ -176,8 +179,8 @@ def ours(setting: ChainSetting) -> ChainFleet:
 
     def dispatcher(placement: Placement, slots: Ints) -> Dispatcher:
         if setting.lengths_known:
-            return _by_rule(setting, placement, slots, exact)
-        return CentralQueue(problem, hops_of(placement, problem.blocks), slots)
+            return Committed(slots, DeskBooks(Desk(problem, placement, slots)), setting.assumed(), retry=setting.retry)
+        return Queued(slots, lambda free: FreePaths(problem, placement, free), problem.clients)
 
     fleet = _fleet(setting, found.placement, dispatcher)
     return replace(fleet, replace=_rearranged(setting, found.placement))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from plimsoll.chains import (
-    Chain,
     ChainProblem,
+    Desk,
     Placement,
     Route,
     compose,
@@ -17,8 +17,9 @@ from plimsoll.chains import (
     session_costs,
     session_seconds,
 )
+from plimsoll.chains.queue import FreePaths
 from plimsoll.simulation import Request
-from plimsoll.simulation.dispatch import CentralQueue, Committed, FastestFreeChain, LedgerBooks
+from plimsoll.simulation.dispatch import Committed, ComposedChains, DeskBooks, LedgerBooks, Queued
 from plimsoll.simulation.sessions import ChainFleet, Outage, simulate_sessions
 
 
@@ -53,7 +54,7 @@ def committed(problem, rule=exact, *, retry=False, assumed=None):
 
 
 def queue(problem):
-    return lambda placement, slots: CentralQueue(problem, hops_of(placement, problem.blocks), slots)
+    return lambda placement, slots: Queued(slots, lambda free: FreePaths(problem, placement, free), problem.clients)
 
 
 def stream(gaps, tokens=11):
@@ -91,6 +92,24 @@ def test_known_lengths_give_what_serving_one_by_one_gives(rule, retry):
     assert report.response.mean_seconds == pytest.approx(np.mean([one.total_seconds for one in served]))
 
 
+def test_a_desk_books_what_happens():
+    """Weighing a wait as much as service, it finds what exact routes give."""
+    problem = problem_of([6, 8, 4, 8], [0.005, 0.3, 0.005, 0.4], setup=0.5)
+    gaps = np.random.default_rng(3).exponential(0.4, 60)
+
+    def desk(placement, slots):
+        return Committed(
+            slots,
+            DeskBooks(Desk(problem, placement, slots, wait_weight=1.0)),
+            lambda session, route: problem.setup_seconds + session_seconds(problem, route, session.client),
+        )
+
+    reports = [
+        simulate_sessions(ChainFleet(problem, HALVES, build), stream(gaps)) for build in (desk, committed(problem))
+    ]
+    assert reports[0].response.mean_seconds == pytest.approx(reports[1].response.mean_seconds, rel=1e-6)
+
+
 def test_a_session_that_ends_early_lets_the_next_one_begin():
     """One place; the books take ten times as long as it takes."""
     problem = problem_of([8], [0.1])
@@ -116,8 +135,12 @@ def test_the_central_queue_is_served_in_order_by_the_fastest_free_route():
 def test_composed_chains_take_no_more_than_their_places():
     problem = problem_of([6, 8, 4, 8], [0.005, 0.3, 0.005, 0.4])
     chains = compose(problem, HALVES)
+
+    def composed(placement, slots):
+        return Queued(slots, lambda free: ComposedChains(compose(problem, placement), free), 1)
+
     places = sum(chain.places for chain in chains)
-    fleet = ChainFleet(problem, HALVES, lambda placement, slots: FastestFreeChain(compose(problem, placement), slots))
+    fleet = ChainFleet(problem, HALVES, composed)
     seen = []
     simulate_sessions(fleet, stream([0] * (places + 1)), on_completed=seen.append)
     assert sum(session.begun_seconds == 0 for session in seen) == places
@@ -215,4 +238,3 @@ def test_bad_arguments_are_refused():
         simulate_sessions(fleet, [Request(5.0, "chat", 1, 1), Request(1.0, "chat", 1, 1)])
     with pytest.raises(ValueError, match="above 0"):
         simulate_sessions(fleet, [], interval_seconds=0)
-    assert FastestFreeChain([Chain(Route((0,), (4,)), 1, 1.0)], np.array([4])).ready() == []
