@@ -14,10 +14,12 @@ from plimsoll.chains.conservative import (
 )
 from plimsoll.chains.desk import Decision, Desk
 from plimsoll.chains.exact import ExactPlan, NotSolvedError, route_all, solve_jointly
+from plimsoll.chains.hardware import Server, SessionShape, chain_problem
 from plimsoll.chains.ledger import Ledger, earliest_starts, retried
 from plimsoll.chains.online import NoRouteError, Served, exact, penalised, router, serve
 from plimsoll.chains.problem import ChainError, ChainProblem, Placement
 from plimsoll.chains.queue import CentralQueue, FreeChains, FreePaths, Start
+from plimsoll.chains.replacement import MovePolicy, Replacement, replace_servers, surviving
 from plimsoll.chains.routes import Hops, Path, Route, decode_costs, hops_of, session_costs, session_seconds, shortest
 from plimsoll.chains.search import Candidate, best_placement, scored
 
@@ -36,15 +38,20 @@ __all__ = [
     "FreePaths",
     "Hops",
     "Ledger",
+    "MovePolicy",
     "NoRouteError",
     "NotSolvedError",
     "Path",
     "Placement",
+    "Replacement",
     "Route",
     "Served",
+    "Server",
+    "SessionShape",
     "Start",
     "best_placement",
     "block_counts",
+    "chain_problem",
     "check",
     "compose",
     "decode_costs",
@@ -57,6 +64,7 @@ __all__ = [
     "most_sessions",
     "penalised",
     "place_conservatively",
+    "replace_servers",
     "retried",
     "route_all",
     "router",
@@ -66,4 +74,5 @@ __all__ = [
     "session_seconds",
     "shortest",
     "solve_jointly",
+    "surviving",
 ]

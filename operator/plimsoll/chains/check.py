@@ -23,6 +23,7 @@ def check(problem: ChainProblem, placement: Placement, concurrent: Sequence[Rout
         if count[server] > problem.most_blocks[server]:
             wrong.append(f"server {server} hosts {count[server]} blocks; it may host {problem.most_blocks[server]}")
     held = [problem.block_bytes * value for value in count]
+    processing = [0] * problem.servers
     for number, route in enumerate(concurrent):
         needed = 0
         for server, processed in zip(route.servers, route.blocks, strict=True):
@@ -33,8 +34,13 @@ def check(problem: ChainProblem, placement: Placement, concurrent: Sequence[Rout
                 wrong.append(f"route {number} has server {server} process {processed} blocks and not {end - needed}")
             needed = end
             held[server] += problem.cache_bytes * processed
+            processing[server] += processed
         if needed != problem.blocks:
             wrong.append(f"route {number} ends before block {needed} of {problem.blocks}")
+    for server, pairs in enumerate(processing):
+        limit = problem.sessions_at_once * count[server]
+        if problem.sessions_at_once and pairs > limit:
+            wrong.append(f"server {server} processes {pairs} blocks of sessions at once; it may process {limit}")
     for server, used in enumerate(held):
         if used > float(problem.memory_bytes[server]) * (1 + SLACK):
             wrong.append(f"server {server} holds {used:.6g} bytes of {float(problem.memory_bytes[server]):.6g}")

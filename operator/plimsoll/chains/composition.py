@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from plimsoll.chains.problem import ChainProblem, Floats, Placement, whole
+from plimsoll.chains.conservative import block_counts
+from plimsoll.chains.problem import ChainProblem, Floats, Placement
 from plimsoll.chains.routes import Route, hops_of, session_costs
 from plimsoll.chains.segments import Exhausting, segments_of
 
@@ -48,8 +49,7 @@ def disjoint_chains(
         places: sessions that each server keeps memory for.
         utilisation: part of the capacity that may be used.
     """
-    fitting = whole(problem.memory_bytes / (problem.block_bytes + problem.cache_bytes * places))
-    counts = np.minimum(fitting, problem.most_blocks)
+    counts = block_counts(problem, places)
     trip, block = problem.session_trip_seconds[client], problem.session_block_seconds
     seconds = trip + block * counts
     hosting = np.flatnonzero(counts > 0)

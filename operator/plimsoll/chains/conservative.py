@@ -50,8 +50,9 @@ class ConservativePlacement:
 
 
 def block_counts(problem: ChainProblem, sessions: int) -> Ints:
-    """(S): blocks per server that leave room for the caches of this many sessions."""
-    fitting = whole(problem.memory_bytes / (problem.block_bytes + problem.cache_bytes * sessions))
+    """(S): blocks per server that leave room for the caches of this many sessions, or of as many as it may process."""
+    held = min(sessions, problem.sessions_at_once) if problem.sessions_at_once else sessions
+    fitting = whole(problem.memory_bytes / (problem.block_bytes + problem.cache_bytes * held))
     return np.minimum(fitting, problem.most_blocks)
 
 
@@ -67,8 +68,7 @@ def place_conservatively(problem: ChainProblem, sessions: int) -> ConservativePl
     amortised[hosts] = problem.decode_block_seconds[hosts] + trip[hosts] / counts[hosts]
     order = tuple(int(j) for j in np.argsort(amortised, kind="stable") if hosts[j])
     carried = np.zeros(problem.servers, dtype=np.int64)
-    left = problem.memory_bytes[hosts] - problem.block_bytes * counts[hosts]
-    carried[hosts] = whole(left / (problem.cache_bytes * counts[hosts]))
+    carried[hosts] = problem.slots(problem.memory_bytes[hosts], counts[hosts]) // counts[hosts]
     slowest = 1.0 + (float(amortised[hosts].max()) if order else 0.0)
     capacity = np.zeros(problem.blocks, dtype=np.int64)
     lacking = np.full(problem.blocks, sessions * slowest)

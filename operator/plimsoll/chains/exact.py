@@ -104,6 +104,9 @@ class _Joint:
                 for (_, head), amount in processed.items()
                 if head == server
             )
+            if problem.sessions_at_once:
+                slots = problem.cache_bytes * problem.sessions_at_once
+                highs.addConstr(held - slots * self._count[server] <= 0)
             highs.addConstr(problem.block_bytes * self._count[server] + held <= float(problem.memory_bytes[server]))
         cost = highspy.Highs.qsum(
             float(problem.decode_trip_seconds[client, head]) * links[tail, head]

@@ -47,6 +47,9 @@ class ChainProblem:
     """From arrival to the first hop: session start and cache allocation. Memory is held meanwhile."""
     block_limit: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """(S): the most blocks that a server may host whatever its memory; empty for no limit."""
+    sessions_at_once: int = 0
+    """The most sessions that a server may process at once, counted by blocks: two that each use half of its blocks are
+    one. 0 for as many as memory holds."""
 
     def __post_init__(self) -> None:
         servers = len(self.memory_bytes)
@@ -62,6 +65,8 @@ class ChainProblem:
         for name in ("blocks", "block_bytes", "cache_bytes", "output_tokens"):
             if not getattr(self, name) > 0:
                 raise ChainError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if self.sessions_at_once < 0:
+            raise ChainError(f"sessions_at_once is {self.sessions_at_once}; it must be at least 0 (no limit)")
 
     @property
     def servers(self) -> int:
@@ -76,6 +81,13 @@ class ChainProblem:
         """(S): blocks that a server may host, memory apart."""
         whole = np.full(self.servers, self.blocks, dtype=np.int64)
         return np.minimum(whole, self.block_limit) if len(self.block_limit) else whole
+
+    def slots(self, memory_bytes: Floats, counts: Ints) -> Ints:
+        """Cache slots (one block of one session each) beside so many blocks, broadcast; 0 where there are no blocks."""
+        free = whole((memory_bytes - self.block_bytes * counts) / self.cache_bytes)
+        if self.sessions_at_once:
+            free = np.minimum(free, self.sessions_at_once * counts)
+        return np.where(counts > 0, free, 0)
 
     @property
     def session_trip_seconds(self) -> Floats:
@@ -111,8 +123,7 @@ class Placement:
 
     def cache_slots(self, problem: ChainProblem) -> Ints:
         """(S): pairs of session and block whose caches fit beside the weights."""
-        left = problem.memory_bytes - problem.block_bytes * self.count
-        return np.where(self.count > 0, whole(left / problem.cache_bytes), 0)
+        return problem.slots(problem.memory_bytes, self.count)
 
 
 def whole(values: Floats) -> Ints:

@@ -14,7 +14,7 @@ import numpy as np
 
 from plimsoll.chains.composition import Chain, compose, disjoint_chains, mean_response, place_rates
 from plimsoll.chains.conservative import block_counts, design_sessions, most_sessions, place_conservatively
-from plimsoll.chains.problem import ChainProblem, Floats, Placement, whole
+from plimsoll.chains.problem import ChainProblem, Floats, Placement
 from plimsoll.chains.routes import hops_of, session_costs, shortest
 from plimsoll.chains.stages import Staged, classes_of, groupings, staged_options, together
 
@@ -143,7 +143,7 @@ class _Search:
             seen.add(counts.tobytes())
             hosting = counts > 0
             per_block = block[hosting] + trip[hosting] / counts[hosting]
-            slots = whole((problem.memory_bytes - problem.block_bytes * counts)[hosting] / problem.cache_bytes)
+            slots = problem.slots(problem.memory_bytes[hosting], counts[hosting])
             seconds = problem.blocks * float(np.average(per_block, weights=slots + 1)) + problem.setup_seconds
             carried = float(slots.sum()) / problem.blocks / seconds
             ranked.append((seconds if carried > self._arrivals else OVERLOADED - carried, sessions))
@@ -204,10 +204,13 @@ class _Search:
 
 
 def most_feasible(problem: ChainProblem) -> int:
-    """The largest number of sessions for which CG-BP is feasible; 0 when none is."""
+    """The largest number of sessions for which CG-BP is feasible, as far as sizes of intervals depend on it; 0 when
+    none is."""
     low, high = 0, 1
     while int(block_counts(problem, high).sum()) >= problem.blocks:
         low, high = high, 2 * high
+        if low >= problem.sessions_at_once > 0:
+            return low
     while high - low > 1:
         middle = (low + high) // 2
         if int(block_counts(problem, middle).sum()) >= problem.blocks:

@@ -107,7 +107,7 @@ class Exhausting:
         self._slots: list[int] = slots.tolist()
         self._server: list[int] = segments.server.tolist()
         self._cost: list[float] = segments.cost.tolist()
-        self._head = segments.begin.tolist()
+        self._head: list[int] = segments.begin.tolist()
         self._of_server: dict[int, list[int]] = {}
         for segment, (low, high) in enumerate(zip(self._head, segments.end, strict=True)):
             for server in self._server[low:high]:

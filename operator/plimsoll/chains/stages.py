@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from plimsoll.chains.problem import ChainProblem, Floats, Ints, Placement, whole
+from plimsoll.chains.problem import ChainProblem, Ints, Placement, whole
 
 STAGE_GRID = 1.12
 """Ratio of neighbouring numbers of stages, at least one apart."""
@@ -18,6 +18,10 @@ MOST_STAGES = 3.0
 """Times the fewest: more stages only add round trips."""
 CUTS_TRIED = 8
 """Cuts for two stages that are tried, the most promising of all."""
+FEW_SERVERS, FEW_STAGES = 48, 8
+"""Up to here equal stages of unlike numbers of servers waste much, and other cuts are looked for."""
+SHIFTS = (-8, -4, -2, -1, 1, 2, 4, 8)
+"""Blocks by which a cut is moved."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,7 +103,28 @@ def place_in_stages(problem: ChainProblem, servers: Ints, stages: int) -> tuple[
     carries. No placement where a stage stays empty."""
     if stages == 2:
         return _best_cut(problem, servers)
-    return _at_cuts(problem, servers, [round(number * problem.blocks / stages) for number in range(stages + 1)])
+    cuts = [round(number * problem.blocks / stages) for number in range(stages + 1)]
+    if len(servers) <= FEW_SERVERS and stages <= FEW_STAGES:
+        return _shifted(problem, servers, cuts)
+    return _at_cuts(problem, servers, cuts)
+
+
+def _shifted(problem: ChainProblem, servers: Ints, cuts: list[int]) -> tuple[Placement | None, int]:
+    """From these cuts on, one cut after the other moved as long as the narrowest stage carries more."""
+    best = _at_cuts(problem, servers, cuts)
+    improved = True
+    while improved:
+        improved = False
+        for number in range(1, len(cuts) - 1):
+            for shift in SHIFTS:
+                moved = cuts[number] + shift
+                if not cuts[number - 1] < moved < cuts[number + 1]:
+                    continue
+                other = [*cuts[:number], moved, *cuts[number + 1 :]]
+                found = _at_cuts(problem, servers, other)
+                if found[1] > best[1]:
+                    best, cuts, improved = found, other, True
+    return best
 
 
 def _best_cut(problem: ChainProblem, servers: Ints) -> tuple[Placement | None, int]:
@@ -140,8 +165,7 @@ def _at_cuts(problem: ChainProblem, servers: Ints, cuts: Sequence[int]) -> tuple
 
 def _carried(problem: ChainProblem, servers: Ints, sizes: Ints) -> Ints:
     """(S', K): sessions that each server can carry in each stage; 0 where it does not fit."""
-    left: Floats = problem.memory_bytes[servers, None] - problem.block_bytes * sizes[None, :]
-    carried = whole(left / (problem.cache_bytes * sizes[None, :]))
+    carried = problem.slots(problem.memory_bytes[servers, None], sizes[None, :]) // sizes[None, :]
     return np.where(problem.most_blocks[servers, None] >= sizes[None, :], carried, 0)
 
 
