@@ -8,6 +8,7 @@ import math
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Protocol
 
 import numpy as np
@@ -118,7 +119,7 @@ class _Ledger(Ledger):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._hops: Hops | None = None
-        self._of_server: dict[int, Ints] = {}
+        self._of_server: dict[int, list[tuple[int, int]]] = {}
         self._free_at: Floats = np.zeros(0)
         self._changed: set[int] = set()
 
@@ -139,13 +140,18 @@ class _Ledger(Ledger):
         self.release_until(now_seconds)
         if self._hops is not hops:
             self._hops = hops
-            self._of_server = {int(server): np.flatnonzero(hops.server == server) for server in np.unique(hops.server)}
+            self._of_server = {}
+            for number, (server, need) in enumerate(zip(hops.server.tolist(), hops.processed.tolist(), strict=True)):
+                self._of_server.setdefault(server, []).append((number, need))
             self._free_at = np.where(hops.processed > self.slots[hops.server], math.inf, -math.inf)
             self._changed = set(self._of_server)
         for server in self._changed & self._of_server.keys():
-            for number in self._of_server[server].tolist():
-                wait = self.wait_seconds(server, int(hops.stop[number] - hops.start[number]), now_seconds)
-                self._free_at[number] = now_seconds + wait if wait > 0 else -math.inf
+            booked, slots = self._ends[server], int(self.slots[server])
+            held = list(accumulate(blocks for _, blocks in booked))
+            for number, need in self._of_server[server]:
+                excess = held[-1] + need - slots if held else 0
+                if need <= slots:
+                    self._free_at[number] = booked[bisect_left(held, excess)][0] if excess > 0 else -math.inf
         self._changed.clear()
         return np.maximum(self._free_at - now_seconds, 0.0)
 

@@ -14,6 +14,7 @@ from plimsoll.chains import (
     Chain,
     ChainProblem,
     Desk,
+    Ledger,
     Placement,
     Route,
     compose,
@@ -34,8 +35,9 @@ from plimsoll.chains import (
 from plimsoll.chains.online import Router
 from plimsoll.chains.problem import Floats, Ints
 from plimsoll.chains.queue import FreePaths
+from plimsoll.chains.replacement import MovePolicy, replace_servers
 from plimsoll.chains.routes import Hops, Path
-from plimsoll.chains.search import OVERLOADED, best_placement, most_feasible, scored
+from plimsoll.chains.search import OVERLOADED, best_placement, most_feasible
 from plimsoll.simulation.dispatch import (
     AssumedSeconds,
     Committed,
@@ -54,9 +56,6 @@ Bools = NDArray[np.bool_]
 Rule = Callable[[Hops, Floats, Floats], Path | None]
 PLACES_GRID = 1.35
 """Ratio of neighbouring numbers of places that are tried for disjoint chains."""
-
-REPLACE_BELOW = 0.75
-"""Everything is placed anew only if that takes the mean response to less than this part; PETALS' own factor."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,7 +182,7 @@ def ours(setting: ChainSetting) -> ChainFleet:
         return Queued(slots, lambda free: FreePaths(problem, placement, free), problem.clients)
 
     fleet = _fleet(setting, found.placement, dispatcher)
-    return replace(fleet, replace=_rearranged(setting, found.placement))
+    return replace(fleet, replace=_rearranged(setting))
 
 
 METHODS: Mapping[str, Method] = {
@@ -228,16 +227,12 @@ def _petals(setting: ChainSetting, order: Sequence[int]) -> ChainFleet:
         return petals.cache_slots(problem, placement.count, reserved)
 
     def dispatcher(placement: Placement, slots: Ints) -> Dispatcher:
-        routers: list[Router] = [
-            petals.router(
-                problem,
-                placement,
-                petals.Network(trips, swarm.server_round_trips),
-                limit,
-                full_when_equal=setting.full_when_equal,
-            )
-            for trips in swarm.client_round_trips
-        ]
+        quirk = setting.full_when_equal
+        routers = []
+        for trips in swarm.client_round_trips:
+            network = petals.Network(trips, swarm.server_round_trips)
+            plain = petals.router(problem, placement, network, limit, full_when_equal=quirk)
+            routers.append(_remembered(plain, limit, quirk=quirk))
         return Committed(slots, LedgerBooks(slots, routers), setting.assumed(), retry=setting.retry)
 
     def rejoined(present: Placement, exists: Bools) -> Placement:
@@ -258,6 +253,21 @@ def _petals(setting: ChainSetting, order: Sequence[int]) -> ChainFleet:
     return replace(_fleet(setting, start, dispatcher), slots=slots, replace=rejoined)
 
 
+def _remembered(plain: Router, limit: Ints, *, quirk: bool) -> Router:
+    """The same routes: they depend on nothing but which servers are full."""
+    known: dict[bytes, Route | None] = {}
+
+    def route(ledger: Ledger, now_seconds: float) -> Route | None:
+        ledger.release_until(now_seconds)
+        active = np.array([ledger.active(server) for server in range(len(limit))])
+        key = (active == limit if quirk else active >= limit).tobytes()
+        if key not in known:
+            known[key] = plain(ledger, now_seconds)
+        return known[key]
+
+    return route
+
+
 def _hosted(first: Ints, count: Ints, speed: Floats, blocks: int) -> Floats:
     """(L): throughput by block."""
     hosted = np.zeros(blocks)
@@ -266,20 +276,15 @@ def _hosted(first: Ints, count: Ints, speed: Floats, blocks: int) -> Floats:
     return hosted
 
 
-def _rearranged(setting: ChainSetting, start: Placement) -> Replacement:
-    """Servers that come back load what they had; where that leaves too little, everything is placed anew."""
-    problem, arrivals = setting.problem, setting.arrivals_per_second
+def _rearranged(setting: ChainSetting) -> Replacement:
+    """Plimsoll's rule for who loads what after a loss or a return."""
+    problem = setting.problem
+    policy = MovePolicy(start_seconds=setting.load_seconds)
 
     def rearranged(present: Placement, exists: Bools) -> Placement:
-        back = exists & (present.count == 0)
-        first = np.where(back, start.first, present.first)
-        patched = Placement(first, np.where(back, start.count, present.count))
         left = replace(problem, memory_bytes=np.where(exists, problem.memory_bytes, 0.0))
-        kept = scored(left, "kept", patched, arrivals) if patched.covers(problem.blocks) else None
-        best = best_placement(left, arrivals)
-        if best is None or (kept is not None and best.score > REPLACE_BELOW * kept.score):
-            return patched
-        return best.placement
+        found = replace_servers(left, present, setting.arrivals_per_second, policy)
+        return present if found is None else found.placement
 
     return rearranged
 
