@@ -73,22 +73,27 @@ def groupings(classes: int) -> Iterator[tuple[tuple[int, ...], ...]]:
 def staged_options(problem: ChainProblem, classes: Classes, group: Sequence[int]) -> tuple[Staged, ...]:
     """Numbers of stages for a group of classes, from the fewest on, each of which carries more than all before it."""
     servers = np.concatenate([classes.members[number] for number in group])
-    fewest = fewest_stages(problem, servers)
-    if not 0 < fewest <= len(servers):
-        return ()
     trip = float(problem.session_trip_seconds.mean(axis=0)[servers].mean())
     blocks = problem.blocks * float(problem.session_block_seconds[servers].mean())
     names = "+".join(map(str, group))
     found: list[Staged] = []
-    stages = fewest
-    while stages <= min(fewest * MOST_STAGES, problem.blocks, len(servers)):
+    for stages in stage_numbers(problem, servers):
         placement, sessions = place_in_stages(problem, servers, stages)
         if placement is not None:
             seconds = problem.setup_seconds + stages * trip + blocks
             if not found or sessions / seconds > found[-1].rate_per_second:
                 found.append(Staged(f"{stages} stages of class {names}", placement, seconds, sessions))
-        stages = max(stages + 1, round(stages * STAGE_GRID))
     return tuple(found)
+
+
+def stage_numbers(problem: ChainProblem, servers: Ints) -> list[int]:
+    """Numbers of stages worth a try, from the fewest on; none where the servers are too few or too small."""
+    fewest = stages = fewest_stages(problem, servers)
+    found: list[int] = []
+    while 0 < stages <= min(fewest * MOST_STAGES, problem.blocks, len(servers)):
+        found.append(stages)
+        stages = max(stages + 1, round(stages * STAGE_GRID))
+    return found
 
 
 def fewest_stages(problem: ChainProblem, servers: Ints) -> int:
