@@ -142,6 +142,16 @@ class TrafficMatch(APIModel):
     ]
 
 
+class TrafficOrigin(APIModel):
+    """Where a part of the requests comes from."""
+
+    region: Annotated[DNSLabel, Field(description="Region, as the location of GPUNodePools names it.")]
+    share: Annotated[
+        Ratio,
+        Field(description='Part of the class\'s requests, such as "0.7"; the shares of a class count in proportion.'),
+    ]
+
+
 class TrafficClass(APIModel):
     """A kind of request with its own rate, token lengths and objective."""
 
@@ -181,6 +191,15 @@ class TrafficClass(APIModel):
             description="Which requests belong to the class. Exactly one class has none: all other requests are its."
         ),
     ] = None
+    origins: Annotated[
+        tuple[TrafficOrigin, ...],
+        Field(
+            max_length=16,
+            description="With placement.mode Chained: the regions that requests come from. When absent, requests are "
+            "taken to come from next to the servers.",
+        ),
+        ListMap("region"),
+    ] = ()
 
 
 class ReplicaLimits(APIModel):
@@ -232,6 +251,14 @@ class ParallelismChoice(APIModel):
 class PlacementLimits(APIModel):
     """What the placement may look like."""
 
+    mode: Annotated[
+        Literal["Replicated", "Chained"],
+        Field(
+            description="Replicated: each replica holds a whole model. Chained: servers hold parts of the model, and "
+            "requests take routes through them; so far `plimsoll plan` and `plimsoll simulate` know how, and no "
+            "cluster. Default Replicated."
+        ),
+    ] = "Replicated"
     pools: Annotated[
         Annotated[tuple[DNSLabel, ...], Field(min_length=1, max_length=64), ListSet()] | None,
         Field(description="GPUNodePools that may be used. When absent, all."),
@@ -436,6 +463,12 @@ class LLMDeploymentSpec(APIModel):
             message="maxModelLength is below the mean input and output of a traffic class",
             holds=_tokens_fit,
             field="engine.maxModelLength",
+        ),
+        Rule(
+            cel="self.placement.mode == 'Chained' || !self.traffic.exists(t, has(t.origins) && t.origins.size() > 0)",
+            message="origins count with placement.mode Chained only",
+            holds=lambda s: s.placement.mode == "Chained" or not any(t.origins for t in s.traffic),
+            field="traffic",
         ),
     )
 
