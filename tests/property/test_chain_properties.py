@@ -199,7 +199,7 @@ def test_the_desk_decides_like_the_exact_rule_over_a_ledger(problem, sessions, d
         ledger.admit(found.route, end)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(problems(), st.integers(1, 3), st.data())
 def test_a_central_queue_starts_in_order_within_memory(problem, sessions, data):
     placement = place_conservatively(problem, sessions).placement

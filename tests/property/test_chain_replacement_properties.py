@@ -17,22 +17,12 @@ from plimsoll.chains import (
     check,
     replace_servers,
     surviving,
+    with_servers,
 )
 from tests.property.test_chain_properties import problems
 
 
-def with_servers(problem, kept):
-    return replace(
-        problem,
-        memory_bytes=problem.memory_bytes[kept],
-        decode_trip_seconds=problem.decode_trip_seconds[:, kept],
-        decode_block_seconds=problem.decode_block_seconds[kept],
-        prefill_trip_seconds=problem.prefill_trip_seconds[:, kept],
-        prefill_block_seconds=problem.prefill_block_seconds[kept],
-    )
-
-
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(problems(), st.floats(0.05, 3), st.data())
 def test_servers_lost_leave_a_placement_that_keeps_the_rules_and_is_no_worse(problem, rate, data):
     before = best_placement(problem, rate)
@@ -53,7 +43,7 @@ def test_servers_lost_leave_a_placement_that_keeps_the_rules_and_is_no_worse(pro
     assert set(found.started) == set(np.flatnonzero((running.count == 0) & (found.placement.count > 0)).tolist())
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(problems(), st.floats(0.05, 3))
 def test_what_is_best_stays_as_it_is(problem, rate):
     best = best_placement(problem, rate)
