@@ -276,6 +276,16 @@ GOOD_OBJECTS: dict[str, Manifest] = {
         PROFILE, "spec.coefficients", [{"accelerator": "L4", "prefillEfficiency": "0.4"}]
     ),
     "policy": POLICY,
+    "chained": changed(
+        changed(DEPLOYMENT, "spec.placement.mode", "Chained"),
+        "spec.traffic.0.origins",
+        [{"region": "us-east", "share": "0.7"}, {"region": "eu-west", "share": "0.3"}],
+    ),
+    "policy with a network": changed(
+        POLICY,
+        "spec.network",
+        {"roundTripMilliseconds": [{"region": "us-east", "peer": "us-west", "milliseconds": 62}]},
+    ),
     "policy without a spec": _object("PlacementPolicy", "default", None),
     "plan": PLAN,
     "an integral float is an integer": changed(SMALLEST_DEPLOYMENT, "spec.traffic.0.tokens.input", 1000.0),
@@ -501,6 +511,20 @@ BAD_OBJECTS: list[BadObject] = [
     _slo("share above 1", "spec.unserved.max", "1.01"),
     _slo("priority above 1000", "spec.priority", 1001),
     _policy("unknown algorithm", "spec.algorithm", "Optimal"),
+    _policy(
+        "round trip within a region",
+        "spec.network",
+        {"roundTripMilliseconds": [{"region": "us-east", "peer": "us-east", "milliseconds": 1}]},
+        "roundTripMilliseconds[0].peer",
+    ),
+    _policy(
+        "negative round trip",
+        "spec.network",
+        {"roundTripMilliseconds": [{"region": "us-east", "peer": "us-west", "milliseconds": -1}]},
+        "milliseconds",
+    ),
+    _deployment("unknown mode", "spec.placement.mode", "Split"),
+    _deployment("origins without chains", "spec.traffic.0.origins", [{"region": "us-east", "share": "1"}], "traffic"),
     _policy("search without time", "spec.timeLimitMilliseconds", 0),
     _policy("search longer than a round may take", "spec.timeLimitMilliseconds", 120_000),
     _policy("time limit as text", "spec.timeLimitMilliseconds", "20000"),

@@ -85,7 +85,7 @@ def print_chained(console: Console, document: Mapping[str, Any]) -> None:
     console.print(
         f"[bold]{document['namespace']}/{document['name']}[/bold]   chained, {document['model']} "
         f"{document['precision']}, {document['layers']} layers   {document['costPerHour']} per hour, "
-        f"{counted(document['gpus'], 'GPU')}, carries {document['carriedRequestsPerMinute']:g} of {rate:g} planned "
+        f"{counted(document['gpus'], 'GPU')}, carries {document['carriedRequestsPerMinute']:.1f} of {rate:.1f} planned "
         f"requests per minute, {document['sessionsPerStep']} sessions per step"
     )
     table = new_table("server", "region", "pool", "GPUs", "layers", "placement", "cost/h")

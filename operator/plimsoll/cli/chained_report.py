@@ -83,6 +83,7 @@ def _placement(item: Mapping[str, Any]) -> Figure:
     axes.set_ylim(len(servers) - 0.4, -0.6)
     axes.set_xlim(0, item["layers"])
     axes.set_xlabel("layer")
+    axes.grid(visible=False)
     axes.tick_params(length=0)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
     return figure

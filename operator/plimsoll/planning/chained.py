@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from plimsoll.api.inferenceslo import InferenceSLOSpec
 from plimsoll.api.llmdeployment import CandidateModel, LLMDeployment
 from plimsoll.api.placementpolicy import PlacementPolicy, PlacementPolicySpec
 from plimsoll.catalog import Catalog, ModelArchitecture, Precision, UnknownName, load_catalog
@@ -155,7 +156,14 @@ class _Planner:
 
     def plan(self) -> ChainedPlan | list[Finding]:
         """The plan, or why there is none."""
-        slos = {(slo.namespace, slo.name): slo.spec for slo in self._snapshot.slos}
+        slos: dict[tuple[str, str], InferenceSLOSpec | None] = {
+            (slo.namespace, slo.name): slo.spec for slo in self._snapshot.slos
+        }
+        for item in self._snapshot.invalid:
+            if item.ref.kind == "InferenceSLO":
+                slos[item.ref.namespace, item.ref.name] = None
+            elif item.ref.kind == "PlacementPolicy":
+                self._error("PolicyInvalid", "PlacementPolicy default is invalid; nothing is planned", "")
         classes, findings = resolve_classes(self._deployment, slos, self._policy)
         self._findings += findings
         servers = self._servers()
@@ -214,7 +222,6 @@ class _Planner:
 
     def _servers(self) -> list[tuple[ChainServer, Pool]]:
         pools = resolve_pools(self._snapshot.pools, self._snapshot.nodes, load_catalog())
-        self._findings += pools.findings
         wanted = self._deployment.spec.placement.pools
         for index, name in enumerate(wanted or ()):
             if name not in pools.usable:
