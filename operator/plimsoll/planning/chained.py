@@ -19,7 +19,6 @@ from plimsoll.catalog.precisions import unsupported_reason
 from plimsoll.chains import Chain, ChainProblem
 from plimsoll.chains.hardware import Server, SessionShape, chain_problem
 from plimsoll.chains.routes import prefill_seconds
-from plimsoll.chains.search import best_placement
 from plimsoll.chains.sets import ServerSet, server_sets
 from plimsoll.performance import LatencyTarget, LatencyTargets
 from plimsoll.planning.facts import catalog_of
@@ -31,9 +30,9 @@ from plimsoll.planning.stock import NodeStock, measure_stock
 
 WITHIN_REGION_SECONDS = 0.001
 """Round trip."""
-AT_ONCE = (1, 2, 4, 8, 16, 32)
+AT_ONCE = (2, 8, 32)
 """Sessions that a server decodes in one step: what is tried."""
-PARTS = (1.0, 0.75, 0.5, 0.25)
+PARTS = (1.0, 0.6, 0.3)
 """Of the rate, where the whole of it cannot be carried."""
 HERE = "here"
 """Stands for a region that nobody named."""
@@ -174,11 +173,15 @@ class _Planner:
             self._error("NoTraffic", "spec.traffic: no class has requestsPerMinute above 0", "spec.traffic")
         if any(finding.severity is Severity.ERROR for finding in self._findings):
             return self._findings
-        options = [
-            option
-            for candidate in self._deployment.spec.models
-            for option in self._options(candidate, servers, trips, classes, rate)
-        ]
+        options: list[_Option] = []
+        for part in PARTS:
+            options = [
+                option
+                for candidate in self._deployment.spec.models
+                for option in self._options(candidate, servers, trips, classes, part * rate)
+            ]
+            if options or any(finding.severity is Severity.ERROR for finding in self._findings):
+                break
         if not options:
             if not any(finding.severity is Severity.ERROR for finding in self._findings):
                 self._error("InsufficientCapacity", self._too_little(servers), "spec.placement")
@@ -322,9 +325,9 @@ class _Planner:
             known = declared.checkpoint or model.checkpoints.get(declared.name)
             if precision.needs_checkpoint and known is None:
                 message = f"spec.models: {model.name} at {declared.name} needs a checkpoint: name one in precisions"
-                self._findings.append(
-                    deployment_finding(self._deployment, "NoCheckpoint", message, "spec.models", Severity.WARNING)
-                )
+                missing = deployment_finding(self._deployment, "NoCheckpoint", message, "spec.models", Severity.WARNING)
+                if missing not in self._findings:
+                    self._findings.append(missing)
                 continue
             able = [
                 number for number, (_, pool) in enumerate(servers) if unsupported_reason(precision, pool.gpu) is None
@@ -358,12 +361,7 @@ class _Planner:
                 decode_trip_seconds=problem.decode_trip_seconds.max(axis=0, keepdims=True),
                 prefill_trip_seconds=problem.prefill_trip_seconds.max(axis=0, keepdims=True),
             )
-            if best_placement(worst, rate) is None:
-                continue
-            found = server_sets(worst, numbers, prices, targets, [rate])
-            if not found:
-                found = server_sets(worst, numbers, prices, targets, [part * rate for part in PARTS[1:]])[-1:]
-            for one in found:
+            for one in server_sets(worst, numbers, prices, targets, [rate]):
                 yield _Option(model.name, precision.name, at_once, problem, one, one.rate_per_second)
 
     def _error(self, reason: str, message: str, field: str) -> None:

@@ -12,12 +12,12 @@ MANIFESTS = """
 apiVersion: plimsoll.dev/v1alpha1
 kind: GPUNodePool
 metadata: {name: l4-east}
-spec: {accelerator: L4, gpusPerNode: 1, nodes: {max: 8}, price: {perHour: "0.70"}, location: {region: us-east}}
+spec: {accelerator: L4, gpusPerNode: 1, nodes: {max: 5}, price: {perHour: "0.70"}, location: {region: us-east}}
 ---
 apiVersion: plimsoll.dev/v1alpha1
 kind: GPUNodePool
 metadata: {name: l4-west}
-spec: {accelerator: L4, gpusPerNode: 1, nodes: {max: 8}, price: {perHour: "0.60"}, location: {region: us-west}}
+spec: {accelerator: L4, gpusPerNode: 1, nodes: {max: 5}, price: {perHour: "0.60"}, location: {region: us-west}}
 ---
 apiVersion: plimsoll.dev/v1alpha1
 kind: PlacementPolicy
@@ -42,6 +42,15 @@ spec:
     tokens: {input: 400, output: 150}
     origins: [{region: us-east, share: "0.7"}, {region: us-west, share: "0.3"}]
 """
+SMALL = """
+apiVersion: plimsoll.dev/v1alpha1
+kind: LLMDeployment
+metadata: {name: small, namespace: chat}
+spec:
+  models: [{name: meta-llama/Llama-3.2-1B-Instruct}]
+  placement: {pools: [l4-east]}
+  traffic: [{name: default, requestsPerMinute: 12, tokens: {input: 300, output: 60}}]
+"""
 
 
 @pytest.fixture
@@ -54,30 +63,27 @@ def run(*arguments: object):
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def test_the_plan_shows_layers_by_server_and_the_chains(folder: Path) -> None:
-    result = run("plan", "-f", folder)
-    assert result.exit_code == 0, result.stderr
-    assert "chained, meta-llama/Llama-3.3-70B-Instruct int4, 80 layers" in result.stdout
-    assert "█" in result.stdout
-    assert "→" in result.stdout
+def test_the_plan_holds_every_layer_and_is_not_rendered(folder: Path) -> None:
     document = json.loads(run("plan", "-f", folder, "-o", "json").stdout)
     chained = document["chained"][0]
     for chain in chained["chains"]:
-        assert sum(hop["layers"] for hop in chain["servers"]) == chained["layers"]
+        assert sum(hop["layers"] for hop in chain["servers"]) == chained["layers"] == 80
     assert float(chained["costPerHour"]) == pytest.approx(sum(float(one["costPerHour"]) for one in chained["servers"]))
-
-
-def test_no_objects_are_rendered_for_chains(folder: Path) -> None:
     result = run("plan", "-f", folder, "--render")
     assert result.exit_code == 1
     assert "LLMDeployment chat/assistant is chained" in result.stderr
 
 
-def test_sessions_are_simulated_from_every_region(folder: Path) -> None:
+def test_sessions_are_simulated_from_every_region_beside_replicas(folder: Path) -> None:
+    (folder / "small.yaml").write_text(SMALL)
     report = folder / "report.html"
-    result = run("simulate", "-f", folder, "--duration", "10m", "--report", report, "-o", "json")
+    result = run("simulate", "-f", folder, "--duration", "10m", "--report", report)
     assert result.exit_code == 0, result.stderr
-    chained = json.loads(result.stdout)["chained"][0]
+    for text in ("chained, meta-llama/Llama-3.3-70B-Instruct int4, 80 layers", "█", "→", "chat/small"):
+        assert text in result.stdout
+    document = json.loads(report.with_suffix(".json").read_text())
+    assert [one["name"] for one in document["deployments"]] == ["small"]
+    chained = document["chained"][0]
     flows = {flow["origin"]: flow for flow in chained["traffic"]}
     arrived = {origin: flow["requests"]["arrived"] for origin, flow in flows.items()}
     assert sum(arrived.values()) == pytest.approx(200, rel=0.2)
@@ -88,24 +94,4 @@ def test_sessions_are_simulated_from_every_region(folder: Path) -> None:
     near, far = (flows[region]["latency"]["tpot"]["meanMilliseconds"] for region in ("us-west", "us-east"))
     assert near < far
     assert sum(route["sessions"] for route in chained["routes"]) == sum(arrived.values())
-    page = report.read_text()
-    assert "layers by servers, and routes" in page
-    assert page.count("<svg") == 2
-
-
-def test_beside_replicas_both_are_shown(folder: Path) -> None:
-    (folder / "other.yaml").write_text(
-        """
-apiVersion: plimsoll.dev/v1alpha1
-kind: LLMDeployment
-metadata: {name: small, namespace: chat}
-spec:
-  models: [{name: meta-llama/Llama-3.1-8B-Instruct}]
-  placement: {pools: [l4-east]}
-  traffic: [{name: default, requestsPerMinute: 12, tokens: {input: 300, output: 60}}]
-"""
-    )
-    result = run("simulate", "-f", folder, "--duration", "5m")
-    assert result.exit_code == 0, result.stderr
-    assert "chat/assistant" in result.stdout
-    assert "chat/small" in result.stdout
+    assert "layers by servers, and routes" in report.read_text()
