@@ -19,7 +19,7 @@ from plimsoll.chains.routes import Route, hops_of, session_costs
 from plimsoll.chains.segments import Segments, segments_of
 
 WAIT_WEIGHT = 4.0
-"""Lowers the mean by a tenth to a quarter near saturation and leaves the 95th percentile as it is (docs/chains.md).
+"""Lowers the mean by up to a quarter at high load and leaves the 95th percentile as it is (docs/chains.md).
 From 8 on few requests take very slow routes, which raises it."""
 
 

@@ -33,8 +33,8 @@ class MovePolicy:
     load_bytes_per_second: float = 1e9
     start_seconds: float = 60.0
     """Of a server's process, beside loading."""
-    most_moved_share: float = 0.1
-    """Of the servers, in a repair; a wholly new placement may move all."""
+    moved_share: float = 0.1
+    """Of the servers, moved in a first repair; more where the load is not carried, and all by a new placement."""
 
     def __post_init__(self) -> None:
         if not 0 < self.quality <= 1:
@@ -109,12 +109,18 @@ def replace_servers(
 def _candidates(
     problem: ChainProblem, running: Placement, arrivals_per_second: float, policy: MovePolicy, client: int
 ) -> Iterator[Candidate]:
-    filled = fill(problem, running)
-    tries = {"idle servers filled": filled}
-    moves = max(1, int(policy.most_moved_share * problem.servers))
-    tries["a few servers moved"] = fill(problem, move_some(problem, filled, moves))
-    for name, placement in tries.items():
-        found = scored(problem, name, placement, arrivals_per_second, client)
+    placement = fill(problem, running)
+    found = scored(problem, "idle servers filled", placement, arrivals_per_second, client)
+    if found is not None:
+        yield found
+    moves, moved = max(1, int(policy.moved_share * problem.servers)), 0
+    # More only where so many do not suffice.
+    while moved == 0 or ((found is None or not found.carries) and moved < problem.servers):
+        other = fill(problem, move_some(problem, placement, moves))
+        if bool((other.first == placement.first).all() and (other.count == placement.count).all()):
+            break
+        placement, moved, moves = other, moved + moves, 2 * moves
+        found = scored(problem, f"{moved} servers moved at most", placement, arrivals_per_second, client)
         if found is not None:
             yield found
     best = best_placement(problem, arrivals_per_second, client)
