@@ -252,6 +252,8 @@ def _table(found: Iterable[Compared], lengths: str) -> Table:
             continue
         cells = [_cell(one.mean[name], one.p95[name]) for name in METHODS]
         ratio = f"{one.mean_ratio:.2f} / {one.p95_ratio:.2f}{' contested' if one.contested else ''}"
+        if math.isinf(one.mean[one.rival].mean):
+            ratio = "no rival carries it"
         rows.append(
             (*one.key[:1], one.key[1], one.key[2], f"{one.arrivals_per_second:.2f}", str(one.mean[OURS].runs),
              f"{one.fastest:.1f}", *cells, ratio)

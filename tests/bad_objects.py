@@ -427,7 +427,7 @@ BAD_OBJECTS: list[BadObject] = [
     _deployment("typo in a list item", "spec.traffic.0.requestPerMinute", 3),
     _deployment("typo deep down", "spec.placement.parallelism.tensors", [1]),
     _deployment("snake case", "spec.traffic.0.requests_per_minute", 3),
-    _deployment("field of another release", "spec.placement.mode", "Chained"),
+    _deployment("field of another release", "spec.routing.chains", True),
     _deployment("part of a pod spec that is not allowed", "spec.engine.podTemplate.hostNetwork", True),
     _pool("typo in the price", "spec.price.perhour", "2"),
     _pool("typo beside spec", "specs", {}),
