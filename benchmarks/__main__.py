@@ -8,25 +8,30 @@ import time
 
 from benchmarks import report, results
 
-NAMES = ("allocation", "operator", "performance", "trust")
+NAMES = ("allocation", "chains", "operator", "performance", "trust")
 """Modules of this package with `run() -> (figures, notes, tables)`."""
+PARTS = {"chains": ("reproduction", "comparison", "losses", "decisions", "optimum"), "operator": ("fleet", "scale")}
+"""Those whose parts can be run alone."""
 
 
 def main() -> None:
     """Run and report."""
+    parts = "; ".join(f"{name}: {', '.join(own)}" for name, own in PARTS.items())
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or several of: {', '.join(NAMES)}")
     parser.add_argument("--resume", action="store_true", help="go on with the rows of results/scaling.csv")
-    parser.add_argument("--part", choices=("fleet", "scale"), help="of the benchmark operator, only this part")
+    parser.add_argument("--part", help=f"only this part ({parts})")
     options = parser.parse_args()
     names = options.names or NAMES
     if unknown := sorted(set(names) - set(NAMES)):
         parser.error(f"unknown benchmark {', '.join(unknown)}; there are: {', '.join(NAMES)}")
+    if options.part and not any(options.part in PARTS.get(name, ()) for name in names):
+        parser.error(f"--part {options.part}: no part of {', '.join(names)}; there are: {parts}")
     for name in names:
         print(f"benchmark {name}", flush=True)
         began = time.monotonic()
         keywords = {"resume": True} if options.resume and name == "allocation" else {}
-        if options.part and name == "operator":
+        if options.part and options.part in PARTS.get(name, ()):
             keywords = {"part": options.part}
         figures, notes, tables = importlib.import_module(f"benchmarks.{name}").run(**keywords)
         path = results.write(name, figures, notes, tables)

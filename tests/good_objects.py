@@ -265,6 +265,16 @@ GOOD_OBJECTS: dict[str, Manifest] = {
         PROFILE, "spec.coefficients", [{"accelerator": "L4", "prefillEfficiency": "0.4"}]
     ),
     "policy": POLICY,
+    "chained": changed(
+        changed(DEPLOYMENT, "spec.placement.mode", "Chained"),
+        "spec.traffic.0.origins",
+        [{"region": "us-east", "share": "0.7"}, {"region": "eu-west", "share": "0.3"}],
+    ),
+    "policy with a network": changed(
+        POLICY,
+        "spec.network",
+        {"roundTripMilliseconds": [{"region": "us-east", "peer": "us-west", "milliseconds": 62}]},
+    ),
     "policy without a spec": made("PlacementPolicy", "default", None),
     "plan": PLAN,
     "an integral float is an integer": changed(SMALLEST_DEPLOYMENT, "spec.traffic.0.tokens.input", 1000.0),

@@ -117,6 +117,14 @@ class ParallelismChoice(APIModel):
 class PlacementLimits(APIModel):
     """What the placement may look like."""
 
+    mode: Annotated[
+        Literal["Replicated", "Chained"],
+        Field(
+            description="Replicated: each replica holds a whole model. Chained: servers hold parts of the model, and "
+            "requests take routes through them; so far `plimsoll plan` and `plimsoll simulate` know how, and no "
+            "cluster. Default Replicated."
+        ),
+    ] = "Replicated"
     pools: Annotated[
         Annotated[tuple[DNSLabel, ...], Field(min_length=1, max_length=64), ListSet()] | None,
         Field(description="GPUNodePools that may be used. When absent, all."),
@@ -202,6 +210,12 @@ class LLMDeploymentSpec(APIModel):
             message="maxModelLength is below the mean input and output of a traffic class",
             holds=_tokens_fit,
             field="engine.maxModelLength",
+        ),
+        Rule(
+            cel="self.placement.mode == 'Chained' || !self.traffic.exists(t, has(t.origins) && t.origins.size() > 0)",
+            message="origins count with placement.mode Chained only",
+            holds=lambda s: s.placement.mode == "Chained" or not any(t.origins for t in s.traffic),
+            field="traffic",
         ),
     )
 

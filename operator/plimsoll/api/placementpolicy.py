@@ -10,6 +10,7 @@ from plimsoll.api.common import (
     READY,
     REASON,
     APIModel,
+    DNSLabel,
     Integer,
     Metadata,
     PlanReference,
@@ -146,6 +147,33 @@ class RoutingPropagation(APIModel):
     ] = 150
 
 
+class RoundTrip(APIModel):
+    """How long it takes from one region to another and back."""
+
+    rules = (
+        Rule(
+            cel="self.region != self.peer",
+            message="region and peer must differ; within a region a millisecond is assumed",
+            holds=lambda r: r.region != r.peer,
+            field="peer",
+        ),
+    )
+
+    region: Annotated[DNSLabel, Field(description="One region.")]
+    peer: Annotated[DNSLabel, Field(description="The other; the way back is taken to be as long.")]
+    milliseconds: Annotated[Integer, Field(ge=0, le=10_000, description="Round trip.")]
+
+
+class Network(APIModel):
+    """Distances between regions, for chains."""
+
+    round_trip_milliseconds: Annotated[
+        tuple[RoundTrip, ...],
+        Field(max_length=496, description="Round trips between regions. Default: none are known."),
+        ListMap("region", "peer"),
+    ] = ()
+
+
 class DefaultSLO(APIModel):
     """Latency targets of traffic classes that refer to no InferenceSLO."""
 
@@ -199,6 +227,7 @@ class PlacementPolicySpec(APIModel):
         ),
     ] = "Automatic"
     routing: Annotated[RoutingPropagation, Field(description="How fast routers follow.")] = RoutingPropagation()
+    network: Annotated[Network, Field(description="Distances between regions, for placement.mode Chained.")] = Network()
     tenants: Annotated[
         tuple[Tenant, ...],
         Field(max_length=64, description="What groups of namespaces may have at most. Default: no limits."),

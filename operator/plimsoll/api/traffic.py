@@ -76,6 +76,16 @@ class TrafficMatch(APIModel):
     ]
 
 
+class TrafficOrigin(APIModel):
+    """Where a part of the requests comes from."""
+
+    region: Annotated[DNSLabel, Field(description="Region, as the location of GPUNodePools names it.")]
+    share: Annotated[
+        Ratio,
+        Field(description='Part of the class\'s requests, such as "0.7"; the shares of a class count in proportion.'),
+    ]
+
+
 class TrafficClass(APIModel):
     """A kind of request with its own rate, token lengths and objective."""
 
@@ -115,3 +125,12 @@ class TrafficClass(APIModel):
             description="Which requests belong to the class. Exactly one class has none: all other requests are its."
         ),
     ] = None
+    origins: Annotated[
+        tuple[TrafficOrigin, ...],
+        Field(
+            max_length=16,
+            description="With placement.mode Chained: the regions that requests come from. When absent, requests are "
+            "taken to come from next to the servers.",
+        ),
+        ListMap("region"),
+    ] = ()

@@ -189,7 +189,7 @@ def _observed(item: PlannedClass, report: ClassReport | None, traffic: Traffic) 
         "requestsPerMinute": rounded(report.arrived / traffic.duration_seconds * 60.0),
         **requests_document(report),
         "latency": {
-            name: _latency(
+            name: latency_document(
                 getattr(report, attribute),
                 getattr(item.predicted, attribute) if item.predicted is not None else None,
                 next((result for result in report.targets if result.name == attribute), None),
@@ -218,9 +218,10 @@ def requests_document(report: ClassReport) -> dict[str, Any]:
     }
 
 
-def _latency(
+def latency_document(
     found: LatencySummary, predicted: LatencyPercentiles | None, target: TargetResult | None
 ) -> dict[str, Any]:
+    """A latency with its target, simulated percentiles, and what was predicted."""
     document: dict[str, Any] = {}
     if target is not None:
         document |= {

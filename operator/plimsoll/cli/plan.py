@@ -9,11 +9,13 @@ import click
 import yaml
 
 from plimsoll.allocation.milp import SolverError
+from plimsoll.cli.chained import chained_document, print_chained
 from plimsoll.cli.manifests import FileError, Inputs, read_inputs
-from plimsoll.cli.table import print_plan
+from plimsoll.cli.table import print_plan, wide_console
 from plimsoll.cli.text import plan_document
 from plimsoll.planning import PlanRejectedError, plan_fleet, step_for
-from plimsoll.planning.plan import DeploymentPlan, DeploymentState, FleetPlan, Placement, Severity
+from plimsoll.planning.chained import ChainedFleet, plan_chained
+from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Finding, FleetPlan, Placement, Severity
 from plimsoll.planning.snapshot import Workload
 from plimsoll.rendering.render import render_deployment
 from plimsoll.rendering.verify import verify
@@ -25,34 +27,49 @@ def run_plan(paths: Sequence[Path], output: str) -> int:
     if not inputs.resources and not inputs.invalid:
         raise FileError(f"{', '.join(map(str, paths))}: no object of plimsoll.dev in there")
     try:
-        fleet = plan_fleet(inputs.snapshot(), clock=time.monotonic)
+        chained = plan_chained(inputs.snapshot())
+        fleet = plan_fleet(chained.rest, clock=time.monotonic)
     except PlanRejectedError as error:
         raise click.ClickException(f"the plan broke a limit and was rejected (please report this): {error}") from error
     except SolverError as error:
         raise click.ClickException(f"the solver broke down (please report this): {error}") from error
-    print_problems(inputs, fleet)
+    print_problems(inputs, fleet, chained)
+    document = plan_document(fleet)
+    if chained.plans:
+        document["chained"] = [chained_document(plan) for plan in chained.plans]
     if output == "table":
-        print_plan(fleet)
+        for plan in chained.plans:
+            print_chained(wide_console(), chained_document(plan))
+        if fleet.deployments or not chained.plans:
+            print_plan(fleet)
     elif output == "render":
+        if chained.plans:
+            raise FileError(f"{chained.plans[0].ref} is chained: no Kubernetes objects are rendered for chains yet")
         click.echo(yaml.safe_dump_all(_manifests(inputs, fleet), sort_keys=False), nl=False)
     elif output == "json":
         import json
 
-        click.echo(json.dumps(plan_document(fleet), indent=2))
+        click.echo(json.dumps(document, indent=2))
     else:
-        click.echo(yaml.safe_dump(plan_document(fleet), sort_keys=False), nl=False)
-    return exit_status(inputs, fleet)
+        click.echo(yaml.safe_dump(document, sort_keys=False), nl=False)
+    return exit_status(inputs, fleet, chained)
 
 
-def exit_status(inputs: Inputs, fleet: FleetPlan) -> int:
+def exit_status(inputs: Inputs, fleet: FleetPlan, chained: ChainedFleet | None = None) -> int:
     """1 when an input is wrong or some demand cannot be served."""
-    failed = inputs.invalid or any(finding.severity is Severity.ERROR for finding in fleet.all_findings())
+    failed = inputs.invalid or any(finding.severity is Severity.ERROR for finding in _findings(fleet, chained))
     return 1 if failed else 0
 
 
-def print_problems(inputs: Inputs, fleet: FleetPlan) -> None:
+def _findings(fleet: FleetPlan, chained: ChainedFleet | None) -> list[Finding]:
+    """Without duplicates: pools are looked at for chains and for replicas."""
+    own = () if chained is None else (*chained.failed, *(item for plan in chained.plans for item in plan.findings))
+    return sorted({*fleet.all_findings(), *own})
+
+
+def print_problems(inputs: Inputs, fleet: FleetPlan, chained: ChainedFleet | None = None) -> None:
     """Findings go to standard error, so that the output stays machine-readable; each names file, object and field."""
-    for finding in fleet.all_findings():
+    for finding in _findings(fleet, chained):
         source = inputs.sources.get(finding.object)
         place = f"{source}: " if source is not None else ""
         word = click.style(finding.severity.value, fg="red" if finding.severity is Severity.ERROR else "yellow")

@@ -45,7 +45,7 @@ def run_replay(
         # Its classes and what is wrong with the input; the plans that run follow the demand, so it predicts nothing.
         declared = planned_fleet(snapshot, evaluator, time.monotonic, predictions=False)
         print_problems(inputs, declared.plan)
-        traffic = choice.traffic(declared)
+        traffic = choice.traffic(declared.classes)
         warn_of_length(traffic, 3)
         seen = survey(traffic.requests(), traffic.duration_seconds, replan)
         if not seen.requests:

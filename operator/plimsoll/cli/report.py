@@ -50,6 +50,7 @@ def report_writer(path: Path | None) -> Callable[[Mapping[str, Any]], None]:
     if not path.parent.is_dir():
         raise FileError(f"--report {path}: no such folder {path.parent}")
     try:
+        from plimsoll.cli.chained_report import chained_section
         from plimsoll.cli.report_plots import plots
     except ImportError as error:
         raise FileError(
@@ -57,7 +58,8 @@ def report_writer(path: Path | None) -> Callable[[Mapping[str, Any]], None]:
         ) from error
 
     def write(document: Mapping[str, Any]) -> None:
-        page = report_html(document, plots(document))
+        chained = [chained_section(item) for item in document.get("chained", ())]
+        page = report_html(document, plots(document), chained)
         try:
             path.write_text(page, encoding="utf-8")
             path.with_suffix(".json").write_text(json.dumps(document, indent=2), encoding="utf-8")
@@ -67,13 +69,18 @@ def report_writer(path: Path | None) -> Callable[[Mapping[str, Any]], None]:
     return write
 
 
-def report_html(document: Mapping[str, Any], plots: Sequence[tuple[str, str, str]]) -> str:
-    """The page; `plots` are (title, caption, inline SVG)."""
+def report_html(
+    document: Mapping[str, Any], plots: Sequence[tuple[str, str, str]], sections: Sequence[str] = ()
+) -> str:
+    """The page; `plots` are (title, caption, inline SVG), `sections` HTML that comes before them."""
     replayed = "rounds" in document
     title = "Plimsoll replay" if replayed else "Plimsoll simulation"
-    body = [f"<h1>{title}</h1>", _setting(document), _tiles(document)]
-    body.append(_comparison(document) if replayed else f"<p class=dim>{TWO_FIGURES}</p>")
-    body.extend(_deployment(item) for item in document["deployments"])
+    body = [f"<h1>{title}</h1>"]
+    if "deployments" in document:
+        body += [_setting(document), _tiles(document)]
+        body.append(_comparison(document) if replayed else f"<p class=dim>{TWO_FIGURES}</p>")
+        body.extend(_deployment(item) for item in document["deployments"])
+    body.extend(sections)
     body.extend(f"<h2>{_text(name)}</h2><p class=dim>{_text(caption)}</p>{svg}" for name, caption, svg in plots)
     if replayed:
         body.append(_rounds(document))
@@ -135,9 +142,9 @@ def _deployment(item: Mapping[str, Any]) -> str:
         "class", "requests", "per minute", "unserved", "preempted", "latency", "target", "attained",
         "p50", "p95", "p99",
     )  # fmt: skip
-    tables = _table(columns, rows)
+    tables = cell_table(columns, rows)
     if item.get("placements"):
-        tables += _table(
+        tables += cell_table(
             ("placement", "pool", "replicas", "batch", "routed", "busy", "KV cache", "preemptions", "cost/h"),
             [
                 (
@@ -180,7 +187,7 @@ def _comparison(document: Mapping[str, Any]) -> str:
         "within targets, worst class",
         "saved against it",
     )
-    return f"<h2>What planning saves</h2>{_table(columns, cells)}"
+    return f"<h2>What planning saves</h2>{cell_table(columns, cells)}"
 
 
 def _rounds(document: Mapping[str, Any]) -> str:
@@ -191,11 +198,12 @@ def _rounds(document: Mapping[str, Any]) -> str:
         if item["moves"]
     ]
     caption = f"{len(rows)} of {len(later)} plans after the first changed something."
-    table = _table(("at", "GPUs", "per hour", "moves"), rows)
+    table = cell_table(("at", "GPUs", "per hour", "moves"), rows)
     return f"<h2>Moves</h2><p class=dim>{caption}</p><div class=moves>{table}</div>"
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def cell_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table; a leading exclamation mark makes a cell stand out."""
     head = "".join(f"<th>{_text(column)}</th>" for column in columns)
     body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows)
     return f"<div class=scroll><table><tr>{head}</tr>{body}</table></div>"

@@ -11,33 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-_TEXT, _GRID = "#a00000", "#a00001"
-_SERIES = tuple(f"#b0000{number}" for number in range(8))
-"""Stand-ins: the page's style sheet has the real colours, one set for light and one for dark."""
-_COLOURS = {_TEXT: "currentColor", _GRID: "var(--grid)", **{c: f"var(--s{n})" for n, c in enumerate(_SERIES)}}
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "plimsoll",
-    "font.size": 9,
-    "axes.edgecolor": _GRID,
-    "axes.labelcolor": _TEXT,
-    "axes.titlesize": 9.5,
-    "axes.titlecolor": _TEXT,
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.6,
-    "xtick.color": _TEXT,
-    "ytick.color": _TEXT,
-    "text.color": _TEXT,
-    "legend.frameon": False,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-}
-_WIDTH = 10.5
+from plimsoll.cli.chained_report import chained_plots
+from plimsoll.cli.report_style import COLOURS, SERIES, STYLE, TEXT, WIDTH
+
 _DASHES = ("-", "--", ":")
 _MOST_CLASSES, _MOST_PLACEMENTS = 12, 24
 _METRICS = (("ttft", "time to first token"), ("tpot", "time per output token"), ("endToEnd", "end to end"))
@@ -45,8 +21,8 @@ _METRICS = (("ttft", "time to first token"), ("tpot", "time per output token"), 
 
 def plots(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """(title, caption, inline SVG) of each plot that the document has figures for."""
-    with rc_context(_STYLE):
-        drawn = [*_replay_plots(document), *_common_plots(document)]
+    with rc_context(STYLE):
+        drawn = [*chained_plots(document), *_replay_plots(document), *_common_plots(document)]
         return [
             (title, caption, inline_svg(figure, f"p{number}")) for number, (title, caption, figure) in enumerate(drawn)
         ]
@@ -62,6 +38,8 @@ def _replay_plots(document: Mapping[str, Any]) -> list[tuple[str, str, Figure]]:
 
 
 def _common_plots(document: Mapping[str, Any]) -> list[tuple[str, str, Figure]]:
+    if "series" not in document:
+        return []
     drawn = [("Requests per minute", "Arrivals by traffic class.", _rates(document))]
     classes, every = _classes(document), document["series"]["classes"]
     if classes:
@@ -91,7 +69,7 @@ def inline_svg(figure: Figure, prefix: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r'(url\(|href=")#', rf"\1#{prefix}-", svg)
-    for stand_in, colour in _COLOURS.items():
+    for stand_in, colour in COLOURS.items():
         svg = svg.replace(stand_in, colour)
     return re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", svg)
 
@@ -131,7 +109,7 @@ def _attainment(document: Mapping[str, Any]) -> Figure:
 
 
 def _latencies(document: Mapping[str, Any], classes: Sequence[str]) -> Figure:
-    figure = Figure(figsize=(_WIDTH, 0.5 + 1.75 * len(classes)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.5 + 1.75 * len(classes)), layout="constrained")
     grid = figure.subplots(len(classes), len(_METRICS), squeeze=False)
     for row, key in zip(grid, classes, strict=True):
         for axes, (metric, label) in zip(row, _METRICS, strict=True):
@@ -139,7 +117,7 @@ def _latencies(document: Mapping[str, Any], classes: Sequence[str]) -> Figure:
             for number, percentile in enumerate(("p50", "p95", "p99")):
                 _line(axes, document, series[percentile], number, percentile)
             if series["targetMilliseconds"] is not None:
-                axes.axhline(series["targetMilliseconds"], color=_TEXT, linestyle="--", linewidth=1.0)
+                axes.axhline(series["targetMilliseconds"], color=TEXT, linestyle="--", linewidth=1.0)
             _logarithmic(axes, [*series["p50"], *series["p99"], series["targetMilliseconds"]])
             target = f", {series['statistic'].lower()} target" if series["statistic"] is not None else ""
             axes.set_title(f"{key}\n{label}{target}")
@@ -151,7 +129,7 @@ def _latencies(document: Mapping[str, Any], classes: Sequence[str]) -> Figure:
 
 def _utilisation(document: Mapping[str, Any]) -> Figure:
     keys = _placements(document, "utilization")
-    figure = Figure(figsize=(_WIDTH, 2.4 + 0.18 * len(keys)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.4 + 0.18 * len(keys)), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes, field, title in ((left, "utilization", "busy"), (right, "kvUsage", "KV cache in use")):
         for number, key in enumerate(keys):
@@ -168,18 +146,18 @@ def _utilisation(document: Mapping[str, Any]) -> Figure:
 
 def _gpus(document: Mapping[str, Any]) -> Figure:
     keys = _placements(document, "gpus")
-    figure = Figure(figsize=(_WIDTH, 2.6 + 0.18 * len(keys)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.6 + 0.18 * len(keys)), layout="constrained")
     axes = figure.subplots()
     times = _hours(document)
     rows = [document["series"]["placements"][key]["gpus"] for key in keys]
     if rows:
-        colours = [_SERIES[number % len(_SERIES)] for number in range(len(keys))]
+        colours = [SERIES[number % len(SERIES)] for number in range(len(keys))]
         areas = axes.stackplot(times, rows, labels=keys, colors=colours, linewidth=0, step="mid")
         for number, area in enumerate(areas):
-            area.set_alpha((0.8, 0.45, 0.25)[number // len(_SERIES) % 3])
+            area.set_alpha((0.8, 0.45, 0.25)[number // len(SERIES) % 3])
     for number, (name, static) in enumerate(document["static"].items()):
         dash = _DASHES[1 + number % 2]
-        axes.axhline(static["gpus"], color=_TEXT, linestyle=dash, linewidth=1.0, label=f"static fleet for the {name}")
+        axes.axhline(static["gpus"], color=TEXT, linestyle=dash, linewidth=1.0, label=f"static fleet for the {name}")
     axes.set_ylim(bottom=0)
     _finish(axes, document, legend=False)
     handles, labels = axes.get_legend_handles_labels()
@@ -194,7 +172,7 @@ def _costs(document: Mapping[str, Any]) -> Figure:
         sum(values) for values in zip(*(item["costPerHour"] for item in series["placements"].values()), strict=True)
     ]
     rates = rates or [0.0] * len(spans)
-    figure = Figure(figsize=(_WIDTH, 2.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     lines = [("this plan" if "rounds" not in document else "with Plimsoll's plans", rates)]
     lines += [
@@ -214,7 +192,7 @@ def _costs(document: Mapping[str, Any]) -> Figure:
 
 
 def _single(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.subplots()
 
 
@@ -224,8 +202,8 @@ def _line(axes: Axes, document: Mapping[str, Any], values: Sequence[float | None
     axes.plot(
         _hours(document),
         points,
-        color=_SERIES[number % len(_SERIES)],
-        linestyle=_DASHES[number // len(_SERIES) % len(_DASHES)],
+        color=SERIES[number % len(SERIES)],
+        linestyle=_DASHES[number // len(SERIES) % len(_DASHES)],
         linewidth=1.3,
         label=label,
         marker="." if len(points) == 1 else None,

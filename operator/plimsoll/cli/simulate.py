@@ -12,6 +12,7 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from plimsoll.cli.chained import planned_classes, print_chained_run, simulate_chained
 from plimsoll.cli.figures import run_document, series_document
 from plimsoll.cli.manifests import FileError, read_inputs
 from plimsoll.cli.plan import exit_status, print_problems
@@ -20,7 +21,8 @@ from plimsoll.cli.table import wide_console
 from plimsoll.cli.tables import print_deployments, print_run
 from plimsoll.cli.traffic import ArrivalChoice, TraceChoice, Traffic, parse_duration, parse_rate_scale, traffic_for
 from plimsoll.planning import PlanRejectedError
-from plimsoll.planning.scenario import PlannedFleet, planned_fleet
+from plimsoll.planning.chained import plan_chained
+from plimsoll.planning.scenario import PlannedClass, PlannedFleet, planned_fleet
 from plimsoll.simulation import ProgressCallback, Scenario, simulate
 
 MANY_REQUESTS = 2_000_000
@@ -67,16 +69,16 @@ class TrafficChoice:
     rate_scale: float | None
     seed: int
 
-    def traffic(self, fleet: PlannedFleet) -> Traffic:
-        """The requests for a fleet's classes.
+    def traffic(self, classes: Mapping[str, PlannedClass]) -> Traffic:
+        """The requests for planned classes.
 
         Raises:
             FileError: a trace cannot be read or names what is not planned.
         """
-        if not fleet.classes:
+        if not classes:
             raise FileError("nothing is planned, so there is no traffic to simulate; see `plimsoll plan`")
         traffic = traffic_for(
-            fleet.classes,
+            classes,
             self.traces,
             self.arrivals,
             trace_format=self.trace_format,
@@ -99,43 +101,65 @@ def run_simulate(
     if not inputs.resources and not inputs.invalid:
         raise FileError(f"{', '.join(map(str, paths))}: no object of plimsoll.dev in there")
     try:
-        fleet = planned_fleet(inputs.snapshot(), clock=time.monotonic)
+        chained = plan_chained(inputs.snapshot())
+        fleet = planned_fleet(chained.rest, clock=time.monotonic)
     except PlanRejectedError as error:
         raise click.ClickException(f"the plan broke a limit and was rejected (please report this): {error}") from error
-    print_problems(inputs, fleet.plan)
-    traffic = choice.traffic(fleet)
+    print_problems(inputs, fleet.plan, chained)
+    traffic = choice.traffic({**fleet.classes, **planned_classes(chained.plans)})
     warn_of_length(traffic, 1)
     if warm_up_seconds >= traffic.duration_seconds:
         raise FileError(f"--warm-up {warm_up}: less than the run's {traffic.duration_seconds:.0f} s is accepted")
     interval = interval_seconds(traffic.duration_seconds)
-    with progress("simulating", traffic.duration_seconds) as advance:
-        found = simulate(
-            Scenario(tuple(fleet.placements.values())),
-            traffic.requests(),
-            targets=fleet.targets,
-            seed=choice.seed,
-            interval_seconds=interval,
-            warm_up_seconds=warm_up_seconds,
-            on_progress=advance,
-        )
     document: dict[str, Any] = {
         "apiVersion": "plimsoll.dev/simulation/v1",
         "seed": choice.seed,
         "warmUpSeconds": warm_up_seconds,
-        **run_document(fleet, traffic, found),
-        "series": series_document(
-            found, fleet.targets, {key: item.gpus_per_replica for key, item in fleet.placements.items()}
-        ),
+        "durationSeconds": round(traffic.duration_seconds, 3),
     }
+    if fleet.classes:
+        document |= _replicated(fleet, traffic, choice.seed, interval, warm_up_seconds)
+    if chained.plans:
+        document["chained"] = [
+            simulate_chained(
+                plan,
+                traffic.requests(),
+                seed=choice.seed,
+                interval_seconds=interval,
+                warm_up_seconds=warm_up_seconds,
+            )
+            for plan in chained.plans
+        ]
     write_report(document)
     print_document(document, output, _print)
-    return exit_status(inputs, fleet.plan)
+    return exit_status(inputs, fleet.plan, chained)
+
+
+def _replicated(
+    fleet: PlannedFleet, traffic: Traffic, seed: int, interval: float, warm_up_seconds: float
+) -> dict[str, Any]:
+    """Requests through replicas."""
+    with progress("simulating", traffic.duration_seconds) as advance:
+        found = simulate(
+            Scenario(tuple(fleet.placements.values())),
+            (request for request in traffic.requests() if request.traffic_class in fleet.classes),
+            targets=fleet.targets,
+            seed=seed,
+            interval_seconds=interval,
+            warm_up_seconds=warm_up_seconds,
+            on_progress=advance,
+        )
+    gpus = {key: item.gpus_per_replica for key, item in fleet.placements.items()}
+    return {**run_document(fleet, traffic, found), "series": series_document(found, fleet.targets, gpus)}
 
 
 def _print(document: Mapping[str, Any]) -> None:
     console = wide_console()
-    print_deployments(console, document)
-    print_run(console, document)
+    for chained in document.get("chained", ()):
+        print_chained_run(console, chained)
+    if "deployments" in document:
+        print_deployments(console, document)
+        print_run(console, document)
 
 
 def print_document(document: Mapping[str, Any], output: str, print_table: Callable[[Mapping[str, Any]], None]) -> None:

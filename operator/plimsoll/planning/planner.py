@@ -12,6 +12,7 @@ from plimsoll.api.placementpolicy import PlacementPolicy, PlacementPolicySpec
 from plimsoll.catalog import Catalog, UnknownName, load_catalog
 from plimsoll.performance import checkpoint_bytes
 from plimsoll.planning.assemble import Assembly
+from plimsoll.planning.chained import chained_findings
 from plimsoll.planning.decide import Decision, decide
 from plimsoll.planning.digest import declared_digest, inputs_digest
 from plimsoll.planning.dominance import OptionKey, key_of_workload
@@ -292,6 +293,7 @@ def _all_choices(
         classes, cuts = clamped(deployment, classes, tenants)
         findings = (
             *pause_findings(deployment, snapshot),
+            *chained_findings(deployment),
             *findings,
             *cuts,
             *permission_findings(deployment, policy, tenants),

@@ -1,13 +1,31 @@
 """Counts and latencies of one traffic class while a simulation runs."""
 
 import math
+from typing import Protocol
 
 from plimsoll.performance import LatencyTargets
-from plimsoll.simulation.generation import Generation
 from plimsoll.simulation.latencies import LatencyRecorder
 from plimsoll.simulation.report import ClassInterval, ClassReport, target_results
-from plimsoll.simulation.routing import ShareRouter
 from plimsoll.simulation.traffic import Request
+
+
+class Completed(Protocol):
+    """A request that got its last token."""
+
+    @property
+    def request(self) -> Request: ...
+
+    @property
+    def preemptions(self) -> int: ...
+
+    @property
+    def ttft_seconds(self) -> float: ...
+
+    @property
+    def tpot_seconds(self) -> float | None: ...
+
+    @property
+    def end_to_end_seconds(self) -> float: ...
 
 
 class ClassTally:
@@ -30,7 +48,6 @@ class ClassTally:
         "preemptions",
         "refused",
         "retried",
-        "router",
         "too_long",
         "tpot",
         "ttft",
@@ -39,8 +56,7 @@ class ClassTally:
         "within_all",
     )
 
-    def __init__(self, router: ShareRouter, targets: LatencyTargets, warm_up_seconds: float) -> None:
-        self.router = router
+    def __init__(self, targets: LatencyTargets, warm_up_seconds: float) -> None:
         self._targets = targets
         self._limits = tuple(
             math.inf if target is None else target.seconds
@@ -61,7 +77,7 @@ class ClassTally:
         self.arrived_input_tokens += request.input_tokens
         self.arrived_output_tokens += request.output_tokens
 
-    def complete(self, generation: Generation) -> None:
+    def complete(self, generation: Completed) -> None:
         """A request got its last token."""
         request = generation.request
         self.completed += 1

@@ -197,10 +197,10 @@ def _ratio_half_width(sums: FloatArray, sizes: FloatArray, confidence: float) ->
         return math.inf
     ratio = sums.sum() / sizes.sum()
     variance = float(np.square(sums - ratio * sizes).sum()) * batches / (batches - 1) / float(sizes.sum()) ** 2
-    return _student(confidence, batches - 1) * math.sqrt(variance)
+    return student(confidence, batches - 1) * math.sqrt(variance)
 
 
-def _student(confidence: float, freedom: int) -> float:
+def student(confidence: float, freedom: int) -> float:
     """Two-sided quantile of Student's t: Cornish and Fisher's expansion, within 1 % from 4 degrees of freedom."""
     z = NormalDist().inv_cdf(0.5 + confidence / 2.0)
     return (

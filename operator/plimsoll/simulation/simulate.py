@@ -1,6 +1,5 @@
 """Requests through a fleet, in simulated time."""
 
-import heapq
 import math
 import random
 from collections import Counter
@@ -8,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from plimsoll.performance import LatencyTargets
+from plimsoll.simulation.agenda import Agenda
 from plimsoll.simulation.collect import ClassTally
 from plimsoll.simulation.fleet import FleetChange, Placement, ReplicaFailure, Scenario
 from plimsoll.simulation.generation import Generation
@@ -67,6 +67,16 @@ def simulate(
     return simulation.report()
 
 
+class _RoutedTally(ClassTally):
+    """A class with what chooses its placements."""
+
+    __slots__ = ("router",)
+
+    def __init__(self, router: ShareRouter, targets: LatencyTargets, warm_up_seconds: float) -> None:
+        super().__init__(targets, warm_up_seconds)
+        self.router = router
+
+
 class Simulation:
     """A run that can be looked at and changed on its way, as `simulate` makes it in one go (see there for arguments).
 
@@ -96,7 +106,7 @@ class Simulation:
         self._warm_up = warm_up_seconds
         self._on_progress, self._on_completed = on_progress, on_completed
         self._placements: list[PlacementMembers] = []
-        self._classes: dict[str, ClassTally] = {}
+        self._classes: dict[str, _RoutedTally] = {}
         self._failure_stream = random.Random(f"{seed}/failures")  # noqa: S311
         self._interval_seconds = interval_seconds
         self._intervals: list[Interval] = []
@@ -105,12 +115,11 @@ class Simulation:
         self._now = self._last_arrival = self._last_completion = 0.0
         self._least_outstanding = scenario.replica_choice == "least-outstanding"
         # Changes come before failures and failures before arrivals of the same moment.
-        self._events: list[tuple[float, int, FleetChange | ReplicaFailure | Member]] = []
-        self._event_number = 0
+        self._agenda: Agenda[FleetChange | ReplicaFailure | Member] = Agenda()
         for change in scenario.changes:
-            self._schedule(change.seconds, change)
+            self._agenda.schedule(change.seconds, change)
         for failure in scenario.failures:
-            self._schedule(failure.seconds, failure)
+            self._agenda.schedule(failure.seconds, failure)
         for spec in scenario.placements:
             members = self._add_placement(spec)
             for _ in range(spec.replicas):
@@ -137,7 +146,7 @@ class Simulation:
         # The scenario's own checks, beside everything that exists.
         known = {placement.spec.name: placement.spec for placement in self._placements}
         Scenario(tuple(replace(spec, shares={}) for spec in known.values()), (change,))
-        self._schedule(change.seconds, change)
+        self._agenda.schedule(change.seconds, change)
 
     def run_until(self, seconds: float) -> None:
         """Everything that happens before `seconds`: arrivals at that very moment come after it.
@@ -156,8 +165,7 @@ class Simulation:
         """Until all requests are done; the last interval ends with the last of them."""
         self._serve(math.inf)
         while True:
-            event = self._events[0][0] if self._events else math.inf
-            due = min(event, self._next_interval)
+            due = min(self._agenda.next_seconds, self._next_interval)
             self._advance_all(due if self._outstanding() else self._last_arrival)
             if not self._outstanding():
                 self._now = max(self._last_arrival, self._last_completion, self._interval_begin, self._now)
@@ -174,7 +182,7 @@ class Simulation:
             if now >= until_seconds:
                 break
             last = self._last_arrival = now
-            if now >= self._next_interval or (self._events and self._events[0][0] <= now):
+            if now >= self._next_interval or self._agenda.next_seconds <= now:
                 self._go_to(now)
             self._arrived += 1
             tally = self._classes.get(request.traffic_class) or self._add_class(request.traffic_class)
@@ -186,11 +194,11 @@ class Simulation:
     def _go_to(self, seconds: float) -> None:
         """Everything that is due until then, in the order of time."""
         while True:
-            event = self._events[0][0] if self._events else math.inf
+            event = self._agenda.next_seconds
             if min(event, self._next_interval) > seconds:
                 return
             if event <= self._next_interval:
-                self._happen(*heapq.heappop(self._events)[::2])
+                self._happen(*self._agenda.take())
             else:
                 self._close_interval(self._next_interval)
 
@@ -233,7 +241,7 @@ class Simulation:
             intervals=tuple(self._intervals),
         )
 
-    def _route(self, request: Request, tally: ClassTally, now: float, attempts: int) -> None:
+    def _route(self, request: Request, tally: _RoutedTally, now: float, attempts: int) -> None:
         key = tally.router.choose(admitted=attempts > 1)
         if key is None:
             if attempts > 1:
@@ -272,10 +280,6 @@ class Simulation:
 
     def _outstanding(self) -> int:
         return sum(member.outstanding for placement in self._placements for member in placement.everyone)
-
-    def _schedule(self, seconds: float, event: FleetChange | ReplicaFailure | Member) -> None:
-        self._event_number += 1
-        heapq.heappush(self._events, (seconds, self._event_number, event))
 
     def _happen(self, now: float, event: FleetChange | ReplicaFailure | Member) -> None:
         if isinstance(event, FleetChange):
@@ -330,7 +334,7 @@ class Simulation:
     def _create(self, placement: PlacementMembers, now: float) -> None:
         member = placement.create(now, placement.spec.startup_seconds)
         if member in placement.starting:
-            self._schedule(member.ready_from, member)
+            self._agenda.schedule(member.ready_from, member)
 
     def _add_placement(self, spec: Placement) -> PlacementMembers:
         stream = random.Random(f"{self._seed}/placement/{spec.name}")  # noqa: S311
@@ -338,11 +342,11 @@ class Simulation:
         self._placements.append(members)
         return members
 
-    def _add_class(self, name: str) -> ClassTally:
+    def _add_class(self, name: str) -> _RoutedTally:
         stream = random.Random(f"{self._seed}/class/{name}")  # noqa: S311
         router = ShareRouter(self._scenario.placement_choice, stream)
         router.set_shares(self._ready_shares(name))
-        tally = ClassTally(router, self._targets.get(name, LatencyTargets()), self._warm_up)
+        tally = _RoutedTally(router, self._targets.get(name, LatencyTargets()), self._warm_up)
         self._classes[name] = tally
         return tally
 

@@ -1,0 +1,97 @@
+"""Chained LLMDeployments in `plimsoll plan` and `plimsoll simulate`: the placement and the routes are drawn."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from plimsoll.cli.main import main
+
+MANIFESTS = """
+apiVersion: plimsoll.dev/v1alpha1
+kind: GPUNodePool
+metadata: {name: l4-east}
+spec: {accelerator: L4, gpusPerNode: 1, nodes: {max: 5}, price: {perHour: "0.70"}, location: {region: us-east}}
+---
+apiVersion: plimsoll.dev/v1alpha1
+kind: GPUNodePool
+metadata: {name: l4-west}
+spec: {accelerator: L4, gpusPerNode: 1, nodes: {max: 5}, price: {perHour: "0.60"}, location: {region: us-west}}
+---
+apiVersion: plimsoll.dev/v1alpha1
+kind: PlacementPolicy
+metadata: {name: default}
+spec:
+  network: {roundTripMilliseconds: [{region: us-east, peer: us-west, milliseconds: 62}]}
+  defaultSLO:
+    ttft: {statistic: Percentile, percentile: 95, milliseconds: 8000}
+    tpot: {statistic: Mean, milliseconds: 600}
+---
+apiVersion: plimsoll.dev/v1alpha1
+kind: LLMDeployment
+metadata: {name: assistant, namespace: chat}
+spec:
+  models:
+  - name: meta-llama/Llama-3.3-70B-Instruct
+    precisions: [{name: int4, checkpoint: example/Llama-3.3-70B-AWQ}]
+  placement: {mode: Chained}
+  traffic:
+  - name: chat
+    requestsPerMinute: 20
+    tokens: {input: 400, output: 150}
+    origins: [{region: us-east, share: "0.7"}, {region: us-west, share: "0.3"}]
+"""
+SMALL = """
+apiVersion: plimsoll.dev/v1alpha1
+kind: LLMDeployment
+metadata: {name: small, namespace: chat}
+spec:
+  models: [{name: meta-llama/Llama-3.2-1B-Instruct}]
+  placement: {pools: [l4-east]}
+  traffic: [{name: default, requestsPerMinute: 12, tokens: {input: 300, output: 60}}]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "fleet.yaml").write_text(MANIFESTS)
+    return tmp_path
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_the_plan_holds_every_layer_and_is_not_rendered(folder: Path) -> None:
+    document = json.loads(run("plan", "-f", folder, "-o", "json").stdout)
+    chained = document["chained"][0]
+    for chain in chained["chains"]:
+        assert sum(hop["layers"] for hop in chain["servers"]) == chained["layers"] == 80
+    assert float(chained["costPerHour"]) == pytest.approx(sum(float(one["costPerHour"]) for one in chained["servers"]))
+    result = run("plan", "-f", folder, "--render")
+    assert result.exit_code == 1
+    assert "LLMDeployment chat/assistant is chained" in result.stderr
+
+
+def test_sessions_are_simulated_from_every_region_beside_replicas(folder: Path) -> None:
+    (folder / "small.yaml").write_text(SMALL)
+    report = folder / "report.html"
+    result = run("simulate", "-f", folder, "--duration", "10m", "--report", report)
+    assert result.exit_code == 0, result.stderr
+    for text in ("chained, meta-llama/Llama-3.3-70B-Instruct int4, 80 layers", "█", "→", "chat/small"):
+        assert text in result.stdout
+    document = json.loads(report.with_suffix(".json").read_text())
+    assert [one["name"] for one in document["deployments"]] == ["small"]
+    chained = document["chained"][0]
+    flows = {flow["origin"]: flow for flow in chained["traffic"]}
+    arrived = {origin: flow["requests"]["arrived"] for origin, flow in flows.items()}
+    assert sum(arrived.values()) == pytest.approx(200, rel=0.2)
+    assert arrived["us-east"] > arrived["us-west"] > 0
+    for flow in flows.values():
+        assert flow["latency"]["ttft"]["met"] is True
+        assert flow["requests"]["completed"] == flow["requests"]["arrived"]
+    near, far = (flows[region]["latency"]["tpot"]["meanMilliseconds"] for region in ("us-west", "us-east"))
+    assert near < far
+    assert sum(route["sessions"] for route in chained["routes"]) == sum(arrived.values())
+    assert "layers by servers, and routes" in report.read_text()
