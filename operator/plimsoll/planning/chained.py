@@ -325,7 +325,9 @@ class _Planner:
             known = declared.checkpoint or model.checkpoints.get(declared.name)
             if precision.needs_checkpoint and known is None:
                 message = f"spec.models: {model.name} at {declared.name} needs a checkpoint: name one in precisions"
-                missing = deployment_finding(self._deployment, "NoCheckpoint", message, "spec.models", Severity.WARNING)
+                missing = deployment_finding(
+                    self._deployment, "CheckpointMissing", message, "spec.models", Severity.WARNING
+                )
                 if missing not in self._findings:
                     self._findings.append(missing)
                 continue

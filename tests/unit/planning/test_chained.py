@@ -9,7 +9,7 @@ from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.placementpolicy import PlacementPolicy
 from plimsoll.chains import check
 from plimsoll.planning import plan_fleet
-from plimsoll.planning.chained import REASON, plan_chained
+from plimsoll.planning.chained import plan_chained
 from plimsoll.planning.plan import DeploymentState
 from plimsoll.planning.snapshot import Snapshot
 
@@ -138,6 +138,6 @@ def test_a_cluster_holds_what_it_cannot_run_and_says_so():
     known = replace(snapshot(deployment()), nodes=())
     plan = plan_fleet(known).deployments[0]
     assert plan.state is DeploymentState.HELD
-    finding = next(finding for finding in plan.findings if finding.reason == REASON)
+    finding = next(finding for finding in plan.findings if finding.reason == "ChainedOnlyOffline")
     assert finding.field == "spec.placement.mode"
     assert "Replicated is accepted" in finding.message
