@@ -178,7 +178,7 @@ class Benchmark:
             time.sleep(1.0)
             now = time.monotonic()
             self._sample()
-            requests = self._metric("plimsoll_api_requests_total")
+            requests = self._requests()
             if requests != seen:
                 seen, since = requests, now
             elif now - since >= QUIET_SECONDS and self._metric("plimsoll_plan_seconds_count") and not self._pending():
@@ -208,10 +208,15 @@ class Benchmark:
         selection = ("--selector=app.kubernetes.io/managed-by=plimsoll", "--field-selector=status.phase!=Running")
         return len(self._cluster.kubectl("get", "pods", "-A", "-o", "name", *selection).splitlines())
 
-    def _metric(self, name: str) -> float:
-        """Sum over all labels of one of the operator's metrics; NaN while it does not answer."""
+    def _requests(self) -> float:
+        """All requests so far but renewals of the Lease; NaN while it does not answer."""
+        return self._metric("plimsoll_api_requests_total", without='verb="replace"')
+
+    def _metric(self, name: str, without: str = "") -> float:
+        """Sum over all labels of one of the operator's metrics, but one; NaN while it does not answer."""
         status, text = self._operator.get("/metrics")
-        values = [line.rsplit(" ", 1)[1] for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
+        lines = [line for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
+        values = [line.rsplit(" ", 1)[1] for line in lines if not without or without not in line]
         return sum(map(float, values)) if status == 200 else math.nan
 
     def _sample(self) -> None:
