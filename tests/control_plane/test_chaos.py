@@ -30,6 +30,7 @@ MANUAL, NO_PLAN = "only while plans wait for a person", "only in a round without
 ELSEWHERE = {
     "loop:Loop._plan:1": NO_PLAN,
     "report:Reporter.report:0": NO_PLAN,
+    "report:Reporter.report:1": NO_PLAN,
     "report:Reporter.report_failure:0": NO_PLAN,
     "report:Reporter.report_drift:0": "only after somebody else's change of a rendered object",
     "guarding:Guarding._load:1": "only when the API server does not answer",
