@@ -118,13 +118,13 @@ class PlacementLimits(APIModel):
     """What the placement may look like."""
 
     mode: Annotated[
-        Literal["Replicated", "Chained"],
+        Literal["Replicated", "Chained"] | None,
         Field(
             description="Replicated: each replica holds a whole model. Chained: servers hold parts of the model, and "
             "requests take routes through them; so far `plimsoll plan` and `plimsoll simulate` know how, and no "
-            "cluster. Default Replicated."
+            "cluster. When absent, Replicated."
         ),
-    ] = "Replicated"
+    ] = None
     pools: Annotated[
         Annotated[tuple[DNSLabel, ...], Field(min_length=1, max_length=64), ListSet()] | None,
         Field(description="GPUNodePools that may be used. When absent, all."),
@@ -212,7 +212,8 @@ class LLMDeploymentSpec(APIModel):
             field="engine.maxModelLength",
         ),
         Rule(
-            cel="self.placement.mode == 'Chained' || !self.traffic.exists(t, has(t.origins) && t.origins.size() > 0)",
+            cel="has(self.placement.mode) && self.placement.mode == 'Chained' || "
+            "!self.traffic.exists(t, has(t.origins) && t.origins.size() > 0)",
             message="origins count with placement.mode Chained only",
             holds=lambda s: s.placement.mode == "Chained" or not any(t.origins for t in s.traffic),
             field="traffic",
