@@ -57,7 +57,9 @@ def fleet(installed: Bench, nodes: None) -> Iterator[Bench]:
     installed.operator.install()
     installed.apply(policy(routing={"propagationSeconds": PROPAGATION_SECONDS}))
     installed.apply(pool("l40s", "L40S", "1.10"), pool("l4", "L4", "0.60"), pool("h100", "H100-SXM-80GB", "2.50"))
-    installed.apply(llm_deployment(MOVING, NAMESPACE), llm_deployment(GROWING, NAMESPACE))
+    # What grows has one way to do so: after many changes its final plan could need again what an earlier one gave up.
+    one_way = {"pools": ["l40s"], "parallelism": {"tensor": [1], "pipeline": [1]}}
+    installed.apply(llm_deployment(MOVING, NAMESPACE), llm_deployment(GROWING, NAMESPACE, placement=one_way))
     installed.start()
     installed.settle()
     installed.operator.stop()
