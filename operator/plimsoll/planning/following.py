@@ -7,9 +7,9 @@ whose two signals, arrivals and running requests, agreed.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from math import ceil, log, sqrt
+from math import ceil, log
 
-from plimsoll.planning.forecast import SMOOTHING, Forecast, ForecastRule
+from plimsoll.planning.forecast import SMOOTHING, Forecast, ForecastRule, level_deviation
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def followed(state: Followed, window: Window, horizon_seconds: float, rule: Dema
         return state
     if not window.agrees:
         return replace(state, seconds=window.seconds, fresh=False, good_since=None, peaks=())
-    known = state.forecast or Forecast(window.seconds, window.requests_per_minute)
+    known = state.forecast or Forecast.beginning(window.seconds, window.requests_per_minute)
     forecast = known.after(window.seconds, window.requests_per_minute, rule.forecast)
     upper = max(rule.least_per_minute, forecast.upper(horizon_seconds, rule.forecast))
     gap = window.seconds - state.seconds > rule.longest_gap_seconds
@@ -127,7 +127,7 @@ def _with_peak(
 
 def _noise(rate: float, rule: DemandRule) -> float:
     """Three standard deviations of the level of requests that come at random."""
-    return 3.0 * sqrt(max(rate, rule.least_per_minute) * 30.0 / rule.forecast.level_seconds)
+    return 3 * level_deviation(max(rate, rule.least_per_minute), rule.forecast.level_seconds)
 
 
 def _step_above(rate: float, step: float) -> float:
