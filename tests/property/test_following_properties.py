@@ -17,10 +17,10 @@ COOL_DOWN = FOLLOWING.cool_down_seconds
 RATES = st.floats(min_value=50.0, max_value=50_000.0)
 
 
-def run(state: Followed, rates: list[float], agrees: bool = True) -> list[Followed]:
+def run(state: Followed, rates: list[float], plausible: bool = True) -> list[Followed]:
     states = []
     for rate in rates:
-        state = followed(state, Window(state.seconds + STEP, rate, agrees), HORIZON)
+        state = followed(state, Window(state.seconds + STEP, rate, plausible), HORIZON)
         states.append(state)
     return states
 
@@ -36,7 +36,10 @@ def test_noise_of_a_tenth_moves_nothing(rate: float, seed: int) -> None:
     draw = random.Random(seed)
     states = run(beginning(rate, 0.0), [rate * draw.uniform(0.9, 1.1) for _ in range(960)])
     later = states[480:]
-    assert len({state.planned_per_minute for state in later}) == 1
+    planned = [state.planned_per_minute for state in later]
+    # A window may still be the highest of all; what has grown once does not come back.
+    assert planned == sorted(planned)
+    assert len(set(planned)) <= 2
     # The first window of all may have been at the edge, and is corrected once.
     assert len({state.current_per_minute for state in later}) <= 2
     assert rate * 0.97 <= later[0].planned_per_minute <= rate * 1.2
@@ -61,34 +64,32 @@ def test_a_shrink_takes_a_whole_cool_down_and_little_at_a_time(rate: float, fact
     assert shrinks[0][0] - before.seconds >= COOL_DOWN
     for (first, _, _), (second, _, _) in itertools.pairwise(shrinks):
         assert second - first >= COOL_DOWN
-    assert all(new >= old * (1 - FOLLOWING.most_shrink) - 1e-9 for _, old, new in shrinks)
+    assert all(new >= old * (1 - FOLLOWING.most_shrink) for _, old, new in shrinks)
     assert all(state.planned_per_minute >= rate * factor for state in states)
 
 
-@given(RATES, st.lists(st.sampled_from(["good", "disagrees", "missing"]), min_size=1, max_size=400), RATES)
+@given(RATES, st.lists(st.sampled_from(["good", "restless", "disagrees", "missing"]), min_size=1, max_size=400), RATES)
 def test_without_good_windows_nothing_shrinks(rate: float, seen: list[str], declared: float) -> None:
     """Whatever is told in between: every shrink has a whole cool-down of good windows before it."""
-    state, good_for = settled(rate, planned=4 * rate), 0.0
+    state = settled(rate, planned=4 * rate)
     for what in seen:
         before, now = state, state.seconds + STEP
         if what == "missing":
             state = unseen(state, now, declared)
-            assert state.planned_per_minute in (before.planned_per_minute, max(before.planned_per_minute, declared))
         else:
-            state = followed(state, Window(now, 0.0 if what == "disagrees" else rate, what == "good"), HORIZON)
-        good_for = good_for + STEP if what == "good" else -STEP
-        if state.planned_per_minute < before.planned_per_minute:
-            assert what == "good"
+            window = Window(now, 0.0 if what == "disagrees" else rate, what != "disagrees", what != "restless")
+            state = followed(state, window, HORIZON)
         if what != "good":
-            assert not state.fresh
-            assert state.current_per_minute == before.current_per_minute
             assert state.planned_per_minute >= before.planned_per_minute
+        if what in ("missing", "disagrees"):
+            assert state.current_per_minute == before.current_per_minute
+            assert state.planned_per_minute in (before.planned_per_minute, max(before.planned_per_minute, declared))
 
 
 @given(RATES, st.floats(min_value=3.0, max_value=100.0))
 def test_a_rate_that_running_requests_contradict_moves_nothing(rate: float, factor: float) -> None:
     before = settled(rate)
-    after = run(before, [rate * factor] * 40, agrees=False)[-1]
+    after = run(before, [rate * factor] * 40, plausible=False)[-1]
     assert (after.planned_per_minute, after.current_per_minute) == (
         before.planned_per_minute,
         before.current_per_minute,
@@ -111,7 +112,7 @@ def test_a_gap_begins_the_cool_down_anew() -> None:
     state = followed(state, Window(state.seconds + 200.0, 1000.0), HORIZON)
     after = run(state, [1000.0] * 38)
     assert all(item.planned_per_minute == 4000.0 for item in after)
-    assert run(after[-1], [1000.0] * 4)[-1].planned_per_minute == 4000.0 * (1 - FOLLOWING.most_shrink)
+    assert run(after[-1], [1000.0] * 4)[-1].planned_per_minute == 3400.0
 
 
 def test_what_is_never_asked_for_keeps_something_to_measure_with() -> None:

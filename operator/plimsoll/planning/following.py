@@ -20,9 +20,10 @@ class Window:
     """When it ended, by any clock that only grows."""
     requests_per_minute: float
     """That arrived."""
-    agrees: bool = True
-    """Running requests are what such a rate makes them. Otherwise one of the two is wrong, and the window teaches
-    nothing."""
+    plausible: bool = True
+    """Running requests are at least what such a rate makes them. Otherwise the window teaches nothing."""
+    calm: bool = True
+    """They are not many more either, little waits, and every replica was seen: only then it counts for a shrink."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,13 @@ class Followed:
     seconds: float
     """When it was last looked, whatever was seen."""
     planned_per_minute: float
+    """Whole, so that a status can hold it over a restart."""
     current_per_minute: float
     fresh: bool = False
-    """The last window was seen and agreed."""
+    """There was a plausible window lately."""
     forecast: Forecast | None = None
     good_since: float | None = None
-    """Since when every window was good; None after one that was not. Begins anew with every shrink."""
+    """Since when every window counts for a shrink; None after one that does not. Begins anew with every shrink."""
     peaks: tuple[tuple[float, float], ...] = ()
     """Moments and upper estimates of the cool-down, each above all later ones."""
 
@@ -80,8 +82,8 @@ def followed(state: Followed, window: Window, horizon_seconds: float, rule: Dema
     """
     if window.seconds <= state.seconds and state.forecast is not None:
         return state
-    if not window.agrees:
-        return replace(state, seconds=window.seconds, fresh=False, good_since=None, peaks=())
+    if not window.plausible:
+        return _uncertain(state, window.seconds, rule)
     known = state.forecast or Forecast.beginning(window.seconds, window.requests_per_minute)
     forecast = known.after(window.seconds, window.requests_per_minute, rule.forecast)
     upper = max(rule.least_per_minute, forecast.upper(horizon_seconds, rule.forecast))
@@ -91,23 +93,29 @@ def followed(state: Followed, window: Window, horizon_seconds: float, rule: Dema
     planned = state.planned_per_minute
     if upper > planned:
         planned = _step_above(upper, rule.step)
-    elif window.seconds - since >= rule.cool_down_seconds:
+    elif window.calm and window.seconds - since >= rule.cool_down_seconds:
         need = _step_above(peaks[0][1], rule.step)
         if planned - need >= max(rule.least_shrink * planned, _noise(planned, rule)):
-            planned = max(need, planned * (1 - rule.most_shrink))
+            planned = max(need, min(planned - 1, float(ceil(planned * (1 - rule.most_shrink)))))
             since = window.seconds
     current = state.current_per_minute
     moved = abs(forecast.level - current)
     if state.forecast is None or moved > max(rule.current_step * current, _noise(current, rule)):
         current = forecast.level
-    return Followed(window.seconds, planned, current, True, forecast, since, peaks)
+    return Followed(window.seconds, planned, current, True, forecast, since if window.calm else None, peaks)
 
 
 def unseen(state: Followed, seconds: float, declared_per_minute: float, rule: DemandRule = FOLLOWING) -> Followed:
     """After an interval without a good window: what was planned for stays, and soon is at least what was declared."""
-    known = state.forecast is not None and seconds - state.forecast.seconds <= rule.longest_gap_seconds
-    planned = state.planned_per_minute if known else max(state.planned_per_minute, declared_per_minute)
-    return replace(state, seconds=seconds, planned_per_minute=planned, fresh=False, good_since=None, peaks=())
+    state = _uncertain(state, seconds, rule)
+    if state.fresh:
+        return state
+    return replace(state, planned_per_minute=max(state.planned_per_minute, declared_per_minute))
+
+
+def _uncertain(state: Followed, seconds: float, rule: DemandRule) -> Followed:
+    fresh = state.forecast is not None and seconds - state.forecast.seconds <= rule.longest_gap_seconds
+    return replace(state, seconds=seconds, fresh=fresh, good_since=None, peaks=())
 
 
 def followed_all(
@@ -131,6 +139,6 @@ def _noise(rate: float, rule: DemandRule) -> float:
 
 
 def _step_above(rate: float, step: float) -> float:
-    """The least of the rates 1, 1 + step, (1 + step)^2, ... that is not below."""
+    """The least of the rates 1, 1 + step, (1 + step)^2, ..., each rounded up, that is not below."""
     grid = log(1 + step)
-    return float((1 + step) ** ceil(log(rate) / grid - 1e-9))
+    return float(ceil((1 + step) ** ceil(log(rate) / grid - 1e-9) - 1e-9))
