@@ -23,7 +23,9 @@ class Window:
     plausible: bool = True
     """Running requests are at least what such a rate makes them. Otherwise the window teaches nothing."""
     calm: bool = True
-    """They are not many more either, little waits, and every replica was seen: only then it counts for a shrink."""
+    """They are not many more either, and little waits: only then it counts for a shrink."""
+    whole: bool = True
+    """Everything was seen; otherwise the rate is a lower bound, which never counts for a shrink."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,10 @@ class DemandRule:
     """By how much the present rate must move to be another one."""
     longest_gap_seconds: float = 120.0
     """Windows farther apart leave something unseen."""
+    busy_per_minute: float = 20.0
+    longest_silence_seconds: float = 3600.0
+    """A class that was busy and of which nothing at all arrives has lost its way here, or its metrics have: for so long
+    that teaches nothing."""
     least_per_minute: float = 1.0
     """What is planned for never falls below: without a replica nothing could be measured."""
 
@@ -67,6 +73,8 @@ class Followed:
     """Since when every window counts for a shrink; None after one that does not. Begins anew with every shrink."""
     peaks: tuple[tuple[float, float], ...] = ()
     """Moments and upper estimates of the cool-down, each above all later ones."""
+    silent_since: float | None = None
+    """Since when a busy class has been silent."""
 
 
 def beginning(requests_per_minute: float, seconds: float) -> Followed:
@@ -84,8 +92,13 @@ def followed(state: Followed, window: Window, horizon_seconds: float, rule: Dema
         return state
     if not window.plausible:
         return _uncertain(state, window.seconds, rule)
+    silent_since = _silent_since(state, window, rule)
+    if silent_since is not None and window.seconds - silent_since < rule.longest_silence_seconds:
+        return replace(_uncertain(state, window.seconds, rule), silent_since=silent_since)
     known = state.forecast or Forecast.beginning(window.seconds, window.requests_per_minute)
-    forecast = known.after(window.seconds, window.requests_per_minute, rule.forecast)
+    rate = window.requests_per_minute if window.whole else max(window.requests_per_minute, known.level)
+    forecast = known.after(window.seconds, rate, rule.forecast)
+    calm = window.calm and window.whole
     upper = max(rule.least_per_minute, forecast.upper(horizon_seconds, rule.forecast))
     gap = window.seconds - state.seconds > rule.longest_gap_seconds
     since = window.seconds if state.good_since is None or gap else state.good_since
@@ -93,7 +106,7 @@ def followed(state: Followed, window: Window, horizon_seconds: float, rule: Dema
     planned = state.planned_per_minute
     if upper > planned:
         planned = _step_above(upper, rule.step)
-    elif window.calm and window.seconds - since >= rule.cool_down_seconds:
+    elif calm and window.seconds - since >= rule.cool_down_seconds:
         need = _step_above(peaks[0][1], rule.step)
         if planned - need >= max(rule.least_shrink * planned, _noise(planned, rule)):
             planned = max(need, min(planned - 1, float(ceil(planned * (1 - rule.most_shrink)))))
@@ -102,7 +115,7 @@ def followed(state: Followed, window: Window, horizon_seconds: float, rule: Dema
     moved = abs(forecast.level - current)
     if state.forecast is None or moved > max(rule.current_step * current, _noise(current, rule)):
         current = forecast.level
-    return Followed(window.seconds, planned, current, True, forecast, since if window.calm else None, peaks)
+    return Followed(window.seconds, planned, current, True, forecast, since if calm else None, peaks, silent_since)
 
 
 def unseen(state: Followed, seconds: float, declared_per_minute: float, rule: DemandRule = FOLLOWING) -> Followed:
@@ -111,6 +124,13 @@ def unseen(state: Followed, seconds: float, declared_per_minute: float, rule: De
     if state.fresh:
         return state
     return replace(state, planned_per_minute=max(state.planned_per_minute, declared_per_minute))
+
+
+def _silent_since(state: Followed, window: Window, rule: DemandRule) -> float | None:
+    if window.requests_per_minute > 0:
+        return None
+    busy = state.forecast is not None and state.forecast.level >= rule.busy_per_minute
+    return window.seconds if state.silent_since is None and busy else state.silent_since
 
 
 def _uncertain(state: Followed, seconds: float, rule: DemandRule) -> Followed:
