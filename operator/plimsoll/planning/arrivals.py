@@ -64,7 +64,7 @@ class Load:
     """What all pods, and the gateway, counted in a window."""
 
     seconds: float
-    """When it ended, by Prometheus' clock."""
+    """When it ended, by any clock that only grows."""
     window_seconds: float
     pods: tuple[PodLoad, ...]
     routed: Mapping[tuple[str, str, str], float] = field(default_factory=dict)

@@ -13,11 +13,12 @@ _TELL_APART = "namespace, pod, model_name, engine"
 """Series that agree in these are one series that is scraped twice."""
 
 
-async def read_load(ask: Ask, window_seconds: float, arrivals_query: str = "") -> Load | None:
-    """The last window. Values that are negative or not finite are left out; None where nothing was ever scraped.
+async def read_load(ask: Ask, seconds: float, window_seconds: float, arrivals_query: str = "") -> Load:
+    """The last window. Values that are negative or not finite are left out.
 
     Args:
         ask: an instant query.
+        seconds: now, by the caller's clock.
         arrivals_query: requests per second at a gateway, with labels `namespace`, `deployment` and `traffic`.
 
     Raises:
@@ -48,15 +49,12 @@ async def read_load(ask: Ask, window_seconds: float, arrivals_query: str = "") -
         for name, answer in answers.items()
         if name not in ("clock", "routed")
     }
-    moments = [sample.moment for answer in answers.values() for sample in answer]
-    if not moments:
-        return None
     pods = [
         _load(pod, max(0.0, clocks[pod].moment - clocks[pod].value), figures)
         for pod in sorted(clocks)
         if pod in figures["running"]
     ]
-    return Load(max(moments), window_seconds, tuple(pods), _routed(answers.get("routed", ())))
+    return Load(seconds, window_seconds, tuple(pods), _routed(answers.get("routed", ())))
 
 
 def _load(pod: _Pod, age_seconds: float, figures: Mapping[str, Mapping[_Pod, float]]) -> PodLoad:

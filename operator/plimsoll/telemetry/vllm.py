@@ -25,3 +25,9 @@ CACHE_USAGE = ("kv_cache_usage_perc", "gpu_cache_usage_perc")
 ENDED = "request_success_total"
 """Counter of requests that ended, by `finished_reason`: also those that were aborted."""
 PREEMPTIONS = "num_preemptions_total"
+TPOT_BY_REQUEST = (
+    "request_time_per_output_token_seconds",
+    "inter_token_latency_seconds",
+    "time_per_output_token_seconds",
+)
+"""An objective is about requests; releases that lack that histogram count tokens."""
