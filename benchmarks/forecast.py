@@ -8,7 +8,7 @@ own spread, the multiple chosen on the first half so that 5 % of the minutes the
 it is then above the curve on the second half, and how often it is passed there.
 
 The library's rows need statsmodels, which the operator does not: without it they are left out. It is fitted anew every
-four hours to the last two, and all methods are held against those minutes.
+500 minutes to the last two hours, and all methods are held against those minutes.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ HORIZON_MINUTES = (5, 10)
 NOISES = (("as it is, variance 4 x Poisson", None, 4.0), ("300 per minute, Poisson", 300.0, 1.0))
 START = 240
 """Minutes that methods have to settle in."""
-EVERY = 240
-"""Minutes between two fits of the library, and between two comparisons."""
+EVERY = 500
+"""Minutes between two fits of the library, and between two comparisons; no divisor of a day."""
 HISTORY = 120
 LEAST_MINUTES = 10_000
 ALLOWED = 0.05
@@ -109,29 +109,36 @@ def last_value(seen: Floats, minutes: int) -> list[Point]:
 
 def library(kind: str) -> Callable[[Floats, int], list[Point]]:
     """A method of statsmodels, at the minutes that are compared only."""
+    known: dict[bytes, dict[int, dict[int, Point]]] = {}
 
     def points(seen: Floats, minutes: int) -> list[Point]:
-        from pandas import Series
-        from statsmodels.tsa.arima.model import ARIMA
-        from statsmodels.tsa.exponential_smoothing.ets import ETSModel
-
-        found: list[Point] = [(float(rate), 0.0) for rate in seen]
+        fits = known.setdefault(seen.tobytes(), {})
         for minute in compared(len(seen), minutes):
-            past = Series(seen[minute - HISTORY + 1 : minute + 1])
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                if kind == "ETS":
-                    fit = ETSModel(past, trend="add", damped_trend=True).fit(disp=False)
-                    shown = fit.get_prediction(start=len(past), end=len(past) + minutes - 1)
-                    mean, spread = shown.predicted_mean.iloc[-1], np.sqrt(np.asarray(shown.forecast_variance)[-1])
-                else:
-                    fit = ARIMA(past, order=(1, 1, 1)).fit()
-                    shown = fit.get_forecast(minutes)
-                    mean, spread = shown.predicted_mean.iloc[-1], shown.se_mean.iloc[-1]
-            found[minute] = (max(0.0, float(mean)), float(spread))
-        return found
+            if minute not in fits:
+                fits[minute] = _fitted(kind, seen[minute - HISTORY + 1 : minute + 1])
+        return [fits[minute][minutes] if minute in fits else (0.0, 0.0) for minute in range(len(seen))]
 
     return points
+
+
+def _fitted(kind: str, past: Floats) -> dict[int, Point]:
+    """Forecasts by minutes ahead."""
+    from pandas import Series
+    from statsmodels.tsa.arima.model import ARIMA
+    from statsmodels.tsa.exponential_smoothing.ets import ETSModel
+
+    series, longest = Series(past), max(HORIZON_MINUTES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if kind == "ETS":
+            fit = ETSModel(series, trend="add", damped_trend=True).fit(disp=False)
+            shown = fit.get_prediction(start=len(past), end=len(past) + longest - 1)
+            spreads = np.sqrt(np.asarray(shown.forecast_variance))
+        else:
+            shown = ARIMA(series, order=(1, 1, 1)).fit().get_forecast(longest)
+            spreads = np.asarray(shown.se_mean)
+    means = np.asarray(shown.predicted_mean)
+    return {minutes: (max(0.0, float(means[minutes - 1])), float(spreads[minutes - 1])) for minutes in HORIZON_MINUTES}
 
 
 def compared(length: int, minutes: int) -> range:
