@@ -13,8 +13,8 @@ from plimsoll.controller.store import Fare, Store
 from plimsoll.planning.attainment import WINDOWS, Attainment, Latencies, attainments
 from plimsoll.planning.plan import FleetPlan
 from plimsoll.planning.watching import ClassKey
+from plimsoll.telemetry.histograms import LATENCIES, read_histograms
 from plimsoll.telemetry.prometheus import Prometheus, PrometheusError
-from plimsoll.telemetry.slo import read_latencies
 
 _RARELY_SECONDS = 600.0
 """Between two writes of the status of a class: status is no stream of metrics."""
@@ -62,7 +62,7 @@ class Objectives:
             async with Prometheus(self._settings.prometheus) as prometheus:
                 for name, seconds in WINDOWS.items():
                     if name not in self._read or now - self._read[name][0] >= seconds / _RENEWALS:
-                        self._read[name] = now, await read_latencies(prometheus.instant, seconds)
+                        self._read[name] = now, await read_histograms(prometheus.instant, seconds, LATENCIES)
         except PrometheusError as error:
             # That it is away is told by what reads the demand.
             _log.debug("no report on the objectives: %s", error)
