@@ -1,14 +1,15 @@
 """Which forecast the planned demand rests on: exponential smoothing against a library, on real days of traffic.
 
-`python -m benchmarks forecast` replays the Azure weeks and ServeGen's fortnights minute by minute, with requests drawn
-at random around the curves (as they are, four times as variable as Poisson; and scaled down to 300 per minute,
-Poisson). Constants were chosen on the first half of each curve; figures are of the second. An upper estimate made now
-is held against the curve of so many minutes later. Every method's upper estimate is its forecast plus a multiple of its
-own spread, the multiple chosen on the first half for all curves together, so that 5 % of the minutes there exceed it; what counts is by how much
-it is then above the curve on the second half, and how often it is passed there.
+`python -m benchmarks forecast` replays the Azure weeks and ServeGen's fortnights minute by minute, with requests
+drawn at random around the curves (as they are, four times as variable as Poisson; and scaled down to 300 per
+minute, Poisson). Constants were chosen on the first half of each curve; figures are of the second. An upper
+estimate made now is held against the curve of so many minutes later. Every method's upper estimate is its forecast
+plus a multiple of its own spread, the multiple chosen on the first half for all curves together, so that 5 % of the
+minutes there exceed it; what counts is by how much it is then above the curve on the second half, and how often it
+is passed there.
 
-The library's rows need statsmodels, which the operator does not: without it they are left out. It is fitted anew every
-500 minutes to the last two hours, and all methods are held against those minutes.
+The library's rows need statsmodels, which the operator does not: without it they are left out. It is fitted anew
+every 500 minutes to the last two hours, and all methods are held against those minutes.
 """
 
 from __future__ import annotations
