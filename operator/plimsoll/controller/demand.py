@@ -19,13 +19,13 @@ from plimsoll.planning.following import Followed, beginning
 from plimsoll.planning.objectives import token_lengths
 from plimsoll.planning.observed_lengths import HeldLengths, held, seen_lengths
 from plimsoll.planning.plan import FleetPlan
+from plimsoll.planning.recalled import METRICS_FRESH, recalled
 from plimsoll.planning.snapshot import ObjectRef, Snapshot
 from plimsoll.planning.watching import PATIENCE_INTERVALS, ClassKey, Watched, watched
 from plimsoll.telemetry.histograms import LENGTHS, read_histograms
 from plimsoll.telemetry.load import read_load
 from plimsoll.telemetry.prometheus import Prometheus, PrometheusError
 
-CONDITION = "MetricsFresh"
 _NO_REPLICA = "NoReadyReplicas"
 _WINDOW_INTERVALS = 4
 _LENGTHS_SECONDS = 60.0
@@ -62,16 +62,13 @@ class Demand:
                 status = LLMDeploymentStatus.model_validate(item["status"])
             except ValidationError:
                 continue
-            known = next((one for one in status.conditions if one.type == CONDITION), None)
-            if known is None:
-                continue
-            sights[place] = Sight(known.status, known.reason, known.message)
-            if known.status != "Unknown":
-                for traffic in status.traffic:
-                    if traffic.requests_per_minute is not None:
-                        classes[*place, traffic.name] = beginning(float(traffic.requests_per_minute), now)
-                    if traffic.tokens is not None:
-                        self._lengths[*place, traffic.name] = HeldLengths(token_lengths(traffic.tokens), now)
+            known = next((one for one in status.conditions if one.type == METRICS_FRESH), None)
+            if known is not None:
+                sights[place] = Sight(known.status, known.reason, known.message)
+            for demand in recalled(*place, status):
+                classes[*place, demand.traffic] = beginning(demand.requests_per_minute, now)
+                if demand.lengths is not None:
+                    self._lengths[*place, demand.traffic] = HeldLengths(demand.lengths, now)
         self._watched = Watched(classes)
         self._hand_over(self._store.snapshot(), sights)
 

@@ -37,7 +37,7 @@ from plimsoll.controller.status import (
     refused_aspects,
     slo_status,
 )
-from plimsoll.controller.store import Store
+from plimsoll.controller.store import Fare, Store
 from plimsoll.performance import TokenLengths
 from plimsoll.planning.plan import Finding, FleetPlan
 from plimsoll.planning.snapshot import InvalidObject, ObjectRef, Snapshot
@@ -111,6 +111,9 @@ class Reporter:
         for item in turn.snapshot.demand:
             if item.lengths is not None:
                 measured.setdefault((item.namespace, item.deployment), {})[item.traffic] = item.lengths
+        fares: dict[tuple[str, str], dict[str, Fare]] = {}
+        for (namespace, name, traffic), fare in self._store.fares.items():
+            fares.setdefault((namespace, name), {})[traffic] = fare
         writes: list[Write] = []
         for plan in turn.fleet.deployments:
             target = live.get((plan.ref.namespace, plan.ref.name))
@@ -125,11 +128,6 @@ class Reporter:
                 for (namespace, name), item in self._store.observed.items()
                 if namespace == plan.ref.namespace
             }
-            fares = {
-                traffic: item
-                for (namespace, name, traffic), item in self._store.fares.items()
-                if (namespace, name) == (plan.ref.namespace, plan.ref.name)
-            }
             waiting = None if proposed is None else Waiting(plan_name, proposed, turn.standing.mode)
             applied = plan.ref not in turn.standing.unapplied
             name = followed_name if applied and followed_name else plan_name
@@ -141,10 +139,8 @@ class Reporter:
                 now,
                 applied=applied,
                 observed=observed,
-                fares=fares,
-                lengths={
-                    key[2]: item for key, item in measured.items() if key[:2] == (plan.ref.namespace, plan.ref.name)
-                },
+                fares=fares.get((plan.ref.namespace, plan.ref.name)),
+                lengths=measured.get((plan.ref.namespace, plan.ref.name)),
                 sight=self._store.sights.get((plan.ref.namespace, plan.ref.name)),
                 waiting=waiting,
             )

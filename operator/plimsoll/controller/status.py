@@ -31,6 +31,7 @@ from plimsoll.performance import TokenLengths
 from plimsoll.performance.correction import UNCORRECTED
 from plimsoll.planning.pause import REASON as PAUSED
 from plimsoll.planning.plan import ClassPlan, DeploymentPlan, DeploymentState, Finding, FleetPlan, Placement, PoolPlan
+from plimsoll.planning.recalled import METRICS_FRESH
 from plimsoll.planning.snapshot import Workload
 from plimsoll.planning.transition import Step
 
@@ -91,7 +92,7 @@ def deployment_status(
     running = {workload.name: workload for workload in progress.workloads}
     aspects = _aspects(progress, running, waiting, applied=applied)
     if sight is not None:
-        aspects.append(Aspect("MetricsFresh", sight.status, sight.reason, sight.message))
+        aspects.append(Aspect(METRICS_FRESH, sight.status, sight.reason, sight.message))
     conditions = build(aspects, before.conditions, generation, now)
     if plan.state is DeploymentState.HELD:
         # Nothing was decided: what runs still runs, so the last figures stay, with the present readiness.
