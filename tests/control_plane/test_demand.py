@@ -99,7 +99,7 @@ def test_replicas_follow_what_prometheus_shows(observing: tuple[Bench, Prometheu
         time.sleep(0.5)
         seen.append(desired(bench))
     old, new = seen[-2:]
-    assert 0.8 * old <= new < old, f"load that halves is followed, a step at a time: {seen}"
+    assert 0 < old - new <= max(2, 0.2 * old), f"load that halves is followed, a step at a time: {seen}"
     assert time.monotonic() - began >= COOL_DOWN_SECONDS
     assert gauge(bench, "planned") >= 1.1 * DECLARED
 
@@ -128,7 +128,8 @@ def test_at_rest_nothing_is_written_and_the_report_is_there(
 ) -> None:
     bench, _, exporter = observing
     fresh(bench, "True", "Fresh")
-    traffic = bench.wait("the report", lambda: t if (t := traffic_of(bench)).get("windows") else None, seconds=90)
+    bench.wait("the report", lambda: len(traffic_of(bench).get("windows", ())) == 3, seconds=90)
+    traffic = traffic_of(bench)
     assert {item["window"] for item in traffic["windows"]} == {"5m", "1h", "24h"}
     assert all(float(item["attainment"]) > 0.95 and float(item["burnRate"]) < 1 for item in traffic["windows"])
     assert traffic["ttft"]["observedMilliseconds"] > 0
