@@ -21,6 +21,7 @@ class World:
 
         class Asked:
             def __init__(self, access):
+                assert access.url
                 self.instant = None
 
             async def __aenter__(self):
