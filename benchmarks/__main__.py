@@ -8,7 +8,7 @@ import time
 
 from benchmarks import report, results
 
-NAMES = ("allocation", "chains", "operator", "performance", "trust")
+NAMES = ("allocation", "chains", "forecast", "operator", "performance", "trust")
 """Modules of this package with `run() -> (figures, notes, tables)`."""
 PARTS = {"chains": ("reproduction", "comparison", "losses", "decisions", "optimum"), "operator": ("fleet", "scale")}
 """Those whose parts can be run alone."""

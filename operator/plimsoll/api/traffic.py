@@ -102,7 +102,8 @@ class TrafficClass(APIModel):
         Field(
             ge=0,
             le=100_000_000,
-            description="Expected rate. Used until a rate is measured, and as the floor when metrics are missing.",
+            description="Expected rate. Used until a rate is measured (spec.demand.source of the PlacementPolicy), and "
+            "as the floor when metrics are missing.",
         ),
     ]
     tokens: Annotated[TokenLengths, Field(description="How long requests and answers are, in tokens.")]

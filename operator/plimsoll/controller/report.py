@@ -36,7 +36,8 @@ from plimsoll.controller.status import (
     refused_aspects,
     slo_status,
 )
-from plimsoll.controller.store import Store
+from plimsoll.controller.store import Fare, Store
+from plimsoll.performance import TokenLengths
 from plimsoll.planning.plan import Finding, FleetPlan
 from plimsoll.planning.snapshot import InvalidObject, ObjectRef, Snapshot
 
@@ -107,10 +108,17 @@ class Reporter:
 
     async def _deployments(self, turn: Round, followed_name: str, plan_name: str, now: datetime) -> list["Write"]:
         live = self._store.live_by_name(RESOURCES["LLMDeployment"])
+        measured: dict[tuple[str, str], dict[str, TokenLengths]] = {}
+        for item in turn.snapshot.demand:
+            if item.lengths is not None:
+                measured.setdefault((item.namespace, item.deployment), {})[item.traffic] = item.lengths
+        fares: dict[tuple[str, str], dict[str, Fare]] = {}
+        for (namespace, name, traffic), fare in self._store.fares.items():
+            fares.setdefault((namespace, name), {})[traffic] = fare
         writes: list[Write] = []
         seen: dict[str, dict[str, ObservedLatency]] = {}
-        for (namespace, placement), item in self._store.observed.items():
-            seen.setdefault(namespace, {})[placement] = item
+        for (namespace, placement), latency in self._store.observed.items():
+            seen.setdefault(namespace, {})[placement] = latency
         settled: dict[ObjectRef, tuple[Manifest, tuple[object, ...]]] = {}
         for plan in turn.fleet.deployments:
             await asyncio.sleep(0)  # as the loop's steps do
@@ -125,13 +133,25 @@ class Reporter:
             waiting = None if proposed is None else Waiting(plan_name, proposed, turn.standing.mode)
             applied = plan.ref not in turn.standing.unapplied
             name = followed_name if applied and followed_name else plan_name
+            place = (plan.ref.namespace, plan.ref.name)
+            told = (fares.get(place), measured.get(place), self._store.sights.get(place))
             # A status that says all names the plan that made it so, whichever plan is in force now.
-            made_of = (progress, generation, bool(name), applied, observed, waiting)
+            made_of = (progress, generation, bool(name), applied, observed, waiting, told)
             known = self._settled.get(plan.ref)
             if known is None or known[0] is not target or known[1] != made_of:
                 before = _status_of(target, LLMDeploymentStatus)
                 after = deployment_status(
-                    progress, before, generation, name, now, applied=applied, observed=observed, waiting=waiting
+                    progress,
+                    before,
+                    generation,
+                    name,
+                    now,
+                    applied=applied,
+                    observed=observed,
+                    fares=told[0],
+                    lengths=told[1],
+                    sight=told[2],
+                    waiting=waiting,
                 )
                 if to_wire(before) != to_wire(after):
                     writes.append((target, before, after))
