@@ -153,3 +153,5 @@ class Snapshot:
     """Both of namespaces that have LLMDeployments."""
     several_nodes: bool = False
     """The cluster has LeaderWorkerSet, so a replica may take several nodes."""
+    resting: tuple[ObjectRef, ...] = ()
+    """LLMDeployments whose placement grows where it must and gives nothing up: it moved just now (planning/pace.py)."""
