@@ -83,5 +83,12 @@ def inputs_digest(snapshot: Snapshot, declared: str | None = None) -> str:
     )
     several = "several nodes" if snapshot.several_nodes else ""
     resting = [str(ref) for ref in snapshot.resting]
-    optional = (snapshot.corrections, paused_objects(snapshot), limits if any(limits) else (), several, resting)
+    optional = (
+        snapshot.corrections,
+        paused_objects(snapshot),
+        limits if any(limits) else (),
+        several,
+        snapshot.demand,
+        resting,
+    )
     return digest((*facts, *(value for value in optional if value)))
