@@ -8,7 +8,7 @@ import time
 
 from benchmarks import report, results
 
-NAMES = ("allocation", "operator", "performance", "trust")
+NAMES = ("allocation", "closed_loop", "operator", "performance", "trust")
 """Modules of this package with `run() -> (figures, notes, tables)`."""
 
 
@@ -16,7 +16,7 @@ def main() -> None:
     """Run and report."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or several of: {', '.join(NAMES)}")
-    parser.add_argument("--resume", action="store_true", help="go on with the rows of results/scaling.csv")
+    parser.add_argument("--resume", action="store_true", help="go on with what is there (allocation, closed_loop)")
     parser.add_argument("--part", choices=("fleet", "scale"), help="of the benchmark operator, only this part")
     options = parser.parse_args()
     names = options.names or NAMES
@@ -25,7 +25,7 @@ def main() -> None:
     for name in names:
         print(f"benchmark {name}", flush=True)
         began = time.monotonic()
-        keywords = {"resume": True} if options.resume and name == "allocation" else {}
+        keywords = {"resume": True} if options.resume and name in ("allocation", "closed_loop") else {}
         if options.part and name == "operator":
             keywords = {"part": options.part}
         figures, notes, tables = importlib.import_module(f"benchmarks.{name}").run(**keywords)
