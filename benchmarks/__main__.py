@@ -8,7 +8,7 @@ import time
 
 from benchmarks import report, results
 
-NAMES = ("allocation", "closed_loop", "operator", "performance", "trust")
+NAMES = ("allocation", "closed_loop", "forecast", "operator", "performance", "trust")
 """Modules of this package with `run() -> (figures, notes, tables)`."""
 
 

@@ -53,7 +53,7 @@ def run(*, resume: bool = False) -> tuple[list[Figure], list[str], list[Table]]:
     ):
         figures += found
         tables.append(table)
-    return figures, _NOTES, tables
+    return figures, [" ".join(note.split()) for note in _NOTES], tables
 
 
 class _Bench:
@@ -318,15 +318,15 @@ _POINTS: dict[str, tuple[rivals.Points, tuple[int, ...]]] = {
     "first": (rivals.FIRST_POINTS, rivals.FIRST_WINDOWS_MINUTES),
 }
 _NOTES = [
-    "Closed loop: a day of Azure's conversation and coding (14 May 2024) and of ServeGen's m-large and deepseek-r1 "
-    "(first day), scaled, on 8 A100, 24 A40 and 4 L40S with Llama-3.1-8B in bf16 and fp8. Replicas start in 120 s. "
-    "Plimsoll's routers read their ConfigMap 90 s late, and what is not routed to stays for 150 s; the rules' routers "
-    "follow at once.",
-    "Closed loop: (a) and (b) are the planner's own plans for the classes' peaks and means with its headroom. Of (c), "
-    "(d) and (e) the cheapest point counts that reaches Plimsoll's attainment: swept with two seeds, then played with "
-    "five.",
-    f"Closed loop: days are played in steps of {STEP_SECONDS:g} s by the performance model; beside it stands the event "
-    "simulator for one seed.",
+    """Closed loop: a day of Azure's conversation and coding (14 May 2024) and of ServeGen's m-large and deepseek-r1
+    (first day), scaled, on 8 A100, 24 A40 and 4 L40S with Llama-3.1-8B in bf16 and fp8. Replicas start in 120 s.
+    Plimsoll's routers read their ConfigMap 90 s late, and what is not routed to stays for 150 s; the rules' routers
+    follow at once.""",
+    """Closed loop: (a) and (b) are the planner's own plans for the classes' peaks and means with its headroom. Of (c),
+    (d) and (e) the cheapest point counts that reaches Plimsoll's attainment: swept with two seeds, then played with
+    five.""",
+    f"""Closed loop: days are played in steps of {STEP_SECONDS:g} s by the performance model; beside it stands the event
+    simulator for one seed.""",
 ]
 
 

@@ -14,6 +14,8 @@ class ForecastRule:
 
     level_seconds: float = 180.0
     """After so long a lasting change of the rate is 63 % in the level."""
+    burst_seconds: float = 45.0
+    """The same for a second, quicker level: what it surely shows already counts at once."""
     trend_seconds: float = 3600.0
     """The same for the trend."""
     damping_seconds: float = 1800.0
@@ -22,6 +24,8 @@ class ForecastRule:
     """Over which errors are remembered."""
     deviations: float = 0.5
     """How many standard deviations of the forecast's error the upper estimate is above the forecast."""
+    doubt: float = 2.0
+    """How many standard deviations of requests that come at random the quicker level is not sure of."""
 
 
 SMOOTHING = ForecastRule()
@@ -37,6 +41,13 @@ class Forecast:
     trend_per_second: float = 0.0
     variance_per_second: float = 0.0
     """Of the level's unforeseen moves: it is that of a random walk."""
+    burst: float = 0.0
+    """The quicker level."""
+
+    @classmethod
+    def beginning(cls, seconds: float, requests_per_minute: float) -> "Forecast":
+        """After the first window."""
+        return cls(seconds, requests_per_minute, burst=requests_per_minute)
 
     def after(self, seconds: float, requests_per_minute: float, rule: ForecastRule = SMOOTHING) -> "Forecast":
         """What is known after another window that ended at `seconds`; one that is not later changes nothing."""
@@ -49,7 +60,8 @@ class Forecast:
         trend = kept + _gain(elapsed, rule.trend_seconds) * ((level - self.level) / elapsed - kept)
         moved = (level - expected) ** 2 / elapsed
         variance = self.variance_per_second + _gain(elapsed, rule.error_seconds) * (moved - self.variance_per_second)
-        return Forecast(seconds, level, trend, variance)
+        burst = self.burst + _gain(elapsed, rule.burst_seconds) * (requests_per_minute - self.burst)
+        return Forecast(seconds, level, trend, variance, burst)
 
     def at(self, ahead_seconds: float, rule: ForecastRule = SMOOTHING) -> float:
         """The rate to expect so much later."""
@@ -58,7 +70,13 @@ class Forecast:
     def upper(self, ahead_seconds: float, rule: ForecastRule = SMOOTHING) -> float:
         """A rate that is seldom passed from now until so much later."""
         spread = rule.deviations * sqrt(self.variance_per_second * (ahead_seconds + rule.level_seconds))
-        return max(self.level, self.at(ahead_seconds, rule)) + spread
+        sure = self.burst - rule.doubt * level_deviation(self.burst, rule.burst_seconds)
+        return max(self.level + spread, self.at(ahead_seconds, rule) + spread, sure)
+
+
+def level_deviation(requests_per_minute: float, level_seconds: float) -> float:
+    """Standard deviation of an exponentially smoothed rate of requests that come at random (Poisson)."""
+    return sqrt(max(0.0, requests_per_minute) * 30.0 / level_seconds)
 
 
 def _gain(elapsed_seconds: float, constant_seconds: float) -> float:
