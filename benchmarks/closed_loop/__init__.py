@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
@@ -43,17 +44,19 @@ def run(*, resume: bool = False) -> tuple[list[Figure], list[str], list[Table]]:
         for path in PARTS.glob("*.json"):
             path.unlink()
     PARTS.mkdir(parents=True, exist_ok=True)
-    figures: list[Figure] = []
-    tables: list[Table] = []
-    benches = [_Bench(scene) for scene in scenes()]
-    for found, table in (
-        *(bench.compared(arrivals) for arrivals in ARRIVALS for bench in benches),
-        *(bench.validated() for bench in benches),
-        *(bench.split() for bench in benches),
-    ):
-        figures += found
-        tables.append(table)
+    names = [scene.name for scene in scenes()]
+    with ProcessPoolExecutor(max_workers=len(names)) as pool:
+        found = list(pool.map(_scene_results, range(len(names))))
+    figures = [figure for mine, _ in found for figure in mine]
+    tables = [table for _, mine in found for table in mine]
     return figures, [" ".join(note.split()) for note in _NOTES], tables
+
+
+def _scene_results(number: int) -> tuple[list[Figure], list[Table]]:
+    """Of one scene, in a process of its own."""
+    bench = _Bench(scenes()[number])
+    parts = [*(bench.compared(arrivals) for arrivals in ARRIVALS), bench.validated(), bench.split()]
+    return [figure for mine, _ in parts for figure in mine], [table for _, table in parts]
 
 
 class _Bench:

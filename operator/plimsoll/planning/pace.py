@@ -44,11 +44,12 @@ def rest(
     following, doubtful = set(observed), set(stale)
     left: dict[ObjectRef, float | None] = {}
     for move in moves:
-        if move.deployment not in following or not move.answered:
+        # While it moves, both what comes and what goes run: to keep all of that would cost twice.
+        if move.deployment not in following or not move.answered or move.settled_seconds is None:
             continue
         if move.deployment in doubtful:
             left[move.deployment] = None
-        elif move.settled_seconds is not None and move.settled_seconds < cool_down_seconds:
+        elif move.settled_seconds < cool_down_seconds:
             left[move.deployment] = cool_down_seconds - move.settled_seconds
     times = [seconds for seconds in left.values() if seconds is not None]
     return Rest(tuple(sorted(left)), min(times, default=None))
