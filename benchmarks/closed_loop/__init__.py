@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -103,13 +103,13 @@ class _Bench:
 
     def plimsoll(self, arrivals: str) -> dict[str, Any]:
         """With the policy's defaults."""
-        return self._part(f"{arrivals}-plimsoll", lambda: _told(self._operated(arrivals, SEEDS, OPERATOR)))
+        return dict(self._part(f"{arrivals}-plimsoll", lambda: _told(self._operated(arrivals, SEEDS, OPERATOR))))
 
     def oracle(self, arrivals: str) -> dict[str, Any] | None:
         """The fullest that reaches Plimsoll's attainment."""
         aim = float(np.mean(self.plimsoll(arrivals)["overall"]))
         for line in LINES:
-            found = self._part(f"{arrivals}-oracle-{line:g}", lambda line=line: self._oracle(arrivals, line))
+            found = self._part(f"{arrivals}-oracle-{line:g}", partial(self._oracle, arrivals, line))
             if np.mean(found["overall"]) >= aim:
                 return dict(found)
         return None
@@ -138,7 +138,7 @@ class _Bench:
         able = sorted((point for point in swept if point["attainment"] >= few), key=lambda point: point["cost"])
         for number, point in enumerate(able[:8]):
             name = f"{arrivals}-{kind}-{number}-{point['variants']}-{point['window']}-{point['point']}"
-            found = self._part(name, lambda point=point: self._point(arrivals, kind, point))
+            found = self._part(name, partial(self._point, arrivals, kind, point))
             if np.mean(found["overall"]) >= np.mean(own["overall"]):
                 return {**found, "text": point["text"]}
         return None
@@ -203,7 +203,9 @@ class _Bench:
         peak = self._part(f"{arrivals}-peak", lambda: _told(self._fixed(arrivals, self._expected.max(axis=0))))
         mean = self._part(f"{arrivals}-mean", lambda: _told(self._fixed(arrivals, self._mix)))
         oracle = self.oracle(arrivals)
-        rows = [("Plimsoll, defaults", own, "headroom 0.1, cool-down 600 s")]
+        rows: list[tuple[str, dict[str, Any] | None, str]] = [
+            ("Plimsoll, defaults", own, "headroom 0.1, cool-down 600 s")
+        ]
         rows += [("(a) fixed, for the peak", peak, ""), ("(b) fixed, best for the mean", mean, "")]
         figures = [self._against(arrivals, own, peak, "(a) a fixed fleet for the peak", -25.0)]
         for kind, title in (("hpa", "(c) HPA on waiting requests"), ("first", "(d) cheapest variant first")):
@@ -240,13 +242,14 @@ class _Bench:
             "forecasting (the present level only)": [Habits(rule=level, ahead=False)],
             "re-planning (the peak plan's variants only)": [Habits(only=tuple(np.flatnonzero(peak).tolist()))],
         }
-        figures, rows = [], []
+        figures: list[Figure] = []
+        rows: list[tuple[str, ...]] = []
         for name, choices in without.items():
             best: tuple[float, float, float] | None = None
             for number, habits in enumerate(choices):
                 for headroom in HEADROOMS:
                     part = f"without-{name.split(' ')[0]}-{number}-{headroom:g}"
-                    found = self._part(part, lambda habits=habits, room=headroom: self._ablated(habits, room))
+                    found = self._part(part, partial(self._ablated, habits, headroom))
                     reached = float(np.mean(found["overall"]))
                     spent = float(np.mean(found["cost"]))
                     if reached >= aim and (best is None or spent < best[0]):
@@ -275,8 +278,8 @@ class _Bench:
             "Plimsoll, defaults": lambda: self._operated(POISSON, [seed], OPERATOR, keep=True),
             "(e) knows the future": lambda: self._follow(POISSON, [seed], self._foreseen(line), keep=True),
         }
-        rows = []
-        figures = []
+        rows: list[tuple[str, ...]] = []
+        figures: list[Figure] = []
         for name, make in plays.items():
             found = self._part(
                 f"validated-{name.split(' ')[0].strip(',()')}", lambda make=make: self._simulated(make(), seed)
@@ -311,7 +314,8 @@ class _Bench:
             f"{self._scene.name}: the model beside the event simulator; Poisson, one seed", columns, rows
         )
 
-    def _simulated(self, days: Days, seed: int) -> dict[str, Any]:
+    def _simulated(self, make: Callable[[], Days], seed: int) -> dict[str, Any]:
+        days = make()
         found = simulated(self._scene, days, 0, ARRIVALS[POISSON], seed)
         return {"model": _told(days), "events": asdict(found)}
 
