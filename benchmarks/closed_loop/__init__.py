@@ -281,9 +281,7 @@ class _Bench:
         rows: list[tuple[str, ...]] = []
         figures: list[Figure] = []
         for name, make in plays.items():
-            found = self._part(
-                f"validated-{name.split(' ')[0].strip(',()')}", lambda make=make: self._simulated(make(), seed)
-            )
+            found = self._part(f"validated-{name.split(' ')[0].strip(',()')}", partial(self._simulated, make, seed))
             model, events = found["model"], found["events"]
             rows.append(
                 (
