@@ -8,7 +8,7 @@ import time
 
 from benchmarks import report, results
 
-NAMES = ("allocation", "chains", "forecast", "operator", "performance", "trust")
+NAMES = ("allocation", "chains", "closed_loop", "forecast", "operator", "performance", "trust")
 """Modules of this package with `run() -> (figures, notes, tables)`."""
 PARTS = {"chains": ("reproduction", "comparison", "losses", "decisions", "optimum"), "operator": ("fleet", "scale")}
 """Those whose parts can be run alone."""
@@ -19,7 +19,7 @@ def main() -> None:
     parts = "; ".join(f"{name}: {', '.join(own)}" for name, own in PARTS.items())
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or several of: {', '.join(NAMES)}")
-    parser.add_argument("--resume", action="store_true", help="go on with the rows of results/scaling.csv")
+    parser.add_argument("--resume", action="store_true", help="go on with what is there (allocation, closed_loop)")
     parser.add_argument("--part", help=f"only this part ({parts})")
     options = parser.parse_args()
     names = options.names or NAMES
@@ -30,7 +30,7 @@ def main() -> None:
     for name in names:
         print(f"benchmark {name}", flush=True)
         began = time.monotonic()
-        keywords = {"resume": True} if options.resume and name == "allocation" else {}
+        keywords = {"resume": True} if options.resume and name in ("allocation", "closed_loop") else {}
         if options.part and options.part in PARTS.get(name, ()):
             keywords = {"part": options.part}
         figures, notes, tables = importlib.import_module(f"benchmarks.{name}").run(**keywords)

@@ -21,8 +21,9 @@ from plimsoll.controller.debounce import debounce
 from plimsoll.controller.extract import owner_uid
 from plimsoll.controller.foreign import Place, scalers_of
 from plimsoll.controller.guarding import Guarding, Verdict, takes_away
-from plimsoll.controller.kinds import CONFIG_MAP, WORKLOADS
+from plimsoll.controller.kinds import CONFIG_MAP, RESOURCES, WORKLOADS
 from plimsoll.controller.metrics import Metrics
+from plimsoll.controller.pacing import arriving_rates, paced, suited
 from plimsoll.controller.planner_process import PlanFailure, PlannerProcess
 from plimsoll.controller.renderings import Renderings, pool_parts
 from plimsoll.controller.report import Reporter, Round
@@ -32,6 +33,7 @@ from plimsoll.controller.settings import Settings
 from plimsoll.controller.status import Progress
 from plimsoll.controller.store import Store
 from plimsoll.planning import step_for
+from plimsoll.planning.lost import lost_pods, with_replacements
 from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Finding, FleetPlan, Severity
 from plimsoll.planning.snapshot import ObjectRef, Snapshot, Workload
 from plimsoll.planning.transition import STEADY_SECONDS, ObservedRouting, Step
@@ -116,6 +118,8 @@ class Loop:
         """One turn. Returns after how many seconds the next is due although nothing changes."""
         snapshot = self._store.snapshot(gateway_api=self._gateway_api, several_nodes=self._several_nodes)
         policy = snapshot.policy or PlacementPolicy.implied()
+        deployments = self._store.live(RESOURCES["LLMDeployment"])
+        snapshot, rested = paced(snapshot, deployments, policy.spec, datetime.now(UTC))
         fleet, fresh = await self._plan(snapshot, policy)
         if fleet is None:
             return _RETRY_SECONDS
@@ -131,7 +135,7 @@ class Loop:
                 snapshot, acted, running, observed, scalers.keys(), approved=standing.agreed
             )
         self._metrics.blast_radius_held.set(1 if verdict.held else 0)
-        progress, works, wait = await self._steps(standing, running, observed, scalers, verdict, policy.spec)
+        progress, works, wait = await self._steps(standing, running, observed, scalers, verdict, policy.spec, snapshot)
         outcome = Outcome()
         if acted:
             with self._metrics.apply_seconds.time():
@@ -144,7 +148,8 @@ class Loop:
         self._metrics.awaiting_approval.set(len(standing.waiting) if standing.mode == "Manual" else 0)
         self._measure(standing.fleet)
         full_plan = self._full_plan_due - time.monotonic()
-        due = [full_plan, wait, outcome.retry_after_seconds, None if told and standing.complete else _RETRY_SECONDS]
+        again = None if told and standing.complete else _RETRY_SECONDS
+        due = [full_plan, wait, rested, outcome.retry_after_seconds, again]
         return max(0.1, min(seconds for seconds in due if seconds is not None))
 
     # --- Planning ----------------------------------------------------------------------------------------------------
@@ -195,6 +200,7 @@ class Loop:
         scalers: Mapping[Place, str],
         verdict: Verdict,
         policy: PlacementPolicySpec,
+        snapshot: Snapshot,
     ) -> tuple[dict[ObjectRef, Progress], list[Work], float | None]:
         """What is safe now for each LLMDeployment, the objects that it means, and when time alone allows more."""
         documents = self._store.live_by_name(CONFIG_MAP)
@@ -204,10 +210,12 @@ class Loop:
         works: list[Work] = []
         waits: list[float] = []
         pools: dict[int, Mapping[str, object]] = {}
-        for plan in map(self._with_warnings, standing.fleet.deployments):
+        lost, arriving = lost_pods(snapshot), arriving_rates(snapshot)
+        for planned in map(self._with_warnings, standing.fleet.deployments):
             await asyncio.sleep(0)  # a thousand of them take seconds, in which the feed and the probes go on
-            place = (plan.ref.namespace, plan.ref.name)
+            place = (planned.ref.namespace, planned.ref.name)
             own, observed = tuple(running.get(place, ())), routing[place]
+            plan = suited(planned, own, observed, arriving.get(place, {}))
             if observed is not None:
                 self._epochs[plan.resource.metadata.uid or ""] = observed.table.epoch
             document = documents.get((plan.ref.namespace, routing_name(plan.ref.name)))
@@ -224,6 +232,7 @@ class Loop:
                 unready_seconds=unready_seconds,
                 first_epoch=self._epochs.get(plan.resource.metadata.uid or "", 0) + 1,
             )
+            step = replace(step, replicas=with_replacements(step.replicas, feasible, lost))
             if plan.state is DeploymentState.HELD and observed is not None:
                 step = replace(step, routing=observed.table)
             waits.extend(self._watch_unready(plan.ref, step, unready_seconds))

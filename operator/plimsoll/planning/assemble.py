@@ -34,6 +34,7 @@ from plimsoll.planning.plan import (
     Share,
 )
 from plimsoll.planning.search import TOLERANCE
+from plimsoll.planning.shares import movable_rates
 from plimsoll.planning.snapshot import ObjectRef
 from plimsoll.planning.speeds import Speeds
 from plimsoll.planning.weighing import stored_by_deployment
@@ -276,6 +277,7 @@ class Assembly:
             correction=candidate.shape.correction,
             asked=candidate.asked,
             made_by=candidate.made_by,
+            rates=movable_rates(candidate, tuple(classes)),
         )
 
     def _reason(self, option: int, served: Sequence[int]) -> str:

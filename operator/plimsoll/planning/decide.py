@@ -8,7 +8,9 @@ import numpy as np
 from plimsoll.allocation import Allocation, AllocationProblem, Solution, check, limited, solve_greedy, subset
 from plimsoll.allocation.problem import Bools
 from plimsoll.planning.beside import (
+    as_it_runs,
     beside,
+    by_deployment,
     exchanged,
     following,
     gives_up,
@@ -47,11 +49,15 @@ class Decision:
         return self.solution.allocation
 
 
-def decide(problem: AllocationProblem, search: Search) -> Decision:
+def decide(problem: AllocationProblem, search: Search, resting: Bools | None = None) -> Decision:
     """Solve, prefer to stay per deployment, and check independently.
 
     A deployment keeps to its running replicas (or fewer of them) while they serve all its classes and no other answer
     is cheaper by the least saving. So a plan that is applied is its own plan: at rest nothing moves.
+
+    Args:
+        resting: deployments (mask, D) that give nothing up, whatever it would save: they only grow, and only to serve
+            what would go unserved.
 
     Raises:
         PlanRejectedError: when `allocation.check` finds a violation.
@@ -59,7 +65,7 @@ def decide(problem: AllocationProblem, search: Search) -> Decision:
     if not problem.options:
         only = solve_greedy(problem)
         return Decision(Solution(only, only.cost.total), short=short_deployments(problem, only))
-    turn = _Round(problem, search)
+    turn = _Round(problem, search, np.zeros(len(problem.deployment_min_replicas), bool) if resting is None else resting)
     allocation = turn.answer()
     violations = check(problem, allocation)
     if violations:
@@ -74,24 +80,39 @@ def decide(problem: AllocationProblem, search: Search) -> Decision:
 class _Round:
     """One decision in the making. The policy's search, which is dear, runs for the free answer and to look ahead."""
 
-    def __init__(self, problem: AllocationProblem, search: Search) -> None:
+    def __init__(self, problem: AllocationProblem, search: Search, resting: Bools) -> None:
         self._problem = problem
         self._search = search
+        # Of those that run more than they may, or nothing, there is nothing to keep.
+        running = by_deployment(problem, problem.running_replicas())
+        self._resting = resting & (running > 0) & (running <= problem.deployment_max_replicas)
         self.interrupted = False
         self.free = self._solve(problem)
 
     def answer(self) -> Allocation:
         problem = self._problem
         stay, free = at_rest(problem, self._search), self.free.allocation
+        if self._resting.any():
+            kept = self._keeping(stay, as_it_runs(problem))
+            if _holds(problem, kept):
+                stay = kept
+            else:
+                self._resting = np.zeros_like(self._resting)
         moves = self._gains(stay, free)
+        adding = moves & self._resting
         # New replicas fit beside all that runs, so those of some deployments fit beside what the others keep.
         allocation = exchanged(problem, stay, free, moves)
-        if overspends(problem, allocation):
+        if adding.any() or overspends(problem, allocation):
             # What the others would have given up stays spent: the movers must do with what is left.
-            allocation = self._with_what_is_left(stay, moves)
+            allocation = self._with_what_is_left(stay, moves, adding)
         if np.array_equal(allocation.replicas, problem.running_replicas()):
             return allocation
-        return self._look_ahead(allocation, moves)
+        return self._look_ahead(allocation, moves & ~self._resting)
+
+    def _keeping(self, found: Allocation, replicas: Allocation) -> Allocation:
+        """The shares that were found, with the other answer's replicas for who rests."""
+        whole = replace(replicas, share=found.share, unserved=found.unserved)
+        return exchanged(self._problem, found, whole, self._resting)
 
     def _solve(self, problem: AllocationProblem) -> Solution:
         solution = self._search.solve(problem)
@@ -102,16 +123,18 @@ class _Round:
         """Deployments (D) for which the other answer is worth a move."""
         problem, saving = self._problem, self._search.minimal_saving
         worth = worthwhile(problem, problem.running_replicas(), stay, other, saving)
-        gains: Bools = worth | _below_minimum(problem, stay, other)
+        better, _ = served_better(problem, stay, other)
+        gains: Bools = (worth & (better | ~self._resting)) | _below_minimum(problem, stay, other)
         return gains
 
-    def _with_what_is_left(self, stay: Allocation, moves: Bools) -> Allocation:
+    def _with_what_is_left(self, stay: Allocation, moves: Bools, adding: Bools) -> Allocation:
         """The movers' best answer beside what the others go on running; who has nothing of it stays.
 
         A mover that ends short keeps all that it runs. Where its plan gives some of that up, it is asked again what it
-        can add to it; at last all movers are asked that, which cannot spend anything twice.
+        can add to it; at last all movers are asked that, which cannot spend anything twice. Those `adding` (mask, D)
+        are asked that from the first.
         """
-        problem, adding = self._problem, np.zeros_like(moves)
+        problem = self._problem
         for attempt in range(ATTEMPTS):
             if not moves.any():
                 break
@@ -172,7 +195,7 @@ class _Round:
         part = subset(problem, allocation, chosen)
         rested = part.merged(at_rest(part.problem, self._search))
         worse, _ = served_better(problem, rested, allocation)
-        rested = exchanged(problem, rested, allocation, worse)
+        rested = self._keeping(exchanged(problem, rested, allocation, worse), allocation)
         return (rested if _holds(problem, rested) else allocation), worse
 
 

@@ -118,5 +118,6 @@ def inputs_digest(snapshot: Snapshot, declared: str | None = None, texts: Texts 
         (item.namespace, item.deployment, item.traffic, item.requests_per_minute, item.lengths)
         for item in snapshot.demand
     ]
-    optional = (snapshot.corrections, paused_objects(snapshot), limits if any(limits) else (), several, demand)
+    resting = [str(ref) for ref in snapshot.resting]
+    optional = (snapshot.corrections, paused_objects(snapshot), limits if any(limits) else (), several, demand, resting)
     return digest((*facts, *(value for value in optional if value)), texts)

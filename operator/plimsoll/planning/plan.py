@@ -86,6 +86,14 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaRate:
+    """What one replica of a placement takes of one class alone, with the policy's headroom on latency."""
+
+    traffic: str
+    requests_per_minute: float
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
     """An option in use: replicas and traffic shares."""
 
@@ -107,6 +115,9 @@ class Placement:
     """What it is made for (`PlacementNames.asked`)."""
     made_by: str = ""
     """Release that made the running placement, which is kept as it is; empty where this release renders it."""
+    rates: tuple[ReplicaRate, ...] = ()
+    """Of the classes whose traffic may move to it without breaking an objective: what shares are split by between
+    plans (planning/shares.py)."""
 
 
 @dataclass(frozen=True, slots=True)

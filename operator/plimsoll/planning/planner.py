@@ -5,6 +5,8 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
+import numpy as np
+
 from plimsoll.allocation.problem import ANY_NUMBER
 from plimsoll.api.inferenceslo import InferenceSLOSpec
 from plimsoll.api.llmdeployment import LLMDeployment
@@ -153,6 +155,10 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
     evaluator.rested.turn()
     evaluator.blocks.turn()
     tolerant = {deployment.reference for deployment, _ in open_pairs} if tolerates else set()
+    resting = np.array(
+        [ObjectRef("LLMDeployment", item.namespace, item.name) in snapshot.resting for item, _ in open_pairs],
+        dtype=bool,
+    )
     attempts = 0
     listed = shortlist(
         [choice for _, choice in open_pairs],
@@ -175,7 +181,7 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
             evaluator.blocks,
         )
         fleet = with_limits(fleet, snapshot, tenants, undecided)
-        decision = decide(fleet.problem, search)
+        decision = decide(fleet.problem, search, resting)
         if listed is not WHOLE and not search.time_is_up():
             longer = listed.longer(fleet.problem, decision.allocation, fleet.pool_names, pools.usable)
             if longer is not None:

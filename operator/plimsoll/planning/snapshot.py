@@ -171,5 +171,7 @@ class Snapshot:
     """Both of namespaces that have LLMDeployments."""
     several_nodes: bool = False
     """The cluster has LeaderWorkerSet, so a replica may take several nodes."""
+    resting: tuple[ObjectRef, ...] = ()
+    """LLMDeployments whose placement grows where it must and gives nothing up: it moved just now (planning/pace.py)."""
     demand: tuple[TrafficDemand, ...] = ()
     """By what is observed; a class that is absent is planned for as declared."""

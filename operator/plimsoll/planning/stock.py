@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from plimsoll.allocation.problem import ANY_NUMBER
+from plimsoll.planning.lost import going
 from plimsoll.planning.pools import Pool
 from plimsoll.planning.snapshot import NodeFacts, PodFacts, Workload
 
@@ -59,7 +60,7 @@ def measure_stock(
     Args:
         demands: by (namespace, placement) of the known options. Their running pods are counted as running, and those
             that are about to be bound too, where there is room; all other pods, Plimsoll's own obsolete ones and those
-            of replicas that lack a pod for good included, are in the way.
+            of replicas that lack a pod for good included, are in the way. On a node that is going none counts.
     """
     starting = _starting(pods, workloads, demands)
     by_node: dict[str, list[PodFacts]] = {}
@@ -142,7 +143,7 @@ def _place(
 ) -> dict[tuple[str, str], list[str]]:
     """Count starting pods as running where they will fit: on the fullest node that has room. Returns these nodes."""
     placed: dict[tuple[str, str], list[str]] = {}
-    closed = {node.name for node in pool.nodes if node.unschedulable_reason}
+    closed = {node.name for node in pool.nodes if node.unschedulable_reason or going(node)}
     left = {node.name: list(node.free) for node in nodes if node.name not in closed}
     for (namespace, placement, node), count in running.items():
         if node in left:
@@ -222,8 +223,10 @@ def _measure(
         node.allocatable.get("memory", 0.0),
     ]
     held = [0.0, 0.0, 0.0]
+    lost = bool(going(node))
     for pod in pods:
-        demand = demands.get((pod.namespace, pod.placement)) if pod.placement and not pod.deleting else None
+        counts = pod.placement and not pod.deleting and not lost
+        demand = demands.get((pod.namespace, pod.placement)) if counts else None
         if demand is not None and demand.pool == pool.name:
             key = (pod.namespace, pod.placement, node.name)
             running[key] = running.get(key, 0) + 1
@@ -232,7 +235,7 @@ def _measure(
             free[0] -= pod.requests.get(pool.resource_name, 0.0)
             free[1] -= pod.requests.get("cpu", 0.0)
             free[2] -= pod.requests.get("memory", 0.0)
-    if node.unschedulable_reason:
+    if node.unschedulable_reason or lost:
         free = held
     # What runs there fits, whatever rounding of requests says.
     room = [max(value, least) for value, least in zip(free, held, strict=True)]
