@@ -33,6 +33,7 @@ from plimsoll.controller.store import Store
 from plimsoll.planning import step_for
 from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Finding, FleetPlan, Severity
 from plimsoll.planning.snapshot import ObjectRef, Snapshot, Workload
+from plimsoll.planning.stages import stage_for
 from plimsoll.planning.transition import STEADY_SECONDS, ObservedRouting, Step
 from plimsoll.rendering import (
     Manifest,
@@ -213,15 +214,18 @@ class Loop:
             restraint = restrain(plan, own, verdict, scalers)
             feasible, findings = restraint.feasible(plan, own), restraint.findings
             unready_seconds = time.monotonic() - self._unready_since.get(plan.ref, time.monotonic())
+            stage = stage_for(feasible, own, policy.rebalance.surge, guarded=verdict.held)
             step = step_for(
-                feasible,
+                stage.plan,
                 own,
                 observed,
                 propagation,
                 guarded=verdict.held,
                 unready_seconds=unready_seconds,
                 first_epoch=self._epochs.get(plan.resource.metadata.uid or "", 0) + 1,
+                max_shift=float(policy.rebalance.max_share_shift),
             )
+            step = replace(step, waiting_for=(*step.waiting_for, *stage.remaining))
             if plan.state is DeploymentState.HELD and observed is not None:
                 step = replace(step, routing=observed.table)
             waits.extend(self._watch_unready(plan.ref, step, unready_seconds))
@@ -230,7 +234,7 @@ class Loop:
                 waits.append(propagation - observed.age_seconds + _MARGIN_SECONDS)
             try:
                 live = {item.name: workloads[key] for item in own if (key := (item.namespace, item.name)) in workloads}
-                manifests = self._render(standing.origin(plan.ref), feasible, step, observed, document, live, now)
+                manifests = self._render(standing.origin(plan.ref), stage.plan, step, observed, document, live, now)
             except (RenderError, RenderMismatch) as error:
                 findings = (*findings, Finding(plan.ref, _render_reason(error), str(error)))
                 _log.error("%s: %s", plan.ref, error)

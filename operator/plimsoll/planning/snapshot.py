@@ -75,6 +75,8 @@ class PodFacts:
     deleting: bool = False
     unschedulable: bool = False
     """The scheduler has looked for a node and found none."""
+    deployment: str = ""
+    """Name of the LLMDeployment that one of Plimsoll's own pods belongs to, in the same namespace."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ def pod_facts(manifest: Manifest) -> PodFacts | None:
         ready=_condition(manifest, "Ready"),
         deleting=bool(metadata.get("deletionTimestamp")),
         unschedulable=_has(manifest, "PodScheduled", "False", "Unschedulable"),
+        deployment=str(own.get(labels.LLM_DEPLOYMENT, "")) if ours else "",
     )
 
 
