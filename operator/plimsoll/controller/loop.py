@@ -21,13 +21,14 @@ from plimsoll.controller.debounce import debounce
 from plimsoll.controller.extract import owner_uid
 from plimsoll.controller.foreign import Place, scalers_of
 from plimsoll.controller.guarding import Guarding, Verdict, takes_away
-from plimsoll.controller.kinds import CONFIG_MAP, WORKLOADS
+from plimsoll.controller.kinds import CONFIG_MAP, RESOURCES, WORKLOADS
 from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.planner_process import PlanFailure, PlannerProcess
 from plimsoll.controller.report import Reporter, Round
 from plimsoll.controller.restraint import restrain
 from plimsoll.controller.routing_age import RoutingAges
 from plimsoll.controller.settings import Settings
+from plimsoll.controller.starts import Starts, failures_in_force
 from plimsoll.controller.status import Progress
 from plimsoll.controller.store import Store
 from plimsoll.planning import step_for
@@ -116,6 +117,8 @@ class Loop:
     async def turn(self) -> float:
         """One turn. Returns after how many seconds the next is due although nothing changes."""
         snapshot = self._store.snapshot(gateway_api=self._gateway_api, several_nodes=self._several_nodes)
+        failures = failures_in_force(self._store.live(RESOURCES["LLMDeployment"]), datetime.now(UTC))
+        snapshot = replace(snapshot, failures=failures)
         policy = snapshot.policy or PlacementPolicy.implied()
         fleet, fresh = await self._plan(snapshot, policy)
         if fleet is None:
@@ -132,7 +135,8 @@ class Loop:
                 snapshot, acted, running, observed, scalers.keys(), approved=standing.agreed
             )
         self._metrics.blast_radius_held.set(1 if verdict.held else 0)
-        progress, works, wait = self._steps(standing, running, observed, scalers, verdict, policy.spec)
+        starts = Starts(snapshot, self._store.live_by_name(RESOURCES["LLMDeployment"]), policy.spec.rebalance)
+        progress, works, wait = self._steps(standing, running, observed, scalers, verdict, policy.spec, starts)
         outcome = Outcome()
         if acted:
             with self._metrics.apply_seconds.time():
@@ -196,6 +200,7 @@ class Loop:
         scalers: Mapping[Place, str],
         verdict: Verdict,
         policy: PlacementPolicySpec,
+        starts: Starts,
     ) -> tuple[dict[ObjectRef, Progress], list[Work], float | None]:
         """What is safe now for each LLMDeployment, the objects that it means, and when time alone allows more."""
         documents = self._store.live_by_name(CONFIG_MAP)
@@ -214,6 +219,8 @@ class Loop:
             restraint = restrain(plan, own, verdict, scalers)
             feasible, findings = restraint.feasible(plan, own), restraint.findings
             unready_seconds = time.monotonic() - self._unready_since.get(plan.ref, time.monotonic())
+            failed, due = starts.of(feasible, own, now)
+            waits.extend([due] if due is not None else [])
             stage = stage_for(feasible, own, policy.rebalance.surge, guarded=verdict.held)
             step = step_for(
                 stage.plan,
@@ -224,6 +231,7 @@ class Loop:
                 unready_seconds=unready_seconds,
                 first_epoch=self._epochs.get(plan.resource.metadata.uid or "", 0) + 1,
                 max_shift=float(policy.rebalance.max_share_shift),
+                failed={item.placement for item in failed if item.retry_time is not None and item.retry_time > now},
             )
             step = replace(step, waiting_for=(*step.waiting_for, *stage.remaining))
             if plan.state is DeploymentState.HELD and observed is not None:
@@ -242,7 +250,7 @@ class Loop:
                 if plan.state is not DeploymentState.HELD and plan.ref not in standing.unapplied:
                     uid, prune = plan.resource.metadata.uid or "", restraint.prunable(step.prune)
                     works.append(Work(plan.ref, uid, restraint.writable(manifests), prune))
-            progress[plan.ref] = Progress(plan, step, own, findings)
+            progress[plan.ref] = Progress(plan, step, own, findings, failed)
         self._unready_since = {ref: since for ref, since in self._unready_since.items() if ref in progress}
         uids = {item.plan.resource.metadata.uid for item in progress.values()}
         self._epochs = {uid: epoch for uid, epoch in self._epochs.items() if uid in uids}

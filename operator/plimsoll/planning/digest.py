@@ -82,5 +82,8 @@ def inputs_digest(snapshot: Snapshot, declared: str | None = None) -> str:
         snapshot.limit_ranges,
     )
     several = "several nodes" if snapshot.several_nodes else ""
-    optional = (snapshot.corrections, paused_objects(snapshot), limits if any(limits) else (), several)
+    failures = [
+        (item.namespace, item.deployment, item.placement, item.ready, item.counts) for item in snapshot.failures
+    ]
+    optional = (snapshot.corrections, paused_objects(snapshot), limits if any(limits) else (), several, failures)
     return digest((*facts, *(value for value in optional if value)))

@@ -49,6 +49,8 @@ from plimsoll.planning.search import UNPROVEN, Clock, Search, search_for, stoppe
 from plimsoll.planning.shortlist import WHOLE, shortlist
 from plimsoll.planning.snapshot import ObjectRef, PodFacts, Snapshot, Workload
 from plimsoll.planning.speeds import Speeds, speeds
+from plimsoll.planning.starts import findings as start_findings
+from plimsoll.planning.starts import without_failed
 from plimsoll.planning.stock import Demand, measure_stock
 from plimsoll.planning.tenants import Tenants, clamped, resolve_tenants
 from plimsoll.planning.variants import Variants, enumerate_variants
@@ -147,7 +149,7 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
             tolerant,
             listed,
         )
-        fleet = with_limits(fleet, snapshot, tenants, undecided)
+        fleet = without_failed(with_limits(fleet, snapshot, tenants, undecided), snapshot.failures)
         decision = decide(fleet.problem, search)
         if listed is not WHOLE and not search.time_is_up():
             longer = listed.longer(fleet.problem, decision.allocation, fleet.pool_names, pools.usable)
@@ -166,6 +168,11 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
         undecided += outlived
     if tolerates:
         decision = replace(decision, notes=node_loss_findings(fleet, decision, tolerant))
+    if snapshot.failures:
+        refs = [ObjectRef("LLMDeployment", item.namespace, item.name) for item in fleet.deployments]
+        failed = start_findings(snapshot.failures, dict(zip(refs, decision.short.tolist(), strict=True)))
+        notes = {name: (*failed.get(name, ()), *decision.notes.get(name, ())) for name in {*failed, *decision.notes}}
+        decision = replace(decision, notes=notes)
     return Round(
         snapshot=snapshot,
         digest=inputs_digest(snapshot, declared),

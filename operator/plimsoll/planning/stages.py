@@ -8,6 +8,7 @@ says how far it has come.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import ceil
 
 from plimsoll.performance import Parallelism
@@ -18,8 +19,10 @@ from plimsoll.planning.plan import (
     HostDemand,
     Option,
     Placement,
+    Room,
     Share,
 )
+from plimsoll.planning.shortlist import USABLE_TIME
 from plimsoll.planning.snapshot import Workload
 
 _TOLERANCE = 1e-6
@@ -67,22 +70,54 @@ def stage_for(
 
 
 def allows(plan: DeploymentPlan, workloads: Sequence[Workload]) -> str:
-    """Why a change in place must not begin, or go on; empty when it may."""
-    return stage_for(plan, workloads).blocked
+    """Why a change in place must not begin, or go on; empty when it may.
+
+    Plays all stages through, as if every pod that goes left its GPUs to a new one, and every new one became Ready.
+    """
+    assert plan.in_place is not None  # noqa: S101  (it is asked of changes in place)
+    running = {item.name: replace(item, ready_replicas=item.replicas) for item in workloads}
+    gpus = {item.name: (item.option.pool, item.option.parallelism.gpus) for item in plan.placements}
+    free: dict[str, int] = {}
+    for item in plan.in_place.room:
+        pool, size = gpus[item.placement]
+        free[pool] = max(free.get(pool, 0), item.replicas * size)
+    if plan.in_place.replicas_going:
+        return ""  # what they leave is seen when they are gone
+    for _ in range(2 * sum(item.replicas for item in (*workloads, *plan.placements)) + 2):
+        room = tuple(Room(name, max(0, free.get(pool, 0)) // size) for name, (pool, size) in gpus.items())
+        now = replace(plan, in_place=replace(plan.in_place, room=room))
+        stage = stage_for(now, tuple(running.values()))
+        if stage.last or stage.blocked:
+            return stage.blocked
+        state = _State(now, running)
+        asked = {item.name: item.replicas for item in stage.plan.placements}
+        for name in sorted({*running, *asked}):
+            pool = gpus[name][0] if name in gpus else running[name].option.get("pool", "")
+            before, after = running[name].replicas if name in running else 0, asked.get(name, 0)
+            free[pool] = free.get(pool, 0) + (before - after) * state.gpus(name)
+        running = {
+            name: replace(running.get(name, _unmade(name)), replicas=count, ready_replicas=count)
+            for name, count in asked.items()
+        }
+    return "it would not come to an end"
 
 
-@dataclass(frozen=True, slots=True)
+def _unmade(name: str) -> Workload:
+    return Workload("", name, "", "", 0, 0)
+
+
+@dataclass(frozen=True)
 class _State:
     """How far a change has come."""
 
     plan: DeploymentPlan
     running: Mapping[str, Workload]
 
-    @property
+    @cached_property
     def planned(self) -> dict[str, Placement]:
         return {item.name: item for item in self.plan.placements}
 
-    @property
+    @cached_property
     def reducible(self) -> dict[str, int]:
         """Running replicas beyond the plan, by placement."""
         planned = self.planned
@@ -92,7 +127,7 @@ class _State:
         }
         return {name: count for name, count in beyond.items() if count > 0 or name not in planned}
 
-    @property
+    @cached_property
     def asked(self) -> dict[str, int]:
         """Replicas of the planned placements that are asked for, at most as many as are planned."""
         return {
@@ -100,7 +135,7 @@ class _State:
             for name, item in self.planned.items()
         }
 
-    @property
+    @cached_property
     def ready(self) -> dict[str, int]:
         """Those of them that are Ready."""
         return {
@@ -108,12 +143,12 @@ class _State:
             for name, count in self.asked.items()
         }
 
-    @property
+    @cached_property
     def missing(self) -> dict[str, int]:
         """Planned replicas that nobody has asked for yet."""
         return {name: self.planned[name].replicas - count for name, count in self.asked.items()}
 
-    @property
+    @cached_property
     def missing_ready(self) -> int:
         return sum(item.replicas for item in self.plan.placements) - sum(self.ready.values())
 
@@ -130,8 +165,14 @@ class _State:
 
     def rates(self, name: str) -> Mapping[str, float]:
         """Requests per minute of each class that a running replica can take."""
-        found = next((item.rates for item in self.plan.running_rates if item.placement == name), ())
-        return {item.traffic: item.requests_per_minute for item in found}
+        return self._rates.get(name, {})
+
+    @cached_property
+    def _rates(self) -> dict[str, dict[str, float]]:
+        return {
+            item.placement: {rate.traffic: rate.requests_per_minute for rate in item.rates}
+            for item in self.plan.running_rates
+        }
 
     def fewest(self, served: Mapping[str, float], at_once: int | None = None) -> dict[str, int]:
         """The fewest of the reducible replicas that still serve these parts of the classes beside what is Ready.
@@ -150,17 +191,21 @@ class _State:
 
     def covers(self, old: Mapping[str, int], new: Mapping[str, int], served: Mapping[str, float]) -> bool:
         """Whether the replicas serve these parts of the classes' planned traffic."""
-        rest = {name: max(0.0, part - self.part_of(name, new)) for name, part in served.items()}
+        rest = {name: max(0.0, part - self.able(name, new)) for name, part in served.items()}
         return self.load(old, rest) <= 1 + _TOLERANCE
 
-    def part_of(self, traffic: str, new: Mapping[str, int]) -> float:
-        """Part of a class that so many replicas of the planned placements serve."""
+    def part_of(self, traffic: str, new: Mapping[str, int], *, full: bool = False) -> float:
+        """Part of a class that so many replicas of the planned placements serve: as planned, or at most."""
         return sum(
-            share.value * new[item.name] / item.replicas
+            share.value * new[item.name] / item.replicas * (_spare(item) if full else 1.0)
             for item in self.plan.placements
             for share in item.shares
             if share.traffic == traffic
         )
+
+    def able(self, traffic: str, new: Mapping[str, int]) -> float:
+        """Part of a class that so many replicas of the planned placements can serve."""
+        return self.part_of(traffic, new, full=True)
 
     def load(self, old: Mapping[str, int], parts: Mapping[str, float]) -> float:
         """How much of the old replicas' time these parts of the classes take; each class spreads over all of them."""
@@ -172,6 +217,11 @@ class _State:
             able = sum(count * self.rates(name).get(item.name, 0.0) for name, count in old.items())
             load += _planned_rate(item) * part / able if able > 0 else float("inf")
         return load
+
+
+def _spare(item: Placement) -> float:
+    """How much more than its shares a planned placement can take, as a factor."""
+    return max(1.0, USABLE_TIME / item.utilization) if item.utilization > 0 else 1.0
 
 
 def _planned_rate(item: ClassPlan) -> float:
@@ -214,7 +264,7 @@ def _in_place(plan: DeploymentPlan, state: _State) -> Stage:
         return _standstill(plan, state, _too_much(plan) if any(left.values()) else "nothing is left that could go")
     unserved = {}
     for item in plan.classes:
-        new = state.part_of(item.name, state.ready)
+        new = state.able(item.name, state.ready)
         rest = {item.name: max(0.0, 1 - item.unserved - new)}
         load = state.load(left, rest)
         able = min(1.0, (new + (rest[item.name] / max(1.0, load))) * (1 + item.headroom))

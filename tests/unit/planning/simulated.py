@@ -185,13 +185,19 @@ def converge(cluster: Cluster, needed: float, turns: int = 60) -> list[float]:
     seen: list[float] = []
     quiet = 0
     for _ in range(turns):
-        before = ({name: [(pod.name, pod.node, pod.left) for pod in own] for name, own in cluster.pods.items()}, cluster.routing)
+        before = (
+            {name: [(pod.name, pod.node, pod.left) for pod in own] for name, own in cluster.pods.items()},
+            cluster.routing,
+        )
         decided = cluster.turn()
         cluster.learn(decided)
         if cluster.routing is not None:
             seen.append(cluster.capacity())
             assert seen[-1] >= needed * (1 - 1e-6), f"{seen}: below {needed}"
-        after = ({name: [(pod.name, pod.node, pod.left) for pod in own] for name, own in cluster.pods.items()}, cluster.routing)
+        after = (
+            {name: [(pod.name, pod.node, pod.left) for pod in own] for name, own in cluster.pods.items()},
+            cluster.routing,
+        )
         same = before == after and cluster.routing_age > PROPAGATION_SECONDS + TURN_SECONDS
         quiet = quiet + 1 if same else 0
         if quiet == 3:

@@ -46,5 +46,12 @@ def test_debug():
     retuned(cluster)
     for _ in range(40):
         d = cluster.turn()
-        print(d.state, d.in_place, cluster.replicas(), {n: cluster.ready(n) for n in cluster.pods}, cluster.capacity(), [f.message for f in d.findings])
+        print(
+            d.state,
+            d.in_place,
+            cluster.replicas(),
+            {n: cluster.ready(n) for n in cluster.pods},
+            cluster.capacity(),
+            [f.message for f in d.findings],
+        )
     assert 0
