@@ -65,8 +65,8 @@ class DeploymentChange(APIModel):
         Field(
             description="Why: nothing ran (New), what was tried before did not start (StartFailed), the spec changed "
             "what pods are like (Respecified), no replicas are wanted (ScaledToZero), not all demand can be served "
-            "(Short), more or fewer replicas are needed (Growth, Shrink), others cost less (Saving), or other placements serve "
-            "better at a higher cost (Moved)."
+            "(Short), more or fewer replicas are needed (Growth, Shrink), others cost less (Saving), or other "
+            "placements serve better at a higher cost (Moved)."
         ),
     ] = None
     in_place: Annotated[

@@ -26,7 +26,7 @@ Manifest = Mapping[str, Any]
 
 def failures_in_force(live: Iterable[Manifest], now: datetime) -> tuple[StartFailure, ...]:
     """What is not to be tried at this moment, by the statuses of LLMDeployments."""
-    found = []
+    found: list[StartFailure] = []
     for manifest in live:
         metadata = manifest["metadata"]
         found.extend(

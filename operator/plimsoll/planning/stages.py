@@ -83,7 +83,8 @@ def allows(plan: DeploymentPlan, workloads: Sequence[Workload]) -> str:
         free[pool] = max(free.get(pool, 0), item.replicas * size)
     if plan.in_place.replicas_going:
         return ""  # what they leave is seen when they are gone
-    for _ in range(2 * sum(item.replicas for item in (*workloads, *plan.placements)) + 2):
+    whole = sum(item.replicas for item in workloads) + sum(item.replicas for item in plan.placements)
+    for _ in range(2 * whole + 2):
         room = tuple(Room(name, max(0, free.get(pool, 0)) // size) for name, (pool, size) in gpus.items())
         now = replace(plan, in_place=replace(plan.in_place, room=room))
         stage = stage_for(now, tuple(running.values()))
