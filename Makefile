@@ -2,7 +2,8 @@
 # The control plane of the tests and the demo is built once into ~/.cache/plimsoll (Go comes from PyPI where it is missing).
 
 PYTHON ?= python3
-PYTEST := .venv/bin/python -m pytest
+# Tests start many interpreters: what one compiled serves all, also where the environment says otherwise.
+PYTEST := PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest
 COMPILE := .venv/bin/uv pip compile -q --generate-hashes --no-header --no-emit-index-url --python-version 3.11 --universal
 READY := .venv/.ready
 CHART_CRDS := helm/plimsoll/crds-src
@@ -25,8 +26,8 @@ test-fast: $(READY) ## unit, property and oracle tests
 test-chart: $(READY) ## the Helm chart, rendered and installed
 	$(PYTEST) tests/chart
 
-test-control-plane: $(READY) ## the operator on the real control plane
-	$(PYTEST) tests/control_plane
+test-control-plane: binaries ## the operator on two real control planes side by side
+	$(PYTEST) -n 2 --dist loadfile tests/control_plane
 
 test-image: $(READY) ## the container image (root; buildah and debootstrap, else skipped with the reason)
 	$(PYTEST) tests/image

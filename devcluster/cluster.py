@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -64,6 +65,7 @@ class Cluster:
         self._stages = list(stages)
         self._node_lease_seconds = node_lease_seconds
         self._processes: dict[str, Process] = {}
+        self._starts: list[tuple[datetime, datetime]] = []
 
     def __enter__(self) -> Self:
         return self.start()
@@ -100,8 +102,10 @@ class Cluster:
 
     def start_apiserver(self) -> None:
         """Starts the API server on its old port with its old data, and waits until it is ready."""
+        begun = datetime.now(UTC)
         self._processes["kube-apiserver"].start()
         self._wait("kube-apiserver", self._apiserver_ready)
+        self._starts.append((begun, datetime.now(UTC)))
 
     def restart_apiserver(self, downtime_seconds: float = 0.0) -> None:
         """An outage of the API server, after which its own clients begin anew.
@@ -114,8 +118,7 @@ class Cluster:
         self.start_apiserver()
         for name in _CLIENTS:
             self._processes[name].stop(grace_seconds=1)
-        # A new KWOK waits 40 s for leases that the old one held.
-        self.kubectl("delete", "leases", "--namespace=kube-node-lease", "--all")
+        self._forget_leases()
         self._start_clients()
 
     @property
@@ -128,6 +131,12 @@ class Cluster:
         process = self._processes["kube-controller-manager"]
         process.stop(grace_seconds=1)
         process.start()
+
+    def restart_kubelets(self) -> None:
+        """Before nodes come back under their names: KWOK may have queued a lease twice, and then renews none."""
+        self._processes["kwok"].stop(grace_seconds=1)
+        self._forget_leases()
+        self._start_kubelets()
 
     def restart_etcd(self, downtime_seconds: float = 0.0) -> None:
         """An outage of etcd: the API server stays, and can neither read nor write. Its data survive."""
@@ -172,6 +181,7 @@ class Cluster:
 
     def rejoin_node(self, name: str) -> None:
         """Brings a silenced kubelet back, and with it the readiness of the pods that still run there."""
+        self.restart_kubelets()
         self.kubectl("label", "node", name, f"{KUBELET_LABEL}=kwok")
         self.kubectl("wait", "node", name, "--for=condition=Ready", "--timeout=30s")
         self._restore_pods(name)
@@ -193,6 +203,11 @@ class Cluster:
     ) -> list[dict[str, Any]]:
         """The audit events of writes since the mark, by users whose name starts with the prefix."""
         return self._audit.writes_since(mark, user_prefix, include_leases=include_leases)
+
+    def was_starting(self, event: Mapping[str, Any]) -> bool:
+        """Whether the API server was not ready when the request arrived: it refuses what it has no role for yet."""
+        arrived = datetime.fromisoformat(event["requestReceivedTimestamp"])
+        return any(begin <= arrived <= end for begin, end in self._starts)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -291,7 +306,15 @@ class Cluster:
         for name in _CLIENTS:
             self._processes[name].start()
         self._wait("the controllers", self._controllers_work)
+        self._start_kubelets()
+
+    def _start_kubelets(self) -> None:
+        self._processes["kwok"].start()
         self._wait("kwok", lambda: _answers(http.client.HTTPConnection("127.0.0.1", self._kwok_port), "/healthz"))
+
+    def _forget_leases(self) -> None:
+        """A new KWOK waits 40 s for leases that the old one held."""
+        self.kubectl("delete", "leases", "--namespace=kube-node-lease", "--all")
 
     def _controllers_work(self) -> bool:
         """The service account controller made its first object, so pods can be admitted."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.bad_objects import ABSENT, DEPLOYMENT, POLICY, POOL, BadObject, Manifest, changed, shown
+from tests.bad_objects import BadObject, shown
+from tests.good_objects import ABSENT, DEPLOYMENT, POLICY, POOL, Manifest, changed
 
 
 def _case(base: Manifest, name: str, path: str, value: object, field: str | None = None) -> BadObject:

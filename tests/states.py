@@ -14,7 +14,7 @@ from plimsoll.api.common import Status, to_wire
 from plimsoll.api.crd import custom_resource_definition
 from plimsoll.api.gpunodepool import GPUNodePoolStatus
 from plimsoll.api.inferenceslo import InferenceSLOStatus
-from plimsoll.api.llmdeployment import LLMDeploymentStatus
+from plimsoll.api.llmdeployment_status import LLMDeploymentStatus
 from plimsoll.api.modelprofile import ModelProfileStatus
 from plimsoll.api.placementpolicy import PlacementPolicyStatus
 from plimsoll.api.schema import structural_schema

@@ -49,7 +49,7 @@ class Bench:
         """Objects that Plimsoll made."""
         return self.all(*kinds, selector=OWN)
 
-    def list(self, path: str) -> Iterator[Manifest]:
+    def read(self, path: str) -> Iterator[Manifest]:
         """Objects as the API server sends them, which is quick for many."""
         answer = json.loads(self.cluster.kubectl("get", "--raw", path))
         for item in answer["items"]:
@@ -74,6 +74,13 @@ class Bench:
     def writes(self, mark: Mark) -> list[Manifest]:
         """What the operator wrote since then, Lease renewals and the Event of who leads apart."""
         return [item for item in self.cluster.writes_since(mark, USER) if not _tells_who_leads(item)]
+
+    def wrote(self, mark: Mark) -> list[str]:
+        """The same, as a person would note it down."""
+        return [
+            f"{item['verb']} {item['requestURI']} {item.get('responseStatus', {}).get('code')}"
+            for item in self.writes(mark)
+        ]
 
     def pod_uids(self) -> frozenset[str]:
         """The pods that Plimsoll made; one that is being deleted counts as gone."""
@@ -111,7 +118,23 @@ class Bench:
         try:
             return self.wait("every LLMDeployment Ready", probe, seconds)
         except AssertionError as error:
-            raise AssertionError(f"{late}: {error}") from error
+            raise AssertionError(f"{late}; {self._unsettled()}: {error}") from error
+
+    def _unsettled(self) -> str:
+        """What stands in the way of rest: what one LLMDeployment says, pods and nodes that are not Ready."""
+        found = self.all("llmdeployments", "pods", "nodes")
+        open_ = [item for item in found if item["kind"] == "LLMDeployment" and not settled(item)][:1]
+        says = [
+            f"{name}={each['status']} {each['reason']}: {each.get('message', '')[:200]}"
+            for item in open_
+            for name, each in conditions(item).items()
+        ]
+        bad = [
+            f"{item['kind']} {item['metadata']['name']} on {item['spec'].get('nodeName', 'no node')}"
+            for item in found
+            if item["kind"] in ("Pod", "Node") and not ready(item)
+        ]
+        return "\n".join([*says, f"{len(bad)} pods and nodes not Ready: {bad[:8]}"])
 
     def wait_condition(
         self, kind: str, name: str, namespace: str, type_: str, status: str, reason: str, seconds: float = 20.0
@@ -192,7 +215,7 @@ def holds(item: Mapping[str, Any], type_: str) -> bool:
 
 
 def ready(pod: Mapping[str, Any]) -> bool:
-    """Whether a pod is Ready, and stays."""
+    """Whether a pod or node is Ready, and stays."""
     return holds(pod, "Ready") and not deleting(pod)
 
 

@@ -1,4 +1,4 @@
-"""One real control plane per test session, for the tests in this folder."""
+"""One real control plane per test session, for the tests in this folder; with pytest-xdist, per worker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.control_plane.bench import Bench, policy, read_crds
 
 _HERE = Path(__file__).parent
 _LAST = "test_rbac.py"
-"""Judges what all the others made the operator do."""
+"""Judges what all the others on its control plane made the operator do."""
 _WITH_PROMETHEUS = "test_corrections.py"
 _WITH_SEVERAL_NODES = {"test_several_nodes.py", _LAST}
 NAMESPACES = ("chat", "documents")
@@ -44,7 +44,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """The control plane all tests of the session share; it starts without nodes."""
+    """The control plane all tests of the session (of the worker) share; it starts without nodes."""
     with Cluster() as running:
         yield running
 
@@ -79,6 +79,7 @@ def nodes(cluster: Cluster) -> Iterator[None]:
     yield
     names = [manifest["metadata"]["name"] for manifest in manifests]
     cluster.kubectl("delete", "node", "--ignore-not-found", *names)
+    cluster.restart_kubelets()
 
 
 @pytest.fixture(scope="module")

@@ -193,7 +193,7 @@ def test_nothing_is_written_before_every_kind_is_known(fleet: Bench, witness: Wi
                 fleet.wait("the list asked for", lambda: proxy.injected[f"held {plural}"])
                 time.sleep(3)
                 assert operator.get("/readyz")[0] != http.client.OK
-                assert fleet.writes(mark) == []
+                assert fleet.wrote(mark) == []
             judge(fleet, witness)
 
 

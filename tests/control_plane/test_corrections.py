@@ -118,7 +118,7 @@ def test_predictions_follow_what_prometheus_shows(observing: tuple[Bench, Promet
         mark = bench.cluster.mark()
         time.sleep(2.5 * INTERVAL_SECONDS)
         assert gauges(bench) == kept
-        assert bench.writes(mark) == []
+        assert bench.wrote(mark) == []
         assert log(bench).count("Prometheus does not answer") == 1
 
     events = [
@@ -135,7 +135,7 @@ def test_predictions_follow_what_prometheus_shows(observing: tuple[Bench, Promet
     assert {name: value for name, value in gauges(bench).items() if "factor" in name} == in_force
     time.sleep(INTERVAL_SECONDS)
     # Nothing is planned anew, since the first plan knew the factors.
-    assert bench.writes(mark) == []
+    assert bench.wrote(mark) == []
 
 
 def assistant(bench: Bench) -> Manifest:

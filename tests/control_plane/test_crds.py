@@ -14,9 +14,9 @@ from devcluster.cluster import Cluster, CommandError
 from plimsoll.api import KINDS
 from plimsoll.api.parse import parse
 from plimsoll.api.units import canonical_quantity
-from tests.bad_objects import (
+from tests.bad_objects import BAD_OBJECTS, BadObject
+from tests.good_objects import (
     ABSENT,
-    BAD_OBJECTS,
     DEPLOYMENT,
     GOOD_OBJECTS,
     NAMESPACE,
@@ -25,7 +25,6 @@ from tests.bad_objects import (
     POOL,
     SLO,
     SMALLEST_DEPLOYMENT,
-    BadObject,
     changed,
 )
 from tests.hostile_objects import HOSTILE_OBJECTS

@@ -247,7 +247,7 @@ def test_events_name_what_happened(bench: Bench, world: World) -> None:
 def test_at_rest_nothing_is_written(bench: Bench, world: World) -> None:
     mark = bench.cluster.mark()
     time.sleep(REST_SECONDS)
-    assert [(item["verb"], item["objectRef"]) for item in bench.writes(mark)] == []
+    assert bench.wrote(mark) == []
 
 
 def test_the_command_line_tool_decides_the_same_from_files(bench: Bench, world: World, tmp_path: Path) -> None:

@@ -179,6 +179,7 @@ def test_a_mass_loss_of_nodes_takes_nothing_away_until_a_person_agrees(bench: Be
     assert "plimsoll_blast_radius_held 0.0" in _metrics(bench)
     assert "Stalled" not in conditions(bench.get("placementpolicy", "default"))
     assert bench.get("configmap", "plimsoll-guard", OPERATOR_NAMESPACE)["data"]
+    bench.cluster.restart_kubelets()
     bench.apply(*(node for node in demo_nodes() if node["metadata"]["name"] in lost))
 
 

@@ -52,17 +52,17 @@ def many(installed: Bench) -> Iterator[Bench]:
 
 def deployments(bench: Bench) -> dict[str, Manifest]:
     """The LLMDeployments, by name."""
-    return {item["metadata"]["name"]: item for item in bench.list("/apis/plimsoll.dev/v1alpha1/llmdeployments")}
+    return {item["metadata"]["name"]: item for item in bench.read("/apis/plimsoll.dev/v1alpha1/llmdeployments")}
 
 
 def workloads(bench: Bench) -> dict[str, Manifest]:
     """The Deployments, by name."""
-    return {item["metadata"]["name"]: item for item in bench.list(f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments")}
+    return {item["metadata"]["name"]: item for item in bench.read(f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments")}
 
 
 def hashes(bench: Bench) -> dict[str, str]:
     """Pod template hash by ReplicaSet."""
-    sets = bench.list(f"/apis/apps/v1/namespaces/{NAMESPACE}/replicasets")
+    sets = bench.read(f"/apis/apps/v1/namespaces/{NAMESPACE}/replicasets")
     return {item["metadata"]["name"]: item["metadata"]["labels"]["pod-template-hash"] for item in sets}
 
 
@@ -81,7 +81,7 @@ def test_all_are_planned_and_run_but_the_impossible_one_which_says_why(many: Ben
     assert "nobody/knows-this-1B" in told["Planned"]["message"]
     assert holds(odd, "Stalled")
     assert odd["status"]["observedGeneration"] == odd["metadata"]["generation"]
-    pods = [*many.list(PODS)]
+    pods = [*many.read(PODS)]
     assert len(pods) == sum(item["status"]["gpus"] for item in found.values())
     per_node: dict[str, int] = {}
     for pod in pods:
@@ -96,7 +96,7 @@ def test_a_restarted_operator_writes_nothing(many: Bench) -> None:
     many.start()
     many.wait("a whole round", lambda: _rounds(many) >= 1)
     time.sleep(3)
-    assert [(item["verb"], item["objectRef"]) for item in many.writes(mark)] == []
+    assert many.wrote(mark) == []
     assert many.pod_uids() == uids
 
 
@@ -117,7 +117,7 @@ def test_an_edit_touches_no_other_deployment(many: Bench) -> None:
         return settled(item) and old not in placements(item)
 
     many.wait("the edited one moved", done)
-    many.wait("its old pods gone", lambda: not any(map(deleting, many.list(PODS))))
+    many.wait("its old pods gone", lambda: not any(map(deleting, many.read(PODS))))
     (new,) = placements(deployments(many)[EDITED])
     after = workloads(many)
     assert after.keys() == before.keys() - {old} | {new}

@@ -80,7 +80,7 @@ def test_a_model_too_large_for_a_node_runs_over_two(
         assert environment["LWS_WORKER_INDEX"] == str(number)
     mark = bench.cluster.mark()
     time.sleep(4)
-    assert [(item["verb"], item["objectRef"]) for item in bench.writes(mark)] == [], "written at rest"
+    assert bench.wrote(mark) == [], "written at rest"
 
     # A node dies. What is deleted by hand here takes Kubernetes a minute.
     content = document(bench.get("configmap", f"{NAME}-routing", NAMESPACE))

@@ -100,7 +100,7 @@ def test_the_resource_definitions_are_upgraded_in_place_and_every_object_is_kept
     }.items()
     assert all(new[name].get("spec") == item.get("spec") for name, item in old.items())
     found = {
-        crd["metadata"]["name"]: crd for crd in bench.list("/apis/apiextensions.k8s.io/v1/customresourcedefinitions")
+        crd["metadata"]["name"]: crd for crd in bench.read("/apis/apiextensions.k8s.io/v1/customresourcedefinitions")
     }
     for path in read_crds():
         (wanted,), (served,) = (

@@ -1,17 +1,12 @@
 """Whatever people do and in whatever order: under Manual approval only what a person has approved ever runs."""
 
 import asyncio
-from importlib import util
-from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-_PATH = Path(__file__).parents[1] / "unit" / "controller" / "test_approval.py"
-_spec = util.spec_from_file_location("controller_approval_world", _PATH)
-_module = util.module_from_spec(_spec)
-_spec.loader.exec_module(_module)
-World = _module.World
+from plimsoll.controller.kinds import DEPLOYMENT
+from tests.unit.controller.test_approval import LLM, World
 
 ACTIONS = st.one_of(
     st.tuples(st.just("replicas"), st.integers(1, 4)),
@@ -45,7 +40,7 @@ async def _play(actions):
             case "replicas":
                 generation += 1
                 least = {"replicas": {"min": argument}}
-                world.see(_module.LLM, world.deployment("assistant", generation=generation, placement=least))
+                world.see(LLM, world.deployment("assistant", generation=generation, placement=least))
             case "approve" if exists:
                 approved.add(sizes[name])
                 world.say("Approved", name)
@@ -58,12 +53,12 @@ async def _play(actions):
                 for item in world.details(name):
                     del world.cluster.objects[item["metadata"]["uid"]]
             case "scale by hand" | "delete by hand":
-                for live in world.store.live(_module.DEPLOYMENT):
+                for live in world.store.live(DEPLOYMENT):
                     if action == "delete by hand":
-                        world.store.drop(_module.DEPLOYMENT, live["metadata"]["uid"])
+                        world.store.drop(DEPLOYMENT, live["metadata"]["uid"])
                     else:
                         changed = {**live, "spec": {**live["spec"], "replicas": argument}}
-                        world.see(_module.DEPLOYMENT, changed)
+                        world.see(DEPLOYMENT, changed)
                         # Without details a restart cannot know what was in force, and leaves what runs.
                         approved |= {argument} if lost else set()
             case "fail":

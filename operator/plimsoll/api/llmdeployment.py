@@ -3,36 +3,28 @@
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import Field, Strict
+from pydantic import Field
 
-from plimsoll.api.arguments import ExtraArgument
 from plimsoll.api.common import (
     AGE,
     READY,
     APIModel,
     Boolean,
-    Count,
     DNSLabel,
     DNSSubdomain,
-    ImageName,
     Integer,
-    LocalReference,
     ModelName,
-    PlanReference,
     PrinterColumn,
     Resource,
     ResourceNames,
-    SecretKeyReference,
-    ShortText,
-    Status,
-    StatusModel,
-    Time,
     is_dns_1035_label,
 )
+from plimsoll.api.engine import Engine
+from plimsoll.api.llmdeployment_status import LLMDeploymentStatus
 from plimsoll.api.modelprofile import PrecisionName
-from plimsoll.api.pods import Environment, PodTemplate
 from plimsoll.api.rules import ListMap, ListSet, Rule
-from plimsoll.api.units import Burstiness, Factor, Money, Ratio
+from plimsoll.api.traffic import TrafficClass
+from plimsoll.api.units import Factor
 
 TensorDegree = Literal[1, 2, 4, 8, 16]
 PipelineDegree = Literal[1, 2, 3, 4, 5, 6, 7, 8]
@@ -74,113 +66,6 @@ class CandidateModel(APIModel):
         ),
         ListMap("name"),
     ] = (Precision(name="bf16"),)
-
-
-class TokenLengths(APIModel):
-    """How long requests and answers are, in tokens."""
-
-    input: Annotated[Integer, Field(ge=1, le=10_000_000, description="Mean length of the prompt in tokens.")]
-    output: Annotated[Integer, Field(ge=1, le=10_000_000, description="Mean length of the answer in tokens.")]
-    input_p95: Annotated[
-        Integer | None,
-        Field(ge=1, le=10_000_000, description="95th percentile of the prompt's length. When absent, twice the mean."),
-    ] = None
-    output_p95: Annotated[
-        Integer | None,
-        Field(ge=1, le=10_000_000, description="95th percentile of the answer's length. When absent, twice the mean."),
-    ] = None
-
-
-class TrafficArrivals(APIModel):
-    """How requests follow one another."""
-
-    burstiness: Annotated[
-        Burstiness,
-        Field(
-            description="Coefficient of variation of the times between requests: standard deviation by mean. "
-            'Default "1": requests come at random (Poisson). Above 1 they come in bursts, and a replica gets fewer.'
-        ),
-    ] = Decimal(1)
-
-
-class TaskError(APIModel):
-    """How often a candidate model gets this kind of request wrong."""
-
-    model: Annotated[ModelName, Field(description="Name of a candidate model of this LLMDeployment.")]
-    value: Annotated[
-        Ratio,
-        Field(description='Share of wrong answers at full precision, measured by you, such as "0.07".'),
-    ]
-
-
-class HeaderMatch(APIModel):
-    """An HTTP header that a request carries."""
-
-    name: Annotated[
-        str,
-        Strict(),
-        Field(
-            min_length=1,
-            max_length=64,
-            pattern=r"^[A-Za-z0-9!#$%&'*+.^_|~-]+$",
-            description="Name of the header; upper and lower case are the same.",
-            json_schema_extra={"accepted": "the name of an HTTP header such as x-traffic-class"},
-        ),
-    ]
-    value: Annotated[
-        str, Strict(), Field(min_length=1, max_length=256, description="Value that the header has exactly.")
-    ]
-
-
-class TrafficMatch(APIModel):
-    """Which requests belong to the class."""
-
-    headers: Annotated[
-        tuple[HeaderMatch, ...],
-        Field(min_length=1, max_length=8, description="Headers that a request carries. All must match."),
-        ListMap("name"),
-    ]
-
-
-class TrafficClass(APIModel):
-    """A kind of request with its own rate, token lengths and objective."""
-
-    name: Annotated[
-        DNSLabel,
-        Field(description="Name of the class. Clients can select it as model `<deployment>/<class>`."),
-    ]
-    slo_ref: Annotated[
-        LocalReference | None,
-        Field(description="InferenceSLO in the same namespace. When absent, the defaultSLO of the PlacementPolicy."),
-    ] = None
-    requests_per_minute: Annotated[
-        Integer,
-        Field(
-            ge=0,
-            le=100_000_000,
-            description="Expected rate. Used until a rate is measured, and as the floor when metrics are missing.",
-        ),
-    ]
-    tokens: Annotated[TokenLengths, Field(description="How long requests and answers are, in tokens.")]
-    arrivals: Annotated[
-        TrafficArrivals | None,
-        Field(description="How requests follow one another. When absent, at random."),
-    ] = None
-    task_error: Annotated[
-        tuple[TaskError, ...],
-        Field(
-            max_length=8,
-            description="Task error of the candidate models for this class. Needed where the SLO has maxTaskError; "
-            "a model without a value is then not considered.",
-        ),
-        ListMap("model"),
-    ] = ()
-    match: Annotated[
-        TrafficMatch | None,
-        Field(
-            description="Which requests belong to the class. Exactly one class has none: all other requests are its."
-        ),
-    ] = None
 
 
 class ReplicaLimits(APIModel):
@@ -242,125 +127,6 @@ class PlacementLimits(APIModel):
     replicas: Annotated[ReplicaLimits, Field(description="How many replicas there may be, over all placements.")] = (
         ReplicaLimits()
     )
-
-
-class EngineImages(APIModel):
-    """Container images of the engine, by GPU vendor."""
-
-    nvidia: Annotated[
-        ImageName | None, Field(description="Image for NVIDIA GPUs. When absent, the one this release pins.")
-    ] = None
-    amd: Annotated[
-        ImageName | None,
-        Field(
-            description="Image for AMD GPUs. When absent, the one this release pins, if any; "
-            "else such pools are left out."
-        ),
-    ] = None
-
-
-class PersistentVolumeClaim(APIModel):
-    """A claim in the same namespace."""
-
-    claim_name: Annotated[DNSSubdomain, Field(description="Name of the PersistentVolumeClaim, in the same namespace.")]
-
-
-class EmptyDir(APIModel):
-    """A volume that lives as long as the pod."""
-
-    size_limit: Annotated[
-        str | None,
-        Strict(),
-        Field(
-            max_length=16,
-            pattern=r"^[1-9][0-9]{0,6}(\.[0-9]{1,3})?(Mi|Gi|Ti|M|G|T)$",
-            description="Largest size as a quantity, such as 200Gi. When absent, what the node has.",
-            json_schema_extra={"accepted": "a quantity of storage such as 200Gi"},
-        ),
-    ] = None
-
-
-class HostPath(APIModel):
-    """A folder of the node."""
-
-    path: Annotated[
-        str,
-        Strict(),
-        Field(
-            min_length=2,
-            max_length=255,
-            pattern=r"^(/[A-Za-z0-9_][A-Za-z0-9._-]*)+$",
-            description="Absolute path of a folder that every node of the pools has and that user 2000 may write.",
-            json_schema_extra={"accepted": "an absolute path such as /var/lib/models, without hidden folders"},
-        ),
-    ]
-
-
-class ModelCache(APIModel):
-    """Where weights are kept."""
-
-    rules = (
-        Rule(
-            cel="[has(self.persistentVolumeClaim), has(self.emptyDir), has(self.hostPath)].filter(x, x).size() == 1",
-            message="modelCache must hold exactly one of persistentVolumeClaim, emptyDir and hostPath",
-            holds=lambda c: [c.persistent_volume_claim, c.empty_dir, c.host_path].count(None) == 2,
-        ),
-    )
-
-    persistent_volume_claim: Annotated[
-        PersistentVolumeClaim | None,
-        Field(description="A claim that all pods mount. With several nodes it must allow ReadWriteMany."),
-    ] = None
-    empty_dir: Annotated[
-        EmptyDir | None, Field(description="A volume of each pod: every start downloads the weights anew.")
-    ] = None
-    host_path: Annotated[
-        HostPath | None,
-        Field(
-            description="A folder of the node, shared by all pods there. Needs spec.security.allowHostPath of the "
-            "PlacementPolicy, and a namespace without the restricted or baseline Pod Security Standard."
-        ),
-    ] = None
-
-
-class Engine(APIModel):
-    """How the inference engine is run."""
-
-    type: Annotated[Literal["vllm"], Field(description="The inference engine. Default vllm.")] = "vllm"
-    images: Annotated[
-        EngineImages, Field(description="Container images by GPU vendor. When absent, those this release pins.")
-    ] = EngineImages()
-    max_model_length: Annotated[
-        Integer | None,
-        Field(
-            ge=16,
-            le=10_000_000,
-            description="Longest sequence (prompt and answer) in tokens that a replica accepts; memory is kept for it. "
-            "When absent, the model's context length, 32768 at most.",
-        ),
-    ] = None
-    extra_args: Annotated[
-        tuple[ExtraArgument, ...],
-        Field(
-            max_length=64,
-            description="Further command-line arguments of the engine, such as --enable-prefix-caching. "
-            "Flags that Plimsoll sets or that load code by name are refused; --trust-remote-code needs "
-            "spec.security.allowTrustRemoteCode of the PlacementPolicy.",
-        ),
-    ] = ()
-    env: Annotated[Environment, Field(description="Further environment variables of the engine's container.")] = ()
-    hugging_face_token_secret_ref: Annotated[
-        SecretKeyReference | None,
-        Field(
-            description="Key of a Secret with a Hugging Face token, for gated models. When absent, no token is used."
-        ),
-    ] = None
-    model_cache: Annotated[
-        ModelCache, Field(description="Where weights are kept: a claim or a volume of each pod. Default: emptyDir.")
-    ] = ModelCache(empty_dir=EmptyDir())
-    pod_template: Annotated[
-        PodTemplate, Field(description="What is added to the pods. Only what is listed here may be set.")
-    ] = PodTemplate()
 
 
 class ParentReference(APIModel):
@@ -458,153 +224,6 @@ class LLMDeploymentSpec(APIModel):
     ] = PlacementLimits()
     engine: Annotated[Engine, Field(description="How the inference engine is run.")] = Engine()
     routing: Annotated[Routing, Field(description="In which forms the traffic shares are published.")] = Routing()
-
-
-class Parallelism(StatusModel):
-    """Degrees of parallelism of a replica; it uses tensor times pipeline GPUs."""
-
-    tensor: Annotated[Integer, Field(ge=1, le=16, description="Tensor-parallel degree.")] = 1
-    pipeline: Annotated[Integer, Field(ge=1, le=8, description="Pipeline-parallel degree.")] = 1
-
-    @property
-    def gpus(self) -> int:
-        """GPUs of one replica."""
-        return self.tensor * self.pipeline
-
-
-class ReplicaCounts(StatusModel):
-    """Replicas of a placement."""
-
-    desired: Annotated[Count, Field(description="Replicas that the plan asks for.")] = 0
-    ready: Annotated[Count, Field(description="Replicas whose pods are ready.")] = 0
-
-
-class TrafficShare(StatusModel):
-    """Which share of a traffic class a placement serves."""
-
-    traffic: Annotated[DNSLabel, Field(description="Traffic class.")]
-    value: Annotated[Ratio, Field(description="Share of the class's requests, from 0 to 1.")]
-
-
-class SpeedFactors(StatusModel):
-    """What step times are multiplied by, as observation has it."""
-
-    prefill: Annotated[Factor, Field(description="Factor of the time that prompt tokens take.")]
-    decode: Annotated[Factor, Field(description="Factor of the time that everything else in a step takes.")]
-
-
-class ObservedLatency(StatusModel):
-    """Means that the pods of a placement showed, rounded to two digits and renewed only when they move."""
-
-    ttft_milliseconds: Annotated[
-        Integer | None, Field(ge=0, le=86_400_000, description="Mean time to first token.")
-    ] = None
-    tpot_milliseconds: Annotated[
-        Integer | None, Field(ge=0, le=86_400_000, description="Mean time per output token.")
-    ] = None
-    time: Annotated[Time | None, Field(description="When they were taken.")] = None
-
-
-class PlacementStatus(StatusModel):
-    """A placement: replicas of one model at one precision on one pool with one parallelism."""
-
-    name: Annotated[DNSLabel, Field(description="Name of the placement and of its objects.")]
-    model: Annotated[ModelName, Field(description="Model that it serves.")]
-    precision: Annotated[PrecisionName, Field(description="Numeric precision.")]
-    pool: Annotated[DNSLabel, Field(description="GPUNodePool that it runs on.")]
-    parallelism: Annotated[Parallelism, Field(description="Degrees of parallelism of each replica.")] = Parallelism()
-    pods_per_replica: Annotated[
-        Integer | None,
-        Field(ge=2, le=8, description="Pods of each replica, each on its node. Absent: one."),
-    ] = None
-    replicas: Annotated[ReplicaCounts, Field(description="Replicas that are wanted and ready.")] = ReplicaCounts()
-    shares: Annotated[
-        tuple[TrafficShare, ...],
-        Field(max_length=15, description="Traffic that it serves, by class."),
-        ListMap("traffic"),
-    ] = ()
-    image: Annotated[ImageName | None, Field(description="Container image that it runs.")] = None
-    speed: Annotated[
-        ShortText | None,
-        Field(description="Where its predicted latencies come from: measured or published, and how corrected."),
-    ] = None
-    correction: Annotated[
-        SpeedFactors | None, Field(description="Factors in force, by what Prometheus shows. Absent: none.")
-    ] = None
-    observed: Annotated[ObservedLatency | None, Field(description="Latencies that Prometheus shows.")] = None
-
-
-class LatencyReport(StatusModel):
-    """A latency against its target."""
-
-    predicted_milliseconds: Annotated[
-        Integer | None,
-        Field(ge=0, le=86_400_000, description="What the plan expects, for the statistic of the target."),
-    ] = None
-    observed_milliseconds: Annotated[
-        Integer | None,
-        Field(ge=0, le=86_400_000, description="What was measured lately, rounded to two digits."),
-    ] = None
-
-
-class TrafficStatus(StatusModel):
-    """How one traffic class fares."""
-
-    name: Annotated[DNSLabel, Field(description="Traffic class.")]
-    requests_per_minute: Annotated[
-        Integer | None, Field(ge=0, le=100_000_000, description="Rate that the plan serves: measured or expected.")
-    ] = None
-    ttft: Annotated[LatencyReport | None, Field(description="Time to first token.")] = None
-    tpot: Annotated[LatencyReport | None, Field(description="Time per output token.")] = None
-    end_to_end: Annotated[LatencyReport | None, Field(description="End-to-end latency.")] = None
-    attainment: Annotated[Ratio | None, Field(description="Share of requests that met every target lately.")] = None
-    unserved: Annotated[Ratio | None, Field(description="Share of the traffic that the plan leaves unserved.")] = None
-
-
-class FailedStart(StatusModel):
-    """A placement of which new replicas did not become Ready in their time."""
-
-    placement: Annotated[DNSLabel, Field(description="Name of the placement.")]
-    ready: Annotated[Count, Field(description="Replicas that were Ready all the same; it keeps as many.")] = 0
-    attempts: Annotated[Count, Field(description="How often it was tried.")] = 1
-    generation: Annotated[Count | None, Field(description="Of the LLMDeployment that it was tried for.")] = None
-    time: Annotated[Time | None, Field(description="When it was given up.")] = None
-    retry_time: Annotated[Time | None, Field(description="Until then it is not tried again.")] = None
-    timeout_seconds: Annotated[
-        Integer | None, Field(ge=1, le=1_000_000, description="Seconds that its replicas were waited for.")
-    ] = None
-
-
-class LLMDeploymentStatus(Status):
-    """What was decided and how it fares."""
-
-    models_in_use: Annotated[
-        ShortText | None, Field(description="Models in use with their precisions, for people; details in placements.")
-    ] = None
-    gpus: Annotated[Count | None, Field(description="GPUs that the placements use.")] = None
-    replicas: Annotated[ShortText | None, Field(description="Replicas that are ready and wanted, such as 5/6.")] = None
-    cost_per_hour: Annotated[Money | None, Field(description="Cost of the placements per hour.")] = None
-    slo: Annotated[
-        ShortText | None,
-        Field(description="Whether the objectives are met, for people: Met, Predicted, or what is not."),
-    ] = None
-    placements: Annotated[
-        tuple[PlacementStatus, ...],
-        Field(max_length=256, description="The placements that serve the traffic."),
-        ListMap("name"),
-    ] = ()
-    traffic: Annotated[
-        tuple[TrafficStatus, ...],
-        Field(max_length=15, description="How the traffic classes fare."),
-        ListMap("name"),
-    ] = ()
-    plan_ref: Annotated[PlanReference | None, Field(description="PlacementPlan that the placements follow.")] = None
-    plan_time: Annotated[Time | None, Field(description="When that plan was made.")] = None
-    failed_starts: Annotated[
-        tuple[FailedStart, ...],
-        Field(max_length=16, description="Placements that were rolled back, since they did not start in their time."),
-        ListMap("placement"),
-    ] = ()
 
 
 class LLMDeployment(Resource):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from plimsoll.api.llmdeployment import ObservedLatency
+from plimsoll.api.llmdeployment_status import ObservedLatency
 from plimsoll.controller.client import ApiError
 from plimsoll.controller.events import Recorder
 from plimsoll.controller.kinds import CONFIG_MAP, RESOURCES, Kind

@@ -9,13 +9,12 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from plimsoll.api import GPUNodePool, InferenceSLO, ModelProfile, PlacementPolicy, Resource
+from plimsoll.api import KINDS, GPUNodePool, InferenceSLO, ModelProfile, PlacementPolicy, Resource
 from plimsoll.api.common import Status, to_wire
 from plimsoll.api.gpunodepool import GPUNodePoolStatus
 from plimsoll.api.inferenceslo import InferenceSLOStatus
-from plimsoll.api.llmdeployment import LLMDeploymentStatus
+from plimsoll.api.llmdeployment_status import LLMDeploymentStatus
 from plimsoll.api.modelprofile import ModelProfileStatus
-from plimsoll.api.placementplan import PlacementPlanStatus
 from plimsoll.api.placementpolicy import PlacementPolicyStatus
 from plimsoll.controller.approval import Standing
 from plimsoll.controller.client import ApiError
@@ -293,14 +292,7 @@ def _about(fleet: FleetPlan, resource: Resource) -> list[Finding]:
     return [finding for finding in fleet.findings if finding.object == ref]
 
 
-_STATUS: Mapping[str, type[Status]] = {
-    "LLMDeployment": LLMDeploymentStatus,
-    "GPUNodePool": GPUNodePoolStatus,
-    "InferenceSLO": InferenceSLOStatus,
-    "ModelProfile": ModelProfileStatus,
-    "PlacementPolicy": PlacementPolicyStatus,
-    "PlacementPlan": PlacementPlanStatus,
-}
+_STATUS = {kind.__name__: kind.status_model() for kind in KINDS}
 
 
 def _refusal(target: Manifest, item: InvalidObject, found: Sequence[Finding], now: datetime) -> Write:

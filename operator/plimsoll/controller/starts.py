@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from plimsoll.api.llmdeployment import FailedStart
+from plimsoll.api.llmdeployment_status import FailedStart
 from plimsoll.api.placementpolicy import Rebalance
 from plimsoll.planning.plan import DeploymentPlan
 from plimsoll.planning.snapshot import NodeFacts, PodFacts, Snapshot, StartFailure, Workload

@@ -10,7 +10,7 @@ from plimsoll.api import InferenceSLO, ModelProfile, PlacementPolicy
 from plimsoll.api.common import PlanReference
 from plimsoll.api.gpunodepool import GPUCounts, GPUNodePoolStatus
 from plimsoll.api.inferenceslo import ClassAttainment, InferenceSLOStatus
-from plimsoll.api.llmdeployment import (
+from plimsoll.api.llmdeployment_status import (
     FailedStart,
     LatencyReport,
     LLMDeploymentStatus,

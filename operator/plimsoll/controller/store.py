@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from plimsoll.api import GPUNodePool, InferenceSLO, LLMDeployment, ModelProfile, PlacementPolicy
-from plimsoll.api.llmdeployment import ObservedLatency
+from plimsoll.api.llmdeployment_status import ObservedLatency
 from plimsoll.api.placementpolicy import POLICY_NAME
 from plimsoll.controller.extract import Absent, Facts, Manifest, OwnedFacts, PlanRecord, facts_of, live_part
 from plimsoll.controller.kinds import ALL, Kind

@@ -14,13 +14,10 @@ from plimsoll.performance.calibration import (
 )
 from plimsoll.performance.capacity import (
     Capacity,
-    Prediction,
     Question,
-    Stream,
     candidate_batches,
     capacities,
     capacity,
-    predict,
     rated,
 )
 from plimsoll.performance.coefficients import Coefficients, CoefficientSet, Link, coefficient_set, node_hop
@@ -30,6 +27,8 @@ from plimsoll.performance.loading import load_seconds
 from plimsoll.performance.memory import MemoryFit, memory_fit
 from plimsoll.performance.monotone import settled
 from plimsoll.performance.observations import Latencies, Observation
+from plimsoll.performance.prediction import Prediction, predict
+from plimsoll.performance.requests import Stream
 from plimsoll.performance.shapes import (
     FloatArray,
     LatencyTarget,

@@ -1,37 +1,22 @@
-"""The highest arrival rate at which a replica keeps a class's targets, and what it delivers at a given rate."""
+"""The highest arrival rate at which a replica keeps a class's targets."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.performance.arrivals import POISSON, Arrivals
-from plimsoll.performance.latency import (
-    alone_end_to_end,
-    alone_first_token,
-    alone_first_token_percentile,
-    alone_per_token,
-    end_to_end,
-    first_token,
-    full_per_token,
-    per_token,
-)
-from plimsoll.performance.lengths import LengthDistribution
+from plimsoll.performance.latency import full_per_token
 from plimsoll.performance.memory import MemoryFit, memory_fit
-from plimsoll.performance.monotone import MAX_UTILIZATION, Path, Search, load_of, neighbours, settled
+from plimsoll.performance.monotone import MAX_UTILIZATION, Search, load_of, neighbours, settled
+from plimsoll.performance.prediction import IMPOSSIBLE, Alone, Prediction
 from plimsoll.performance.queue import Load
 from plimsoll.performance.replicas import Engines, Replicas, StackedTraffic, Traffic
-from plimsoll.performance.shapes import (
-    FloatArray,
-    LatencyTarget,
-    LatencyTargets,
-    ReplicaShape,
-    TokenLengths,
-    parallelism_problem,
-)
+from plimsoll.performance.requests import cannot_run, held, held_requests, traffic_of
+from plimsoll.performance.shapes import FloatArray, LatencyTarget, LatencyTargets, ReplicaShape, TokenLengths
 from plimsoll.performance.stacked import StackedTerms
+from plimsoll.performance.statistics import asked_of, meets, statistic, statistic_of
 from plimsoll.performance.steps import ANALYTIC_STEPS, StepModel
 from plimsoll.performance.tails import Mixture
 from plimsoll.performance.terms import StepTerms
@@ -44,23 +29,6 @@ LEAST_SHARE = 1e-4
 """Rates below this share of the saturation rate count as none."""
 _BLOCK = 5000
 """Replicas at once: enough that calls cost little, few enough that their columns stay in the cache."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """Latencies in seconds, each at its target's percentile or mean; the mean where there is no target.
-
-    Infinite where the replica cannot keep up, or cannot run at all.
-    """
-
-    ttft_seconds: float
-    tpot_seconds: float
-    end_to_end_seconds: float
-    mean_end_to_end_seconds: float
-    utilization: float
-    """Rate / saturation rate."""
-    concurrency: float
-    """Mean running requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +48,6 @@ class Capacity:
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
-    """Requests of another class at the same replica."""
-
-    lengths: TokenLengths
-    per_request: float
-    """How many come for each one of the class that is asked about."""
-    arrivals: Arrivals = POISSON
-
-
-@dataclass(frozen=True, slots=True)
 class Question:
     """One class on one replica shape; `max_num_seqs` None lets the model choose the operating point."""
 
@@ -100,23 +58,10 @@ class Question:
     arrivals: Arrivals = POISSON
 
 
-_IMPOSSIBLE = Prediction(np.inf, np.inf, np.inf, np.inf, np.inf, 0.0)
-
-
-def held_requests(shape: ReplicaShape, lengths: TokenLengths) -> int:
-    """How many requests the KV cache holds; 0 when the replica does not start.
-
-    Each is counted with its mean prompt and its whole mean answer, although on average half of it is there; and where
-    lengths spread widely, with their mean context and twice the scatter of the sum: preemptions stay rare.
-    """
-    fit = memory_fit(shape)
-    return _held(fit, _traffic(lengths, POISSON)) if fit.fits else 0
-
-
 def candidate_batches(shape: ReplicaShape, lengths: TokenLengths) -> tuple[int, ...]:
     """Operating points that the KV cache holds, ascending; empty when the replica does not start."""
-    held = held_requests(shape, lengths)
-    return tuple(batch for batch in OPERATING_POINTS if batch <= held)
+    most = held_requests(shape, lengths)
+    return tuple(batch for batch in OPERATING_POINTS if batch <= most)
 
 
 def capacity(
@@ -160,19 +105,21 @@ def rated(questions: Sequence[Question], steps: StepModel = ANALYTIC_STEPS) -> l
         fit = fits.get(id(shape))
         if fit is None:
             fit = fits[id(shape)] = memory_fit(shape)
-        answers.append(_cannot_run(shape, fit, question.max_num_seqs))
-        if answers[-1] is not None:
+        stopped = cannot_run(shape, fit)
+        if stopped is not None:
+            answers.append(Capacity(0.0, question.max_num_seqs or 1, stopped[0], IMPOSSIBLE, stopped[1]))
             continue
+        answers.append(None)
         kind = (question.lengths, question.arrivals)
         traffic = traffics.get(kind)
         if traffic is None:
-            traffic = traffics[kind] = _traffic(*kind)
+            traffic = traffics[kind] = traffic_of(*kind)
         alike = (
             question.arrivals,
             traffic.decodes,
-            *map(_statistic_of, (targets.ttft, targets.tpot, targets.end_to_end)),
+            *map(statistic_of, (targets.ttft, targets.tpot, targets.end_to_end)),
         )
-        groups.setdefault(alike, []).append(_Row(number, question, traffic, _held(fit, traffic)))
+        groups.setdefault(alike, []).append(_Row(number, question, traffic, held(fit, traffic)))
     terms: dict[int, StepTerms] = {}
     for rows in groups.values():
         for start in range(0, len(rows), _BLOCK):
@@ -214,105 +161,6 @@ def _engines(rows: Sequence[_Row], terms: dict[int, StepTerms], steps: StepModel
     )
 
 
-def predict(
-    shape: ReplicaShape,
-    lengths: TokenLengths,
-    targets: LatencyTargets,
-    rate_per_second: float,
-    max_num_seqs: int,
-    steps: StepModel = ANALYTIC_STEPS,
-    arrivals: Arrivals = POISSON,
-    beside: Sequence[Stream] = (),
-) -> Prediction:
-    """Latencies of one class at a rate of its own on one replica; infinite when the queue would grow without end.
-
-    With other classes `beside` it, lengths of all together stand for what its requests meet: lognormal with the first
-    two moments of the mixture. Utilization and concurrency are those of all.
-    """
-    fit = memory_fit(shape)
-    if _cannot_run(shape, fit, max_num_seqs) is not None:
-        return _IMPOSSIBLE
-    traffic, terms = _traffic(lengths, arrivals), StackedTerms.of([steps.terms(shape)])
-    engines = Engines.alike(traffic, terms)
-    alone = _Alone.of(engines, targets).prediction(0)
-    if rate_per_second <= 0:
-        return alone
-    own = engines.traffic if beside else None
-    if beside:
-        traffic = _mixture(traffic, beside)
-        engines = Engines.alike(traffic, terms)
-        rate_per_second *= 1.0 + sum(stream.per_request for stream in beside)
-    batch = min(max_num_seqs, _held(fit, traffic))
-    saturation = float(Replicas.of(engines, np.array([float(batch)])).saturation_rate[0])
-    utilization = rate_per_second / saturation
-    if utilization >= 1:
-        return Prediction(np.inf, np.inf, np.inf, np.inf, utilization, float(batch))
-    path = Path.to(utilization)
-    several = engines.take([0] * len(path.numbers))
-    replicas = Replicas.of(several, np.full(len(path.numbers), float(batch)))
-    load = Load.of(replicas, load_of(path.numbers) * saturation)
-    own = own and own.take([0] * len(path.numbers))
-    whole = end_to_end(load, own)
-    return Prediction(
-        ttft_seconds=path.value(alone.ttft_seconds, settled(_statistic(first_token(load, own), targets.ttft))),
-        tpot_seconds=path.value(alone.tpot_seconds, settled(_statistic(per_token(load, own), targets.tpot))),
-        end_to_end_seconds=path.value(alone.end_to_end_seconds, settled(_statistic(whole, targets.end_to_end))),
-        mean_end_to_end_seconds=path.value(alone.mean_end_to_end_seconds, settled(whole.mean())),
-        utilization=utilization,
-        concurrency=min(path.value(0.0, load.running), float(batch)),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Alone:
-    """(J,) latencies of a request that is alone, each at the statistic of its target."""
-
-    ttft: FloatArray
-    tpot: FloatArray
-    end_to_end: FloatArray
-    mean_end_to_end: FloatArray
-
-    @classmethod
-    def of(cls, engines: Engines, targets: LatencyTargets) -> "_Alone":
-        whole = alone_end_to_end(engines)
-        return cls(
-            ttft=settled(_alone_ttft(engines, targets.ttft)),
-            tpot=settled(alone_per_token(engines)),
-            end_to_end=settled(_statistic(whole, targets.end_to_end)),
-            mean_end_to_end=settled(whole.mean()),
-        )
-
-    def limited(self, targets: LatencyTargets) -> FloatArray:
-        """(J, T) those that are limited."""
-        of = {"ttft": self.ttft, "endToEnd": self.end_to_end, "tpot": self.tpot}
-        columns = [of[name] for name, _, _ in _asked(targets)]
-        return np.stack(columns, axis=1) if columns else np.empty((len(self.ttft), 0))
-
-    def prediction(self, row: int) -> Prediction:
-        return Prediction(
-            ttft_seconds=float(self.ttft[row]),
-            tpot_seconds=float(self.tpot[row]),
-            end_to_end_seconds=float(self.end_to_end[row]),
-            mean_end_to_end_seconds=float(self.mean_end_to_end[row]),
-            utilization=0.0,
-            concurrency=0.0,
-        )
-
-    def missed(self, row: int, targets: LatencyTargets) -> str | None:
-        """The target that even a request alone misses, by the largest factor."""
-        ratios = {
-            name: float(values[row]) / target.seconds
-            for name, values, target in (
-                ("ttft", self.ttft, targets.ttft),
-                ("tpot", self.tpot, targets.tpot),
-                ("endToEnd", self.end_to_end, targets.end_to_end),
-            )
-            if target is not None
-        }
-        worst = max(ratios, key=lambda name: ratios[name], default=None)
-        return worst if worst is not None and ratios[worst] > 1 else None
-
-
 @dataclass(frozen=True, slots=True)
 class _Found:
     """The highest rate at one operating point."""
@@ -335,7 +183,7 @@ class _Block:
         return self.rows[0].question.targets
 
     def capacities(self) -> list[Capacity]:
-        alone = _Alone.of(self.engines, self.statistics)
+        alone = Alone.of(self.engines, self.statistics)
         points = [row.points for row in self.rows]
         good = self._keep_pace(points)
         missed = [alone.missed(number, row.question.targets) for number, row in enumerate(self.rows)]
@@ -386,10 +234,10 @@ class _Block:
         while (low < high).any():
             middle = (low + high) // 2
             batch = np.array([float(some[min(at, len(some) - 1)]) for some, at in zip(points, middle, strict=True)])
-            meets = _meets(full_per_token(self.engines, batch), target, seconds)
+            met = meets(full_per_token(self.engines, batch), target, seconds)
             searching = low < high
-            low = np.where(searching & meets, middle + 1, low)
-            high = np.where(searching & ~meets, middle, high)
+            low = np.where(searching & met, middle + 1, low)
+            high = np.where(searching & ~met, middle, high)
         return [int(count) for count in low]
 
     def _full_pace(self, rows: Sequence[int], batch: Sequence[int]) -> dict[int, float]:
@@ -397,9 +245,9 @@ class _Block:
         if not rows:
             return {}
         full = full_per_token(self.engines.take(rows), np.array([float(batch[row]) for row in rows]))
-        return dict(zip(rows, _statistic(full, self.statistics.tpot).tolist(), strict=True))
+        return dict(zip(rows, statistic(full, self.statistics.tpot).tolist(), strict=True))
 
-    def _none(self, row: int, alone: _Alone, missed: str | None, batch: int, pace: float) -> Capacity:
+    def _none(self, row: int, alone: Alone, missed: str | None, batch: int, pace: float) -> Capacity:
         """No rate meets the targets: one is missed alone, or the pace at the smallest operating point."""
         question = self.rows[row].question
         tpot, batch = (float(alone.tpot[row]), 1) if missed == "tpot" else (pace, batch)
@@ -411,7 +259,7 @@ class _Block:
             reason=_reason(missed or "tpot", alone, row, tpot, batch, question.targets),
         )
 
-    def _best_points(self, points: Mapping[int, Sequence[int]], alone: _Alone) -> dict[int, _Found]:
+    def _best_points(self, points: Mapping[int, Sequence[int]], alone: Alone) -> dict[int, _Found]:
         """The operating point of each row: its largest one, or a smaller one of a higher rate.
 
         Smaller ones are looked at only where the end-to-end target limits and the next smaller one does better: to
@@ -447,11 +295,11 @@ class _Block:
         later, _ = _latencies(some, after * some.saturation_rate, goals)
         share, better = (load - before) / (after - before), np.ones(len(able), dtype=np.bool_)
         for (_, target, _), seconds, low, high in zip(goals.asked, goals.seconds.T, latencies, later, strict=True):
-            under, over = _statistic(low.take(good), target), _statistic(high, target)
+            under, over = statistic(low.take(good), target), statistic(high, target)
             better &= under + share * (over - under) <= seconds
         return [tried[index] for index in able[better].tolist()]
 
-    def _highest(self, tried: Sequence[tuple[int, int]], alone: _Alone) -> list[_Found]:
+    def _highest(self, tried: Sequence[tuple[int, int]], alone: Alone) -> list[_Found]:
         """The highest rates of rows at batches."""
         found: list[_Found] = []
         for start in range(0, len(tried), _BLOCK):
@@ -488,8 +336,8 @@ class _Goals:
     @classmethod
     def of(cls, targets: Sequence[LatencyTargets]) -> "_Goals":
         """Of J rows with targets for the same statistics."""
-        asked = tuple(_asked(targets[0]))
-        seconds = np.array([[target.seconds for _, target, _ in _asked(one)] for one in targets])
+        asked = tuple(asked_of(targets[0]))
+        seconds = np.array([[target.seconds for _, target, _ in asked_of(one)] for one in targets])
         return cls(asked, seconds.reshape(len(targets), len(asked)))
 
     def take(self, rows: NDArray[np.intp]) -> "_Goals":
@@ -516,7 +364,7 @@ def _highest_rates(replicas: Replicas, goals: _Goals, alone: FloatArray) -> tupl
             at_low = [known.updated(good, latency) for known, latency in zip(at_low, latencies, strict=True)]
             at_high = [known.updated(~good, latency) for known, latency in zip(at_high, latencies, strict=True)]
         low, high = (
-            np.stack([_statistic(one, target) for one, (_, target, _) in zip(end, goals.asked, strict=True)], axis=1)
+            np.stack([statistic(one, target) for one, (_, target, _) in zip(end, goals.asked, strict=True)], axis=1)
             for end in (at_low, at_high)
         )
         low = np.where(search.low[:, None] > 0.0, low, alone[rows])
@@ -527,16 +375,6 @@ def _highest_rates(replicas: Replicas, goals: _Goals, alone: FloatArray) -> tupl
     return settled(rates).tolist(), limits
 
 
-def _asked(targets: LatencyTargets) -> list[tuple[str, LatencyTarget, Callable[[Load], Mixture]]]:
-    """Names, targets and latencies of what is limited."""
-    kinds: tuple[tuple[str, LatencyTarget | None, Callable[[Load], Mixture]], ...] = (
-        ("ttft", targets.ttft, first_token),
-        ("endToEnd", targets.end_to_end, end_to_end),
-        ("tpot", targets.tpot, per_token),
-    )
-    return [(name, target, latency) for name, target, latency in kinds if target is not None]
-
-
 def _latencies(replicas: Replicas, rate: FloatArray, goals: _Goals) -> tuple[list[Mixture], NDArray[np.bool_]]:
     """Those that are limited, and (J, T) whether their targets are met."""
     if not goals.asked:
@@ -544,62 +382,10 @@ def _latencies(replicas: Replicas, rate: FloatArray, goals: _Goals) -> tuple[lis
     load = Load.of(replicas, rate)
     found = [latency(load) for _, _, latency in goals.asked]
     each = zip(found, goals.asked, goals.seconds.T, strict=True)
-    return found, np.stack([_meets(latency, target, seconds) for latency, (_, target, _), seconds in each], axis=1)
+    return found, np.stack([meets(latency, target, seconds) for latency, (_, target, _), seconds in each], axis=1)
 
 
-def _meets(latency: Mixture, target: LatencyTarget, seconds: FloatArray) -> NDArray[np.bool_]:
-    """(J,) whether a target's statistic is at most `seconds` (J,)."""
-    if target.percentile is None:
-        return np.asarray(latency.mean() <= seconds)
-    return np.asarray(latency.beyond(seconds) <= 1.0 - target.percentile / 100.0)
-
-
-def _statistic_of(target: LatencyTarget | None) -> tuple[int | None] | None:
-    return None if target is None else (target.percentile,)
-
-
-def _alone_ttft(engines: Engines, target: LatencyTarget | None) -> FloatArray:
-    if target is None or target.percentile is None:
-        return alone_first_token(engines).mean()
-    return alone_first_token_percentile(engines, target.percentile)
-
-
-def _statistic(latency: Mixture, target: LatencyTarget | None) -> FloatArray:
-    """(J,) seconds at a target's statistic; the mean where there is no target."""
-    if target is None or target.percentile is None:
-        return latency.mean()
-    return latency.percentile(target.percentile)
-
-
-def _traffic(lengths: TokenLengths, arrivals: Arrivals) -> Traffic:
-    return Traffic(
-        LengthDistribution.of(lengths.input_mean, lengths.input_p95),
-        LengthDistribution.of(lengths.output_mean, lengths.output_p95),
-        arrivals,
-    )
-
-
-def _mixture(own: Traffic, beside: Sequence[Stream]) -> Traffic:
-    """All requests as one class, with the burstiness that the classes have on average."""
-    parts = [(1.0, own), *((stream.per_request, _traffic(stream.lengths, stream.arrivals)) for stream in beside)]
-    whole = sum(weight for weight, _ in parts)
-    squared = sum(weight / whole * part.arrivals.burstiness**2 for weight, part in parts)
-    return Traffic(
-        LengthDistribution.mixture([(weight, part.inputs) for weight, part in parts]),
-        LengthDistribution.mixture([(weight, part.outputs) for weight, part in parts]),
-        Arrivals(sqrt(squared)),
-    )
-
-
-def _held(fit: MemoryFit, traffic: Traffic) -> int:
-    whole = fit.kv_tokens / max(1.0, traffic.inputs.mean + traffic.outputs.mean)
-    # n * context + 2 * sqrt(n * variance) = tokens, solved for sqrt(n).
-    mean, scatter = traffic.context_tokens, sqrt(traffic.context_variance)
-    root = (sqrt(scatter**2 + mean * fit.kv_tokens) - scatter) / mean
-    return max(1, int(min(whole, root * root)))
-
-
-def _reason(limit: str, alone: _Alone, row: int, tpot: float, batch: int, targets: LatencyTargets) -> str:
+def _reason(limit: str, alone: Alone, row: int, tpot: float, batch: int, targets: LatencyTargets) -> str:
     """A sentence on the missed target."""
     if limit == "ttft" and targets.ttft is not None:
         return f"time to first token is {_milliseconds(float(alone.ttft[row]))}, {_target(targets.ttft)}"
@@ -616,14 +402,3 @@ def _target(target: LatencyTarget) -> str:
 def _milliseconds(seconds: float) -> str:
     milliseconds = seconds * 1000
     return f"{milliseconds:.1f} ms" if milliseconds < 10 else f"{milliseconds:.0f} ms"
-
-
-def _cannot_run(shape: ReplicaShape, fit: MemoryFit, max_num_seqs: int | None) -> Capacity | None:
-    """The answer for a replica that cannot start, or None."""
-    problem = parallelism_problem(shape.model, shape.gpu, shape.parallelism)
-    limit = "parallelism"
-    if problem is None:
-        problem, limit = fit.reason, "memory"
-    if problem is None:
-        return None
-    return Capacity(0.0, max_num_seqs or 1, limit, _IMPOSSIBLE, problem)

@@ -1,6 +1,6 @@
 """Container images that this release pins, by GPU vendor. What was resolved stands in status, not in the schema."""
 
-from plimsoll.api.llmdeployment import EngineImages
+from plimsoll.api.engine import EngineImages
 
 PINNED = {"nvidia": "vllm/vllm-openai:v0.18.0", "amd": "vllm/vllm-openai-rocm:v0.18.0"}
 """vLLM 0.18: multi-node launch without Ray, `/health`, and the metric names that Plimsoll reads."""

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from plimsoll.api.inferenceslo import InferenceSLOSpec
 from plimsoll.api.inferenceslo import LatencyTarget as DeclaredTarget
-from plimsoll.api.llmdeployment import LLMDeployment, TrafficClass
-from plimsoll.api.llmdeployment import TokenLengths as DeclaredLengths
+from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.placementpolicy import PlacementPolicySpec
+from plimsoll.api.traffic import TokenLengths as DeclaredLengths
+from plimsoll.api.traffic import TrafficClass
 from plimsoll.performance import POISSON, Arrivals, LatencyTarget, LatencyTargets, TokenLengths
 from plimsoll.performance.lengths import MAX_SPREAD
 from plimsoll.planning.plan import Finding, Severity

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plimsoll.api.common import to_wire
-from plimsoll.api.llmdeployment import LLMDeployment, ModelCache
+from plimsoll.api.engine import ModelCache
+from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.pods import TopologySpreadConstraint
 from plimsoll.api.units import canonical_quantity
 from plimsoll.planning.plan import Option, Placement, PoolPlan

@@ -31,9 +31,10 @@ from plimsoll.simulation.fleet import (
     ReplicaFailure,
     Scenario,
 )
+from plimsoll.simulation.generation import Counters, Generation
 from plimsoll.simulation.latencies import IntervalLatency, LatencyRecorder, LatencySummary
 from plimsoll.simulation.lengths import ConstantLength, EmpiricalLength, LengthDistribution, LognormalLength
-from plimsoll.simulation.replica import Counters, Generation, Replica
+from plimsoll.simulation.replica import Replica
 from plimsoll.simulation.report import (
     ClassInterval,
     ClassReport,

@@ -3,8 +3,8 @@
 import math
 
 from plimsoll.performance import LatencyTargets
+from plimsoll.simulation.generation import Generation
 from plimsoll.simulation.latencies import LatencyRecorder
-from plimsoll.simulation.replica import Generation
 from plimsoll.simulation.report import ClassInterval, ClassReport, target_results
 from plimsoll.simulation.routing import ShareRouter
 from plimsoll.simulation.traffic import Request

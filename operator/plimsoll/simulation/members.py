@@ -3,7 +3,8 @@
 import random
 
 from plimsoll.simulation.fleet import Placement, ReplicaChoice
-from plimsoll.simulation.replica import Counters, Replica
+from plimsoll.simulation.generation import Counters
+from plimsoll.simulation.replica import Replica
 from plimsoll.simulation.report import PlacementInterval, PlacementReport
 from plimsoll.simulation.routing import ReplicaRouter
 

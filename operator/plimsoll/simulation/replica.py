@@ -18,107 +18,13 @@ therefore independent of its number of tokens.
 import heapq
 import math
 from collections import deque
-from dataclasses import dataclass
 
 from plimsoll.performance.memory import KV_BLOCK_TOKENS
 from plimsoll.simulation.engine import EngineSpec
+from plimsoll.simulation.generation import NEVER, Counters, Generation
 from plimsoll.simulation.traffic import Request
 
 _BLOCK = KV_BLOCK_TOKENS
-_NEVER = -1
-
-
-class Generation:
-    """A request on a replica, from submission to its last token. Times are absolute simulated seconds."""
-
-    __slots__ = (
-        "admitted_seconds",
-        "attempts",
-        "completed_seconds",
-        "computed_tokens",
-        "emitted_tokens",
-        "finish_step",
-        "first_token_seconds",
-        "lag_seconds",
-        "phase",
-        "preemptions",
-        "prompt_tokens",
-        "request",
-        "submitted_seconds",
-    )
-
-    def __init__(self, request: Request, submitted_seconds: float) -> None:
-        self.request = request
-        self.submitted_seconds = submitted_seconds
-        self.admitted_seconds: float | None = None
-        """First time that it left the queue."""
-        self.first_token_seconds: float | None = None
-        self.completed_seconds: float | None = None
-        self.preemptions = 0
-        self.attempts = 1
-        """Replicas that it was submitted to, this one included."""
-        # The engine's bookkeeping.
-        self.prompt_tokens = request.input_tokens
-        """What its prefill computes: after a preemption the answer so far, too."""
-        self.computed_tokens = 0
-        self.emitted_tokens = 0
-        """Of the answer; while it decodes, as of the end of its prefill (see `Replica.generated_tokens`)."""
-        self.finish_step = _NEVER
-        """The engine's step that completes it, while it decodes."""
-        self.phase = 0
-        self.lag_seconds = 0.0
-        """By which its tokens come after the ends of the passes that they belong to."""
-
-    @property
-    def ttft_seconds(self) -> float:
-        """From the request's arrival at the fleet to its first token.
-
-        Raises:
-            ValueError: there is none yet.
-        """
-        if self.first_token_seconds is None:
-            raise ValueError("the request has no token yet")
-        return self.first_token_seconds - self.request.arrival_seconds
-
-    @property
-    def end_to_end_seconds(self) -> float:
-        """From the arrival to the last token.
-
-        Raises:
-            ValueError: it is not completed yet.
-        """
-        if self.completed_seconds is None:
-            raise ValueError("the request is not completed yet")
-        return self.completed_seconds - self.request.arrival_seconds
-
-    @property
-    def tpot_seconds(self) -> float | None:
-        """Mean time per token after the first; None for an answer of one token."""
-        if self.request.output_tokens == 1:
-            return None
-        return (self.end_to_end_seconds - self.ttft_seconds) / (self.request.output_tokens - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """A replica at one moment: gauges, and totals and time integrals since its start."""
-
-    running: int
-    waiting: int
-    kv_usage: float
-    """Part of the KV blocks in use, 0..1."""
-    prompt_tokens: int
-    """Prompt tokens computed, recomputed ones included."""
-    generated_tokens: int
-    preemptions: int
-    busy_seconds: float
-    """In which the engine ran steps."""
-    running_seconds: float
-    """Integral of `running` over time."""
-    waiting_seconds: float
-    kv_usage_seconds: float
-    """The cache is taken to fill evenly during a run of steps."""
-    steps: int
 
 
 class Replica:
@@ -292,7 +198,7 @@ class Replica:
         """Tokens of its answer so far, at the clock."""
         if generation.completed_seconds is not None:
             return generation.request.output_tokens
-        if generation.finish_step == _NEVER:
+        if generation.finish_step == NEVER:
             return generation.emitted_tokens
         left = generation.finish_step - self._step - (self._done_steps() if self._active else 0)
         return generation.request.output_tokens - left
@@ -475,7 +381,7 @@ class Replica:
     def _leave(self, generation: Generation) -> None:
         """Take a request out of the running ones, and free its blocks."""
         del self._running[generation]
-        if generation.finish_step == _NEVER:
+        if generation.finish_step == NEVER:
             self._free += -(-generation.prompt_tokens // _BLOCK)
             self._partial = None
             return
@@ -487,7 +393,7 @@ class Replica:
         self._phases[generation.phase] -= 1
         self._phases[generation.phase + _BLOCK] -= 1
         generation.emitted_tokens = generated
-        generation.finish_step = _NEVER
+        generation.finish_step = NEVER
 
     def _preempt(self) -> None:
         """Send the latest admitted request back to the head of the queue; its tokens so far join its prompt."""

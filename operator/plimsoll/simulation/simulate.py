@@ -10,8 +10,8 @@ from dataclasses import replace
 from plimsoll.performance import LatencyTargets
 from plimsoll.simulation.collect import ClassTally
 from plimsoll.simulation.fleet import FleetChange, Placement, ReplicaFailure, Scenario
+from plimsoll.simulation.generation import Generation
 from plimsoll.simulation.members import Member, PlacementMembers
-from plimsoll.simulation.replica import Generation
 from plimsoll.simulation.report import Interval, SimulationReport
 from plimsoll.simulation.routing import ShareRouter
 from plimsoll.simulation.traffic import Request

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from plimsoll.api.parse import InvalidResource, parse
-from tests.bad_objects import BAD_OBJECTS, GOOD_OBJECTS, BadObject
+from tests.bad_objects import BAD_OBJECTS, BadObject
+from tests.good_objects import GOOD_OBJECTS
 from tests.hostile_objects import HOSTILE_OBJECTS
 
 EVERY = [*BAD_OBJECTS, *HOSTILE_OBJECTS]

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from plimsoll.api import GPUNodePool, LLMDeployment, PlacementPolicy, Resource
 from plimsoll.api.arguments import HARMFUL_FLAGS, OWNED_FLAGS, is_harmful_flag, is_owned_flag, trusts_remote_code
 from plimsoll.api.common import Condition
-from plimsoll.api.llmdeployment import LLMDeploymentStatus
+from plimsoll.api.llmdeployment_status import LLMDeploymentStatus
 from plimsoll.api.parse import InvalidResource, Problem, parse
-from tests.bad_objects import CUSTOM_POOL, DEPLOYMENT, POLICY, POOL, SMALLEST_DEPLOYMENT, SMALLEST_POOL, changed
+from tests.good_objects import CUSTOM_POOL, DEPLOYMENT, POLICY, POOL, SMALLEST_DEPLOYMENT, SMALLEST_POOL, changed
 
 
 def _problems(manifest: Any) -> list[str]:

@@ -2,19 +2,26 @@
 
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 
 from benchmarks import fleet
-from plimsoll.planning import plan_fleet
 from plimsoll.planning.plan import DeploymentState
+from plimsoll.planning.snapshot import Snapshot
+from tests.unit.planning.fleets import plan as plan_fleet
+
+
+@cache
+def whole() -> Snapshot:
+    return fleet.snapshot()
 
 
 def test_the_same_fleet_every_time():
     assert fleet.deployments() == fleet.deployments()
-    assert fleet.snapshot() == fleet.snapshot()
+    assert fleet.snapshot() == whole()
 
 
 def test_size():
-    snapshot = fleet.snapshot()
+    snapshot = whole()
     assert len(snapshot.deployments) == 300
     assert len(snapshot.pools) == 20
     assert len(snapshot.slos) == 20
@@ -27,14 +34,14 @@ def test_size():
 
 
 def test_every_node_is_in_one_pool_and_nothing_is_found_wrong():
-    snapshot = replace(fleet.snapshot(), deployments=())
+    snapshot = replace(whole(), deployments=())
     plan = plan_fleet(snapshot)
     assert plan.all_findings() == ()
     assert {pool.name: pool.nodes for pool in plan.pools} == {pool.name: pool.nodes for pool in fleet.POOLS}
 
 
 def test_a_sample_of_every_model_can_be_served():
-    snapshot = fleet.snapshot()
+    snapshot = whole()
     sample = {item.spec.models[0].name: item for item in snapshot.deployments}
     plan = plan_fleet(replace(snapshot, deployments=tuple(sample.values())))
     assert Counter(item.state for item in plan.deployments) == {DeploymentState.PLANNED: len(fleet.MODELS)}

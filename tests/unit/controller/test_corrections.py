@@ -3,12 +3,10 @@
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib import util
-from pathlib import Path
 
 import pytest
 
-from plimsoll.api.llmdeployment import ObservedLatency
+from plimsoll.api.llmdeployment_status import ObservedLatency
 from plimsoll.controller import corrections as module
 from plimsoll.controller.corrections import NAME, Corrections
 from plimsoll.controller.events import Recorder
@@ -22,10 +20,7 @@ from plimsoll.planning.observed import Figures, Learnt, Lesson, ObservedPlacemen
 from plimsoll.planning.plan import FleetPlan
 from plimsoll.planning.snapshot import ObjectRef
 from plimsoll.telemetry.prometheus import PrometheusError
-
-_spec = util.spec_from_file_location("controller_fakes", Path(__file__).with_name("fakes.py"))
-fakes = util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
+from tests.unit.controller import fakes
 
 KIND = ReplicaKind("meta-llama/Llama-3.1-8B-Instruct", "bf16", "L40S", 1, 1)
 REF = ObjectRef("LLMDeployment", "chat", "assistant")

@@ -2,8 +2,6 @@
 
 import asyncio
 from dataclasses import replace
-from importlib import util
-from pathlib import Path
 
 import pytest
 
@@ -16,10 +14,7 @@ from plimsoll.controller.kinds import ALL, HTTP_ROUTE, NODE
 from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.settings import Settings
 from plimsoll.controller.store import Store
-
-_spec = util.spec_from_file_location("controller_fakes", Path(__file__).with_name("fakes.py"))
-fakes = util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
+from tests.unit.controller import fakes
 
 WITHOUT_GATEWAY = tuple(kind for kind in ALL if kind != HTTP_ROUTE)
 

@@ -1,8 +1,5 @@
 """Who else writes our objects: autoscalers are left alone, edits are put back and told apart from our own changes."""
 
-from importlib import util
-from pathlib import Path
-
 import pytest
 
 from plimsoll.controller.apply import Applier, Work
@@ -11,10 +8,7 @@ from plimsoll.controller.kinds import CONFIG_MAP, DEPLOYMENT
 from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.store import Store
 from plimsoll.planning.snapshot import ObjectRef
-
-_spec = util.spec_from_file_location("controller_fakes", Path(__file__).with_name("fakes.py"))
-fakes = util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
+from tests.unit.controller import fakes
 
 REF = ObjectRef("LLMDeployment", "chat", "assistant")
 REPLICAS = {"f:spec": {"f:replicas": {}}}

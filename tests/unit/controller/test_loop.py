@@ -3,12 +3,10 @@
 import copy
 import json
 from datetime import UTC, datetime
-from importlib import util
-from pathlib import Path
 
 import pytest
 
-from plimsoll.api.llmdeployment import ObservedLatency
+from plimsoll.api.llmdeployment_status import ObservedLatency
 from plimsoll.controller.apply import Applier
 from plimsoll.controller.events import Recorder
 from plimsoll.controller.guarding import Guarding
@@ -19,15 +17,12 @@ from plimsoll.controller.planner_process import FailureReason, PlanFailure
 from plimsoll.controller.report import Reporter
 from plimsoll.controller.settings import Settings
 from plimsoll.controller.store import Store
-from plimsoll.planning import Evaluator, plan_fleet
+from plimsoll.planning import plan_fleet
 from plimsoll.planning.snapshot import SpeedCorrection
-
-_spec = util.spec_from_file_location("controller_fakes", Path(__file__).with_name("fakes.py"))
-fakes = util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
+from tests.unit.controller import fakes
+from tests.unit.planning.fleets import EVALUATOR
 
 LLM, POOL, PLAN, POLICY = (RESOURCES[k] for k in ("LLMDeployment", "GPUNodePool", "PlacementPlan", "PlacementPolicy"))
-EVALUATOR = Evaluator()
 
 
 class Planner:

@@ -5,7 +5,6 @@ import os
 import signal
 import time
 from contextlib import asynccontextmanager
-from importlib import util
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,9 @@ import plimsoll
 from plimsoll.controller.planner_process import FailureReason, PlanFailure, PlannerProcess
 from plimsoll.planning.plan import FleetPlan
 from plimsoll.planning.snapshot import Snapshot
+from tests.unit.controller.planner_stubs import ask
 
 HERE = Path(__file__).parent
-_spec = util.spec_from_file_location("planner_stubs", HERE / "planner_stubs.py")
-stubs = util.module_from_spec(_spec)
-_spec.loader.exec_module(stubs)
-ask = stubs.ask
 
 SEARCH = (str(Path(plimsoll.__file__).parent.parent), str(HERE))
 

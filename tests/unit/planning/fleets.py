@@ -26,7 +26,7 @@ QWEN_7B = "Qwen/Qwen2.5-7B-Instruct"
 PRODUCTS = {"L40S": "NVIDIA-L40S", "L4": "NVIDIA-L4", "H100-SXM-80GB": "NVIDIA-H100-80GB-HBM3"}
 GPU = "nvidia.com/gpu"
 
-_EVALUATOR = Evaluator()
+EVALUATOR = Evaluator()
 """Shared: it holds pure results, and most tests ask about the same few options."""
 
 
@@ -148,7 +148,7 @@ def without(before: Snapshot, kind: str, name: str) -> Snapshot:
 
 
 def plan(facts: Snapshot) -> FleetPlan:
-    return plan_fleet(facts, _EVALUATOR)
+    return plan_fleet(facts, EVALUATOR)
 
 
 def plan_of(fleet: FleetPlan, name: str = "assistant") -> DeploymentPlan:

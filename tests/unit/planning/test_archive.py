@@ -3,17 +3,12 @@
 import json
 import math
 from dataclasses import replace
-from importlib import util
-from pathlib import Path
 
 import pytest
 
 from plimsoll.planning.archive import FORM, ArchiveError, archived, content_digest, restored
 from plimsoll.rendering.details import KEY, PART_BYTES, compressed_parts, details_config_map, details_content
-
-_spec = util.spec_from_file_location("planning_fleets", Path(__file__).with_name("fleets.py"))
-fleets = util.module_from_spec(_spec)
-_spec.loader.exec_module(fleets)
+from tests.unit.planning import fleets
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import pytest
 
 from plimsoll.planning import step_for
-from plimsoll.planning.plan import DeploymentState, Severity
+from plimsoll.planning.plan import DeploymentState, FleetPlan, Severity
 from plimsoll.planning.snapshot import InvalidObject, Snapshot
 from plimsoll.planning.transition import ObservedRouting
 from tests.unit.planning.fleets import (
@@ -33,6 +34,7 @@ from tests.unit.planning.fleets import (
 SELECTOR = {"matchLabels": {"pool": "l40s"}}
 
 
+@cache
 def running() -> Snapshot:
     """One LLMDeployment on one pool, planned and applied."""
     facts = snapshot(
@@ -42,6 +44,11 @@ def running() -> Snapshot:
         nodes=nodes(4, pool="l40s"),
     )
     return applied(facts, plan(facts))
+
+
+@cache
+def undisturbed() -> FleetPlan:
+    return plan(running())
 
 
 def edited(**fields) -> Callable[[Snapshot], Snapshot]:
@@ -83,6 +90,12 @@ class Fault:
     field: str
     says: tuple[str, ...]
     state: DeploymentState = DeploymentState.HELD
+
+
+@cache
+def after(fault: Fault) -> FleetPlan:
+    """The plan of the running cluster once it has happened."""
+    return plan(fault.happens(running()))
 
 
 SHORT = DeploymentState.SHORT
@@ -263,7 +276,7 @@ FAULTS = (
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_is_said_with_object_field_value_and_what_would_do(fault):
-    said = finding(plan(fault.happens(running())), fault.reason, fault.about)
+    said = finding(after(fault), fault.reason, fault.about)
     assert str(said.object) == fault.about
     assert (said.severity, said.field) == (Severity.ERROR, fault.field)
     for part in fault.says:
@@ -275,11 +288,11 @@ def test_a_fault_touches_nothing_that_runs(fault):
     before = running()
     own = before.workloads
     assert own
-    routing = step_for(plan_of(plan(before)), own, None, 0.0).routing
-    after = plan_of(plan(fault.happens(before)))
-    assert after.state is fault.state
+    routing = step_for(plan_of(undisturbed()), own, None, 0.0).routing
+    hit = plan_of(after(fault))
+    assert hit.state is fault.state
     for observed in (None, ObservedRouting(routing, 1e9)):
-        step = step_for(after, own, observed, 0.0)
+        step = step_for(hit, own, observed, 0.0)
         assert step.prune == ()
         assert all(step.replicas.get(item.name, item.replicas) >= item.replicas for item in own)
         if observed is not None and step.routing is not None:
@@ -289,9 +302,9 @@ def test_a_fault_touches_nothing_that_runs(fault):
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_the_plan_from_before_a_fault_comes_back_with_its_end(fault):
-    before = running()
-    plan(fault.happens(before))
-    assert decision(plan(before)) == decision(plan(running()))
+    before = decision(undisturbed())
+    after(fault)
+    assert decision(plan(running())) == before
 
 
 @pytest.mark.parametrize(
@@ -307,7 +320,7 @@ def test_the_plan_from_before_a_fault_comes_back_with_its_end(fault):
 def test_an_invalid_object_among_valid_ones_is_reported_and_changes_nothing_else(invalid):
     before = running()
     fleet = plan(replace(before, invalid=(invalid,)))
-    assert decision(fleet) == decision(plan(before))
+    assert decision(fleet) == decision(undisturbed())
     said = finding(fleet, "Invalid", invalid.ref.name)
     assert said.object == invalid.ref
     assert said.field.startswith("spec")
@@ -315,7 +328,7 @@ def test_an_invalid_object_among_valid_ones_is_reported_and_changes_nothing_else
 
 def test_what_an_invalid_deployment_runs_keeps_its_gpus():
     before = running()
-    used = sum(replicas(plan(before)).values())
+    used = sum(replicas(undisturbed()).values())
     invalid = broken("LLMDeployment", "assistant", {"models": []}, "chat")
     facts = exchanged(without(before, "LLMDeployment", "assistant"), deployment("newcomer", 9000))
     fleet = plan(replace(facts, invalid=(invalid,)))
@@ -327,7 +340,7 @@ def test_the_value_at_fault_may_be_anything_that_yaml_holds():
 
     strange = broken("GPUNodePool", "other", {"accelerator": datetime.date(2026, 1, 1), "price": {"perHour": {1, 2}}})
     before = running()
-    assert decision(plan(replace(before, invalid=(strange,)))) == decision(plan(before))
+    assert decision(plan(replace(before, invalid=(strange,)))) == decision(undisturbed())
 
 
 def test_a_pool_that_is_not_usable_is_named_where_it_is_asked_for():

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -11,11 +12,11 @@ from plimsoll.catalog import load_catalog
 from plimsoll.performance import Correction, LatencyTargets, Parallelism, ReplicaShape, TokenLengths, predict
 from plimsoll.performance.correction import UNCORRECTED
 from plimsoll.planning import plan_fleet
-from plimsoll.planning.evaluate import Evaluator
 from plimsoll.planning.observed import Figures, Learnt, Lesson, PodFigures, ReplicaKind, Total, in_force, learn
 from plimsoll.planning.plan import FleetPlan
 from plimsoll.planning.snapshot import Snapshot
 from tests.unit.planning.fleets import (
+    EVALUATOR,
     LLAMA_8B,
     applied,
     deployment,
@@ -27,7 +28,6 @@ from tests.unit.planning.fleets import (
     snapshot,
 )
 
-EVALUATOR = Evaluator()
 FIGURES = {"accelerator": "L40S", "weightsEfficiency": "0.7", "prefillEfficiency": "0.4"}
 KIND = ReplicaKind(LLAMA_8B, "bf16", "L40S", 1, 1)
 WINDOW = 300.0
@@ -44,6 +44,7 @@ def running(rate: int = 900) -> tuple[FleetPlan, Snapshot]:
 FLEET, FACTS = running()
 
 
+@cache
 def truth(rate_per_second: float, correction: Correction) -> tuple[float, float]:
     """Mean latencies of a replica that is so much slower."""
     (plan,) = FLEET.deployments
@@ -87,9 +88,9 @@ def figures(
 
 
 def lessons(count: int, real: Correction, learnt: Mapping[ReplicaKind, Learnt] | None = None) -> Lesson:
-    lesson = Lesson(learnt or {}, ())
+    lesson, seen = Lesson(learnt or {}, ()), figures(real)
     for _ in range(count):
-        lesson = learn(FLEET, FACTS, figures(real), lesson.learnt)
+        lesson = learn(FLEET, FACTS, seen, lesson.learnt)
     return lesson
 
 

@@ -5,13 +5,22 @@ from typing import Any
 
 from plimsoll.api.common import Resource
 from plimsoll.api.parse import parse
-from plimsoll.planning import Evaluator, plan_fleet
+from plimsoll.planning import plan_fleet
 from plimsoll.planning.plan import DeploymentState, FleetPlan, Severity
 from plimsoll.planning.snapshot import Snapshot, SpeedCorrection
-from tests.unit.planning.fleets import LLAMA_8B, deployment, exchanged, manifest, nodes, objective, pool, snapshot
+from tests.unit.planning.fleets import (
+    EVALUATOR,
+    LLAMA_8B,
+    deployment,
+    exchanged,
+    manifest,
+    nodes,
+    objective,
+    pool,
+    snapshot,
+)
 
 SLOW = {"weightsEfficiency": "0.3", "kvEfficiency": "0.3", "prefillEfficiency": "0.1", "stepMilliseconds": "12"}
-EVALUATOR = Evaluator()
 
 
 def profile(accelerator: str = "L40S", name: str = "measured", model: str = LLAMA_8B, **figures: Any) -> Resource:

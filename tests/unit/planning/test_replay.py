@@ -42,6 +42,7 @@ def replayed(curve: RateCurve, snapshot: Snapshot | None = None, interval: float
         survey(stream(curve), duration, interval),
         duration_seconds=duration,
         replan_seconds=interval,
+        evaluator=fleets.EVALUATOR,
     )
 
 
@@ -50,7 +51,7 @@ def gpus(result: Replay) -> list[int]:
 
 
 def test_a_plan_as_a_scenario_is_what_was_planned() -> None:
-    fleet = planned_fleet(facts(rate=600))
+    fleet = planned_fleet(facts(rate=600), fleets.EVALUATOR)
     plan = fleet.plan.deployments[0]
     simulated = {
         placement_key("chat", item.name): (item.replicas, item.price_per_hour / item.replicas)
@@ -74,7 +75,7 @@ def test_more_demand_brings_replicas_after_the_interval_and_their_load_time_and_
     assert planned[0] == planned[1] < planned[2] == planned[4] > planned[5] == planned[6] == planned[0]
     ready = [sum(item.ready_replicas for item in part.placements.values()) for part in result.report.intervals]
     serving = next(number for number, count in enumerate(ready) if count > ready[0])
-    load = min(item.startup_seconds for item in planned_fleet(facts(rate=720)).placements.values())
+    load = min(item.startup_seconds for item in planned_fleet(facts(rate=720), fleets.EVALUATOR).placements.values())
     assert result.report.intervals[serving].end_seconds > 2 * STEP + load
     assert ready[-1] < max(ready)
 
@@ -87,7 +88,7 @@ def test_every_request_is_counted_and_steady_demand_moves_nothing() -> None:
     assert report.completed == report.arrived
     assert len(result.rounds) == 6
     assert not any(item.moves for item in result.rounds[1:])
-    static = static_fleet(facts(), result.survey.first, lambda: stream(curve))
+    static = static_fleet(facts(), result.survey.first, lambda: stream(curve), evaluator=fleets.EVALUATOR)
     assert static.report.classes[CLASS].completed == report.completed
     assert static.cost == pytest.approx(result.cost)
 
@@ -96,7 +97,8 @@ def test_a_replay_costs_less_than_a_fleet_for_the_peak_and_keeps_more_than_one_f
     curve = stepwise([1.0] * 6 + [6.0, 10.0, 10.0, 6.0] + [1.0] * 6, STEP)
     result = replayed(curve, interval=300.0)
     peak, mean = (
-        static_fleet(facts(), demand, lambda: stream(curve)) for demand in (result.survey.peak, result.survey.mean)
+        static_fleet(facts(), demand, lambda: stream(curve), evaluator=fleets.EVALUATOR)
+        for demand in (result.survey.peak, result.survey.mean)
     )
     assert result.cost < peak.cost
     attained = [item.classes[CLASS].attainment for item in (mean.report, result.report, peak.report)]
@@ -134,7 +136,7 @@ def test_what_runs_is_seen_where_the_stock_is_only_declared_or_unlimited(pool: d
 
 
 def test_a_scenario_of_the_plan_keeps_its_targets_at_the_declared_rate() -> None:
-    fleet = planned_fleet(facts(rate=300))
+    fleet = planned_fleet(facts(rate=300), fleets.EVALUATOR)
     found = simulate(
         Scenario(tuple(fleet.placements.values())), stream(constant_rate(5.0, 1200.0)), targets=fleet.targets
     )
@@ -188,6 +190,6 @@ def test_lengths_count_from_a_thousand_requests_on_over_as_many_windows_as_that_
 
 
 def test_a_class_without_requests_keeps_only_what_the_deployment_must_have() -> None:
-    fleet = planned_fleet(with_demand(facts(rate=600), {}))
+    fleet = planned_fleet(with_demand(facts(rate=600), {}), fleets.EVALUATOR)
     assert fleet.classes[CLASS].plan.requests_per_minute == 0
     assert fleet.plan.deployments[0].gpus == 1

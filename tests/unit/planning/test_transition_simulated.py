@@ -1,6 +1,7 @@
 """Whole transitions: plan, step, apply, wait, again; serving never breaks, and the end is the plan."""
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -8,10 +9,18 @@ from tests.unit.planning.fleets import QWEN_7B, deployment, exchanged, nodes, po
 from tests.unit.planning.simulated import START_TURNS, Cluster, converge
 
 
-def started(rate: int = 900, **spec) -> Cluster:
+def started() -> Cluster:
+    """A cluster that runs what was planned for 900 requests per minute."""
+    first = _started()
+    pods = {name: [replace(pod) for pod in own] for name, own in first.pods.items()}
+    return replace(first, pods=pods, known=dict(first.known), each=dict(first.each))
+
+
+@cache
+def _started() -> Cluster:
     facts = snapshot(
         pool(),
-        deployment(rate=rate, **spec),
+        deployment(rate=900),
         policy(headroom={"demand": "0.1"}),
         nodes=[*nodes(6), *nodes(1, "H100-SXM-80GB", 8)],
     )

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from plimsoll.api.common import to_wire
-from plimsoll.api.llmdeployment import Engine, LLMDeployment
+from plimsoll.api.engine import Engine
+from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.planning.plan import Option
 
 MINIMUM_VERSION = "0.18.0"

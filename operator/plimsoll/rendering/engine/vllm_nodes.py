@@ -5,7 +5,8 @@ The leader (rank 0) answers requests; workers have no HTTP server. Every node re
 
 from typing import Any
 
-from plimsoll.api.llmdeployment import Engine, LLMDeployment
+from plimsoll.api.engine import Engine
+from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.planning.plan import Option
 from plimsoll.rendering.engine import vllm
 
