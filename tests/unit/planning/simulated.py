@@ -57,6 +57,11 @@ class Cluster:
     most_gpus: int = 0
     """Held at once so far."""
 
+    def copy(self) -> "Cluster":
+        """The same cluster, to go its own way."""
+        pods = {name: [replace(pod) for pod in own] for name, own in self.pods.items()}
+        return replace(self, pods=pods, going=[], known=dict(self.known), each=dict(self.each), broken=set())
+
     def snapshot(self) -> Snapshot:
         workloads, pods = [], []
         for name, own in self.pods.items():
