@@ -104,6 +104,10 @@ class Exchanges:
         gone = only[problem.option_deployment[problem.running[:, 0]]]
         held = {(self._fleet.candidates[option].name, node) for option, node, _ in problem.running[gone].tolist()}
         free = problem.node_free.copy()
+        for option, node, count in problem.running[gone].tolist():
+            if node >= 0 and self._fleet.node_names[node] in self._closed:
+                # It takes nothing new: what runs there was only its own to keep.
+                free[node] = np.maximum(free[node] - problem.option_demand[option] * count, 0.0)
         for pod in pods:
             node = self._numbers.get(pod.node)
             if node is None or pod.node in self._closed:
