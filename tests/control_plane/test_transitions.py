@@ -99,6 +99,12 @@ def test_a_change_whose_pods_never_start_is_rolled_back(fleet: Bench, witness: W
     fleet.set(ROLLED_BACK, NAMESPACE, "/spec/engine", {"podTemplate": {"annotations": {NEVER_READY: "true"}}})
     fleet.wait("a new placement", lambda: {placement_of(pod) for pod in pods(fleet, ROLLED_BACK)} - {old})
 
+    def told_of_pods() -> bool:
+        known = [item["status"].get("progress", {}).get("current", "") for item in fleet.all("placementplans")]
+        return any(ROLLED_BACK in text and "are Ready" in text for text in known)
+
+    fleet.wait("the step that is waited for", told_of_pods)
+
     def failed() -> list[Manifest]:
         found: list[Manifest] = fleet.get("llmdeployment", ROLLED_BACK, NAMESPACE)["status"].get("failedStarts", [])
         return found

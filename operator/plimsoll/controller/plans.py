@@ -263,16 +263,16 @@ def plan_progress(
 ) -> PlanProgress | None:
     """How far a plan has come; None where that does not change any more, or has not begun."""
     known = record.status.progress
-    if state == "Applied" or record.status.state == "Applied":
-        total = known.steps_total if known is not None else None
-        return None if total is None else PlanProgress(steps_done=total, steps_total=total)
-    if state != "Applying":
+    if state not in records.IN_FORCE or record.status.state == "Applied":
         return None
     before, found = record.before, []
     for ref, item in sorted(progress.items()):
         parts = before.get((ref.namespace, ref.name))
         if parts is not None:
             found += [(ref, task) for task in tasks(item.plan, parts, item.workloads, item.step)]
+    if state == "Applied":
+        total = known.steps_total if known is not None else len(found)
+        return PlanProgress(steps_done=total, steps_total=total)
     waited_for = next((f"{ref}: {task.text}" for ref, task in found if not task.done), None)
     since = known.since if known is not None and known.current == waited_for else now
     return PlanProgress(
