@@ -193,7 +193,7 @@ def run(world: World, stops: list[int], least: float) -> bool:
 
 
 @given(worlds(in_place=False), st.lists(st.integers(0, 3), max_size=60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_under_a_surge_limit_all_is_served_and_the_limit_holds(world, stops):
     planned = world.demand * (1 + HEADROOM)
     base = max(world.new * world.gpus["new"], world.old * world.gpus["old"])
@@ -210,7 +210,7 @@ def test_under_a_surge_limit_all_is_served_and_the_limit_holds(world, stops):
 
 
 @given(worlds(in_place=True), st.lists(st.integers(0, 3), max_size=60))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_in_place_no_more_is_missing_than_the_slo_allows(world, stops):
     begins = not allows(world.plan(), world.workloads()) if world.plan().in_place is not None else True
     before = {name: len(own) for name, own in world.pods.items()}
