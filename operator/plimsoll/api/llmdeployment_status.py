@@ -151,6 +151,20 @@ class TrafficStatus(StatusModel):
     unserved: Annotated[Ratio | None, Field(description="Share of the traffic that the plan leaves unserved.")] = None
 
 
+class FailedStart(StatusModel):
+    """A placement of which new replicas did not become Ready in their time."""
+
+    placement: Annotated[DNSLabel, Field(description="Name of the placement.")]
+    ready: Annotated[Count, Field(description="Replicas that were Ready all the same; it keeps as many.")] = 0
+    attempts: Annotated[Count, Field(description="How often it was tried.")] = 1
+    generation: Annotated[Count | None, Field(description="Of the LLMDeployment that it was tried for.")] = None
+    time: Annotated[Time | None, Field(description="When it was given up.")] = None
+    retry_time: Annotated[Time | None, Field(description="Until then it is not tried again.")] = None
+    timeout_seconds: Annotated[
+        Integer | None, Field(ge=1, le=1_000_000, description="Seconds that its replicas were waited for.")
+    ] = None
+
+
 class LLMDeploymentStatus(Status):
     """What was decided and how it fares."""
 
@@ -176,3 +190,8 @@ class LLMDeploymentStatus(Status):
     ] = ()
     plan_ref: Annotated[PlanReference | None, Field(description="PlacementPlan that the placements follow.")] = None
     plan_time: Annotated[Time | None, Field(description="When that plan was made.")] = None
+    failed_starts: Annotated[
+        tuple[FailedStart, ...],
+        Field(max_length=16, description="Placements that were rolled back, since they did not start in their time."),
+        ListMap("placement"),
+    ] = ()

@@ -8,6 +8,7 @@ from pydantic.alias_generators import to_camel
 from plimsoll.api.common import (
     AGE,
     APIModel,
+    Boolean,
     Count,
     Digest,
     DNSLabel,
@@ -58,6 +59,29 @@ class DeploymentChange(APIModel):
         Field(max_length=32, description="Placements whose number of replicas changes. Empty: only shares change."),
         ListMap("placement"),
     ] = ()
+    reason: Annotated[
+        Literal["New", "StartFailed", "Respecified", "ScaledToZero", "Short", "Growth", "Shrink", "Saving", "Moved"]
+        | None,
+        Field(
+            description="Why: nothing ran (New), what was tried before did not start (StartFailed), the spec changed "
+            "what pods are like (Respecified), no replicas are wanted (ScaledToZero), not all demand can be served "
+            "(Short), more or fewer replicas are needed (Growth, Shrink), others cost less (Saving), or other "
+            "placements serve better at a higher cost (Moved)."
+        ),
+    ] = None
+    in_place: Annotated[
+        Boolean | None,
+        Field(description="Running replicas go before new ones come, since no GPU is free. Absent: the other way."),
+    ] = None
+
+
+class Refusal(APIModel):
+    """Something that was wanted and is not in the plan."""
+
+    namespace: Annotated[DNSLabel, Field(description="Namespace of the LLMDeployment.")]
+    name: Annotated[DNSLabel, Field(description="Name of the LLMDeployment.")]
+    reason: Annotated[ShortText, Field(description="Why, in one word, as in conditions.")]
+    message: Annotated[Text, Field(description="The same for people.")]
 
 
 class BindingLimit(APIModel):
@@ -139,6 +163,14 @@ class PlacementPlanSpec(APIModel):
         Field(max_length=200, description="LLMDeployments that the plan changes, 200 at most."),
         ListMap("namespace", "name"),
     ] = ()
+    cost_per_hour_before: Annotated[
+        Money | None, Field(description="Cost per hour of what ran when the plan was made, at its prices.")
+    ] = None
+    refused: Annotated[
+        tuple[Refusal, ...],
+        Field(max_length=64, description="What is not served, not started or not changed, and why; 64 at most."),
+        ListMap("namespace", "name", "reason"),
+    ] = ()
     details_refs: Annotated[
         tuple[DetailsReference, ...],
         Field(max_length=16, description="ConfigMaps that hold the whole decision, compressed, in this order."),
@@ -178,10 +210,12 @@ PlacementPlanSpec.rules = (
 
 
 class PlanProgress(StatusModel):
-    """How far the transition is."""
+    """How far the transition is: steps are starting and waiting for replicas, moving requests, draining, removing."""
 
     steps_done: Annotated[Count, Field(description="Steps that are done.")] = 0
     steps_total: Annotated[Count, Field(description="Steps in all.")] = 0
+    current: Annotated[Text | None, Field(description="The step that is waited for. Absent: all are done.")] = None
+    since: Annotated[Time | None, Field(description="Since when it is the current one.")] = None
 
 
 class PlacementPlanStatus(Status):
@@ -199,7 +233,7 @@ class PlacementPlanStatus(Status):
         Field(
             description="Why it is in this state, in one word: Approved by a person; Stale, DigestMismatch or "
             "DetailsMissing where it was refused; Replaced or Outdated where it was superseded after or before it was "
-            "in force."
+            "in force; RolledBack where that was because what it wanted did not start."
         ),
     ] = None
     message: Annotated[Text | None, Field(description="The same for people.")] = None

@@ -24,7 +24,7 @@ from plimsoll.api.common import (
 from plimsoll.api.inferenceslo import LatencyTarget
 from plimsoll.api.rules import ListMap, Rule
 from plimsoll.api.tenants import Security, Tenant
-from plimsoll.api.units import Money, ProperFraction, Surplus
+from plimsoll.api.units import Factor, Money, ProperFraction, Ratio, Surplus
 
 POLICY_NAME = "default"
 
@@ -129,6 +129,46 @@ class Rebalance(APIModel):
             "Greater values move more readily. Default 24.",
         ),
     ] = 24
+    max_surge: Annotated[
+        Surplus | None,
+        Field(
+            description="GPUs that an LLMDeployment may hold at once while it changes, beyond the larger of what is "
+            'planned and what is given up, relative to that; one new replica always may start. "0.25": old replicas '
+            "go in stages as new ones become Ready. When absent, all new replicas start at once."
+        ),
+    ] = None
+    max_disruption: Annotated[
+        Ratio,
+        Field(
+            description="Part of a traffic class's planned capacity that may be missing at once while replicas are "
+            "exchanged in place, because no GPU is free for new ones beside the old. Never more than unserved.max of "
+            'the class\'s InferenceSLO and the demand headroom allow; one replica always may. "0": never in place, '
+            'new replicas wait for free GPUs. Default "0.25".'
+        ),
+    ] = Decimal("0.25")
+    max_share_shift: Annotated[
+        Factor,
+        Field(
+            description="Part of a traffic class's requests that one routing change may take from placements that are "
+            "given up; the next one follows after routing.propagationSeconds, as long as the new ones stay Ready. "
+            'Default "0.5": in two steps; "1": at once.'
+        ),
+    ] = Decimal("0.5")
+    start_timeout_seconds: Annotated[
+        Integer | None,
+        Field(
+            ge=10,
+            le=86_400,
+            description="Seconds that a new pod may take to become Ready once it has a node. After that the change is "
+            "rolled back, as long as something else serves, and the placement is not tried again for a while. When "
+            "absent, as long as its startup probe allows, and ten minutes for its image.",
+        ),
+    ] = None
+
+    @property
+    def surge(self) -> float | None:
+        """`max_surge` as a number."""
+        return None if self.max_surge is None else float(self.max_surge)
 
 
 class Storage(APIModel):

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from plimsoll.cli.cluster import Cluster, ClusterError, Target, asked
-from plimsoll.cli.cluster_plans import print_data
+from plimsoll.cli.cluster_plans import print_data, print_decision, record_document
 from plimsoll.cli.explain import explanation_document, print_deployment
 from plimsoll.cli.table import new_table, wide_console
 from plimsoll.cli.text import counted
@@ -38,14 +38,16 @@ def run_cluster_explain(target: Target, deployment: str, plan: str, output: str)
     explanation = DeploymentExplanation(found.ref, tuple(_explained(found, item) for item in found.classes))
     if output == "table":
         console = wide_console()
-        console.print(f"{record.name}, {record.status.state or 'new'}\n", style="dim")
+        console.print(f"{record.name}, {record.status.state or 'new'}", style="dim")
+        print_decision(console, record, found.ref.namespace, found.ref.name)
         print_deployment(console, explanation)
         for finding in found.findings:
             console.print(
                 f"{finding.severity.value}: {finding.message} [{finding.reason}]", soft_wrap=True, markup=False
             )
     else:
-        print_data({"plan": record.name, **explanation_document([explanation], [])}, output)
+        document = {"plan": record.name, "decision": record_document(record)}
+        print_data({**document, **explanation_document([explanation], [])}, output)
     return 0
 
 

@@ -1,7 +1,7 @@
 """`kubectl plimsoll plan | approve | reject | history`: the plans of a cluster, and what a person says to them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +9,7 @@ import click
 import yaml
 from rich.console import Console
 
-from plimsoll.api.placementplan import PlacementPlanSpec
+from plimsoll.api.placementplan import PlacementPlanSpec, PlacementPlanStatus, Refusal
 from plimsoll.cli.cluster import PLAN, Cluster, ClusterError, Target, asked
 from plimsoll.cli.table import new_table, print_plan, wide_console
 from plimsoll.cli.text import counted, money, plan_document, share
@@ -64,7 +64,9 @@ def run_history(target: Target, output: str) -> int:
     if output in ("json", "yaml"):
         print_data({"plans": [_summary(record) for record in found]}, output)
         return 0
-    table = new_table("plan", "state", "reason", "said", "cost/h", "GPUs", "changes", "made", "applied")
+    table = new_table(
+        "plan", "state", "reason", "said", "cost/h", "GPUs", "changes", "why", "refused", "steps", "made", "applied"
+    )
     for record in found:
         spec, status = _spec(record), record.status
         table.add_row(
@@ -72,9 +74,12 @@ def run_history(target: Target, output: str) -> int:
             status.state or "-",
             status.reason or "-",
             record.approval.decision if record.approval is not None else "-",
-            str(spec.cost_per_hour),
+            _cost(spec),
             str(spec.summary.gpus),
             str(spec.summary.changed_deployments),
+            ", ".join(_reasons(spec)) or "-",
+            str(len(spec.refused)),
+            _steps(status),
             _ago(record.manifest["metadata"].get("creationTimestamp")),
             _ago(status.applied_time),
         )
@@ -134,7 +139,7 @@ def print_changes(console: Console, record: Record) -> None:
     if status.message:
         console.print(f"  {status.message}", soft_wrap=True)
     if spec.changes:
-        table = new_table("LLMDeployment", "cost/h", "placement", "replicas")
+        table = new_table("LLMDeployment", "cost/h", "why", "placement", "replicas")
         for change in spec.changes:
             cost = _arrow(str(change.cost_per_hour_before), str(change.cost_per_hour_after))
             rows = [
@@ -142,18 +147,68 @@ def print_changes(console: Console, record: Record) -> None:
                 for item in change.placements
             ]
             for number, (placement, replicas) in enumerate(rows or [("", "")]):
-                first = (f"{change.namespace}/{change.name}", cost) if number == 0 else ("", "")
+                why = f"{change.reason or '-'}{', in place' if change.in_place else ''}"
+                first = (f"{change.namespace}/{change.name}", cost, why) if number == 0 else ("", "", "")
                 table.add_row(*first, placement, replicas)
         console.print(table)
     left_out = spec.summary.changed_deployments - len(spec.changes)
     if left_out > 0:
         console.print(f"and {counted(left_out, 'LLMDeployment')} more: see -o wide")
+    if status.progress is not None and status.progress.current is not None:
+        since = _ago(status.progress.since)
+        console.print(f"{_steps(status)} steps done; for {since}: {status.progress.current}", soft_wrap=True)
+    print_refusals(console, spec.refused)
     after = float(spec.cost_per_hour)
     moved = sum(float(change.cost_per_hour_after - change.cost_per_hour_before) for change in spec.changes)
     cost = f"{money(after)} per hour" if left_out > 0 else f"{money(after - moved)} → {money(after)} per hour"
     gap = "" if spec.gap is None else f"; a better plan saves {share(float(spec.gap))} at most"
     changes = f"{spec.summary.changed_deployments} of {counted(spec.summary.deployments, 'LLMDeployment')}"
     console.print(f"{cost}, {counted(spec.summary.gpus, 'GPU')}; changes {changes}{gap}", soft_wrap=True)
+
+
+def print_refusals(console: Console, refused: Iterable[Refusal]) -> None:
+    """What was wanted and is not in a plan."""
+    for item in refused:
+        console.print(
+            f"refused: {item.namespace}/{item.name}: {item.message} [{item.reason}]", soft_wrap=True, markup=False
+        )
+
+
+def print_decision(console: Console, record: Record, namespace: str, name: str) -> None:
+    """What a plan was decided from, and what it does to one LLMDeployment and why."""
+    spec = _spec(record)
+    console.print(
+        f"decided from inputs {spec.inputs_digest}; {_cost(spec)} per hour in all", style="dim", soft_wrap=True
+    )
+    change = next((item for item in spec.changes if (item.namespace, item.name) == (namespace, name)), None)
+    if change is None:
+        console.print(f"changes nothing of {namespace}/{name}\n", style="dim")
+    else:
+        cost = _arrow(str(change.cost_per_hour_before), str(change.cost_per_hour_after))
+        where = " in place" if change.in_place else ""
+        console.print(f"changes {namespace}/{name}{where}: {change.reason or '-'}; {cost} per hour\n", style="dim")
+    print_refusals(console, (item for item in spec.refused if (item.namespace, item.name) == (namespace, name)))
+
+
+def _reasons(spec: PlacementPlanSpec) -> list[str]:
+    """Why LLMDeployments change, each reason once."""
+    return sorted({change.reason for change in spec.changes if change.reason is not None})
+
+
+def _cost(spec: PlacementPlanSpec) -> str:
+    after = str(spec.cost_per_hour)
+    return after if spec.cost_per_hour_before is None else _arrow(str(spec.cost_per_hour_before), after)
+
+
+def _steps(status: PlacementPlanStatus) -> str:
+    return "-" if status.progress is None else f"{status.progress.steps_done}/{status.progress.steps_total}"
+
+
+def record_document(record: Record) -> dict[str, Any]:
+    """What a plan was decided from, why, at what cost, and what was refused."""
+    spec = record.manifest["spec"]
+    keys = ("inputsDigest", "costPerHourBefore", "costPerHour", "lowerBoundPerHour", "gap", "changes", "refused")
+    return {key: spec[key] for key in keys if key in spec}
 
 
 def _document(record: Record, fleet: FleetPlan) -> dict[str, Any]:
@@ -167,9 +222,10 @@ def _summary(record: Record) -> dict[str, Any]:
         "state": status.get("state", ""),
         "reason": status.get("reason", ""),
         "decisionDigest": f"sha256:{record.decision}",
-        "costPerHour": str(_spec(record).cost_per_hour),
         "approval": record.approval.decision if record.approval is not None else "",
         "made": record.manifest["metadata"].get("creationTimestamp", ""),
+        "progress": status.get("progress") or {},
+        **record_document(record),
     }
 
 

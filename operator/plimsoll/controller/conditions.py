@@ -40,7 +40,7 @@ def build(
                 type=aspect.type,
                 status=aspect.status,
                 reason=aspect.reason,
-                message=_shortened(aspect.message),
+                message=shortened(aspect.message),
                 last_transition_time=old.last_transition_time if unchanged and old is not None else now,
                 observed_generation=generation,
             )
@@ -69,5 +69,5 @@ def joined(findings: Iterable[Finding]) -> str:
     return "; ".join(dict.fromkeys(finding.message for finding in findings))
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
     return text if len(text) <= _MESSAGE_LENGTH else f"{text[: _MESSAGE_LENGTH - 1]}…"

@@ -26,7 +26,7 @@ from plimsoll.rendering.observe_namespaces import limit_range_facts, namespace_f
 
 Manifest = Mapping[str, Any]
 
-_KEPT_OF_PLANS = ("decisionDigest", "detailsDigest", "detailsRefs", "approval")
+_KEPT_OF_PLANS = ("decisionDigest", "detailsDigest", "detailsRefs", "approval", "changes")
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 

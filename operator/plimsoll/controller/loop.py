@@ -30,12 +30,14 @@ from plimsoll.controller.report import Reporter, Round
 from plimsoll.controller.restraint import restrain
 from plimsoll.controller.routing_age import RoutingAges
 from plimsoll.controller.settings import Settings
+from plimsoll.controller.starts import Starts, failures_in_force
 from plimsoll.controller.status import Progress
 from plimsoll.controller.store import Store
 from plimsoll.planning import step_for
 from plimsoll.planning.lost import lost_pods, with_replacements
 from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Finding, FleetPlan, Severity
 from plimsoll.planning.snapshot import ObjectRef, Snapshot, Workload
+from plimsoll.planning.stages import stage_for
 from plimsoll.planning.transition import STEADY_SECONDS, ObservedRouting, Step
 from plimsoll.rendering import (
     Manifest,
@@ -118,8 +120,9 @@ class Loop:
         """One turn. Returns after how many seconds the next is due although nothing changes."""
         snapshot = self._store.snapshot(gateway_api=self._gateway_api, several_nodes=self._several_nodes)
         policy = snapshot.policy or PlacementPolicy.implied()
-        deployments = self._store.live(RESOURCES["LLMDeployment"])
-        snapshot, rested = paced(snapshot, deployments, policy.spec, datetime.now(UTC))
+        deployments, now = self._store.live(RESOURCES["LLMDeployment"]), datetime.now(UTC)
+        snapshot = replace(snapshot, failures=failures_in_force(deployments, now))
+        snapshot, rested = paced(snapshot, deployments, policy.spec, now)
         fleet, fresh = await self._plan(snapshot, policy)
         if fleet is None:
             return _RETRY_SECONDS
@@ -211,6 +214,7 @@ class Loop:
         waits: list[float] = []
         pools: dict[int, Mapping[str, object]] = {}
         lost, arriving = lost_pods(snapshot), arriving_rates(snapshot)
+        starts = Starts(snapshot, self._store.live_by_name(RESOURCES["LLMDeployment"]), policy.rebalance)
         for planned in map(self._with_warnings, standing.fleet.deployments):
             await asyncio.sleep(0)  # a thousand of them take seconds, in which the feed and the probes go on
             place = (planned.ref.namespace, planned.ref.name)
@@ -223,16 +227,22 @@ class Loop:
             restraint = restrain(plan, own, verdict, scalers)
             feasible, findings = restraint.feasible(plan, own), restraint.findings
             unready_seconds = time.monotonic() - self._unready_since.get(plan.ref, time.monotonic())
+            failed, due = starts.of(feasible, own, now)
+            waits.extend([due] if due is not None else [])
+            stage = stage_for(feasible, own, policy.rebalance.surge, guarded=verdict.held)
             step = step_for(
-                feasible,
+                stage.plan,
                 own,
                 observed,
                 propagation,
                 guarded=verdict.held,
                 unready_seconds=unready_seconds,
                 first_epoch=self._epochs.get(plan.resource.metadata.uid or "", 0) + 1,
+                max_shift=float(policy.rebalance.max_share_shift),
+                failed={item.placement for item in failed if item.retry_time is not None and item.retry_time > now},
             )
-            step = replace(step, replicas=with_replacements(step.replicas, feasible, lost))
+            replicas = with_replacements(step.replicas, stage.plan, lost)
+            step = replace(step, replicas=replicas, waiting_for=(*step.waiting_for, *stage.remaining))
             if plan.state is DeploymentState.HELD and observed is not None:
                 step = replace(step, routing=observed.table)
             waits.extend(self._watch_unready(plan.ref, step, unready_seconds))
@@ -244,7 +254,7 @@ class Loop:
                 fleet = standing.origin(plan.ref)
                 if id(fleet) not in pools:
                     pools[id(fleet)] = pool_parts(fleet)
-                manifests = self._render(fleet, pools[id(fleet)], feasible, step, observed, document, live, now)
+                manifests = self._render(fleet, pools[id(fleet)], stage.plan, step, observed, document, live, now)
             except (RenderError, RenderMismatch) as error:
                 findings = (*findings, Finding(plan.ref, _render_reason(error), str(error)))
                 _log.error("%s: %s", plan.ref, error)
@@ -252,7 +262,7 @@ class Loop:
                 if plan.state is not DeploymentState.HELD and plan.ref not in standing.unapplied:
                     uid, prune = plan.resource.metadata.uid or "", restraint.prunable(step.prune)
                     works.append(Work(plan.ref, uid, restraint.writable(manifests), prune))
-            progress[plan.ref] = Progress(plan, step, own, findings)
+            progress[plan.ref] = Progress(plan, step, own, findings, failed)
         self._unready_since = {ref: since for ref, since in self._unready_since.items() if ref in progress}
         self._renderings.forget_all_but(progress.keys())
         uids = {item.plan.resource.metadata.uid for item in progress.values()}

@@ -12,16 +12,19 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from plimsoll.api.common import Status
-from plimsoll.api.placementplan import DetailsReference
+from plimsoll.api.placementplan import DetailsReference, PlanProgress
 from plimsoll.controller import records
 from plimsoll.controller.approval import Followed, Mode, Standing, automatic, following, manual, recommended
 from plimsoll.controller.client import ApiError
 from plimsoll.controller.kinds import CONFIG_MAP, RESOURCES, Kind
 from plimsoll.controller.records import Record
+from plimsoll.controller.status import Progress
 from plimsoll.controller.store import Store
 from plimsoll.planning.archive import ArchiveError, archived, content_digest, restored
 from plimsoll.planning.plan import FleetPlan
 from plimsoll.planning.snapshot import ObjectRef, Snapshot
+from plimsoll.planning.starts import REASON as START_FAILED
+from plimsoll.planning.tasks import tasks
 from plimsoll.rendering.details import compressed_parts, details_config_map, details_content, details_name
 
 MANAGER = "plimsoll-status"
@@ -155,8 +158,10 @@ class Plans:
         followed = records.in_force(existing)
         return followed.name if followed is not None else "", existing[-1].name if existing else ""
 
-    async def keep(self, standing: Standing, snapshot: Snapshot, *, busy: bool) -> tuple[bool, str, str]:
-        """Write down the present decision, and the state of all plans.
+    async def keep(
+        self, standing: Standing, snapshot: Snapshot, *, busy: bool, progress: Mapping[ObjectRef, Progress]
+    ) -> tuple[bool, str, str]:
+        """Write down the present decision, the state of all plans, and how far the one in force has come.
 
         Returns whether that worked, and the names of the plan in force and of the present one (empty: none).
         """
@@ -175,16 +180,20 @@ class Plans:
             return False, *self.names()
         state, reason = _state(standing, chosen, busy=busy)
         followed = chosen if state in records.IN_FORCE else records.in_force(existing)
-        fine = await self._mark(chosen, state, reason, "")
+        now = datetime.now(UTC)
+        fine = await self._mark(chosen, state, reason, "", plan_progress(chosen, progress, state, now))
+        back = any(item.reason == START_FAILED for plan in standing.present.deployments for item in plan.findings)
         for record in existing:
             if record is chosen or record.name == chosen.name:
                 continue
             if followed is not None and record.name == followed.name:
                 if standing.mode == "Manual":
                     moved = "Applying" if busy else "Applied"
-                    fine = await self._mark(record, moved, record.status.reason or "", "") and fine
+                    come = plan_progress(record, progress, moved, now)
+                    fine = await self._mark(record, moved, record.status.reason or "", "", come) and fine
             elif record.status.state in (*records.IN_FORCE, "AwaitingApproval", "Recommended"):
-                why = "Replaced" if record.status.state in records.IN_FORCE else "Outdated"
+                unfinished = "RolledBack" if back and record.status.state == "Applying" else "Replaced"
+                why = unfinished if record.status.state in records.IN_FORCE else "Outdated"
                 fine = await self._mark(record, "Superseded", why, "") and fine
         for record in records.surplus(self._records()):
             fine = await self._drop(record) and fine
@@ -219,13 +228,21 @@ class Plans:
             await self._writer.apply(self._unwritten[0], MANAGER)
             del self._unwritten[0]
 
-    async def _mark(self, record: Record, state: str, reason: str, message: str) -> bool:
+    async def _mark(
+        self, record: Record, state: str, reason: str, message: str, progress: PlanProgress | None = None
+    ) -> bool:
         before = record.status
         # Ready pods may come and go later; a plan that was in place once stays Applied.
         if (before.state, state) == ("Applied", "Applying"):
             state = "Applied"
         applied_time = datetime.now(UTC) if state == "Applied" != before.state else before.applied_time
-        values = {"state": state, "reason": reason or None, "message": message or None, "applied_time": applied_time}
+        values = {
+            "state": state,
+            "reason": reason or None,
+            "message": message or None,
+            "applied_time": applied_time,
+            "progress": progress or before.progress,
+        }
         return await self._write_status(record.manifest, before, before.model_copy(update=values))
 
     async def _drop(self, record: Record) -> bool:
@@ -239,6 +256,31 @@ class Plans:
 
     def _records(self) -> list[Record]:
         return records.records(self._store.live(_PLAN))
+
+
+def plan_progress(
+    record: Record, progress: Mapping[ObjectRef, Progress], state: str, now: datetime
+) -> PlanProgress | None:
+    """How far a plan has come; None where that does not change any more, or has not begun."""
+    known = record.status.progress
+    if state not in records.IN_FORCE or record.status.state == "Applied":
+        return None
+    before, found = record.before, []
+    for ref, item in sorted(progress.items()):
+        parts = before.get((ref.namespace, ref.name))
+        if parts is not None:
+            found += [(ref, task) for task in tasks(item.plan, parts, item.workloads, item.step)]
+    if state == "Applied":
+        total = known.steps_total if known is not None else len(found)
+        return PlanProgress(steps_done=total, steps_total=total)
+    waited_for = next((f"{ref}: {task.text}" for ref, task in found if not task.done), None)
+    since = known.since if known is not None and known.current == waited_for else now
+    return PlanProgress(
+        steps_done=sum(task.done for _, task in found),
+        steps_total=len(found),
+        current=waited_for,
+        since=None if waited_for is None else since,
+    )
 
 
 class DetailsMissingError(ArchiveError):

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -23,15 +23,23 @@ from plimsoll.api.placementplan import (
     PlacementPlanSpec,
     PlacementPlanStatus,
     PlanSummary,
+    Refusal,
 )
+from plimsoll.controller.conditions import shortened
 from plimsoll.controller.kinds import RESOURCES
 from plimsoll.controller.status import money, ratio
-from plimsoll.planning.plan import DeploymentPlan, DeploymentState, FleetPlan
+from plimsoll.planning.changing import REFUSED as IN_PLACE_REFUSED
+from plimsoll.planning.dominance import key_of_workload, option_key
+from plimsoll.planning.plan import DeploymentPlan, DeploymentState, FleetPlan, Severity
 from plimsoll.planning.snapshot import Workload
+from plimsoll.planning.starts import REASON as START_FAILED
 
 KEPT = 20
 IN_FORCE = ("Applying", "Applied")
 _CHANGES, _PLACEMENTS, _LIMITS = 200, 32, 64
+_REFUSED, _REFUSED_BYTES = 64, 20_000
+_REFUSALS = frozenset({IN_PLACE_REFUSED, START_FAILED})
+"""Reasons of warnings that say what was not done."""
 _CHANGES_BYTES = 80_000
 """Of `changes` as JSON. With managed fields, which name every item, the object stays below 256 KiB."""
 _NAME = re.compile(r"plan-(\d{6,})")
@@ -77,6 +85,16 @@ class Record:
     @property
     def approved(self) -> bool:
         return self.approval is not None and self.approval.decision == "Approved"
+
+    @property
+    def before(self) -> dict[tuple[str, str], dict[str, int]]:
+        """Replicas by placement when the plan was made, of the LLMDeployments that it changes."""
+        return {
+            (str(item["namespace"]), str(item["name"])): {
+                str(part["placement"]): int(part.get("replicasBefore", 0)) for part in item.get("placements") or ()
+            }
+            for item in self._spec.get("changes") or ()
+        }
 
     @property
     def status(self) -> PlacementPlanStatus:
@@ -161,11 +179,14 @@ def manifest(
     kind = RESOURCES["PlacementPlan"]
     changes = _changes(fleet, running)
     placements = [item for plan in _decided(fleet) for item in plan.placements]
+    before = fleet.cost_per_hour - sum(float(item.cost_per_hour_after - item.cost_per_hour_before) for item in changes)
     spec = PlacementPlanSpec(
         inputs_digest=f"sha256:{fleet.digest}",
         decision_digest=f"sha256:{decision_digest(fleet)}",
         details_digest=f"sha256:{details_digest}" if details else None,
         cost_per_hour=money(fleet.cost_per_hour),
+        cost_per_hour_before=money(max(0.0, before)),
+        refused=_refused(fleet),
         objective_per_hour=money(fleet.objective_per_hour),
         lower_bound_per_hour=None if fleet.lower_bound_per_hour is None else money(fleet.lower_bound_per_hour),
         gap=None if fleet.gap is None else ratio(fleet.gap),
@@ -224,9 +245,53 @@ def _changes(fleet: FleetPlan, running: Sequence[Workload]) -> list[DeploymentCh
                     )
                     for name in moved[:_PLACEMENTS]
                 ),
+                reason=_reason(plan, list(own.values()), prices),
+                in_place=True if plan.in_place is not None else None,
             )
         )
     return changes
+
+
+Reason = Literal["New", "StartFailed", "Respecified", "ScaledToZero", "Short", "Growth", "Shrink", "Saving", "Moved"]
+
+
+def _reason(plan: DeploymentPlan, own: Sequence[Workload], prices: Mapping[str, float]) -> Reason:
+    """Why the plan changes what runs."""
+    before = {item.name: item.replicas for item in own}
+    after = {item.name: item.replicas for item in plan.placements}
+    if any(finding.reason == START_FAILED for finding in plan.findings):
+        return "StartFailed"
+    if not any(before.values()):
+        return "New"
+    if plan.state is DeploymentState.SHORT:
+        return "Short"
+    if not after:
+        return "ScaledToZero"
+    given_up = {key_of_workload(item) for item in own if item.name not in after}
+    if given_up & {option_key(item.option) for item in plan.placements if item.name not in before}:
+        return "Respecified"
+    grows = any(count > before.get(name, 0) for name, count in after.items())
+    shrinks = any(count > after.get(name, 0) for name, count in before.items())
+    if grows != shrinks:
+        return "Growth" if grows else "Shrink"
+    return "Saving" if plan.cost_per_hour < sum(_cost(item, prices) for item in own) else "Moved"
+
+
+def _refused(fleet: FleetPlan) -> tuple[Refusal, ...]:
+    """What is not served, not started or not changed."""
+    found: dict[tuple[str, str, str], Refusal] = {}
+    size = 0
+    for plan in fleet.deployments:
+        for finding in plan.findings:
+            key = (plan.ref.namespace, plan.ref.name, finding.reason)
+            if key in found or not (finding.severity is Severity.ERROR or finding.reason in _REFUSALS):
+                continue
+            item = Refusal(namespace=key[0], name=key[1], reason=key[2], message=shortened(finding.message))
+            size += len(json.dumps(to_wire(item)))
+            if len(found) == _REFUSED or size > _REFUSED_BYTES:
+                return tuple(found.values())
+            found[key] = item
+    return tuple(found.values())
 
 
 def _cost(workload: Workload, prices: Mapping[str, float]) -> float:

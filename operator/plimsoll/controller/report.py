@@ -94,7 +94,9 @@ class Reporter:
         if not turn.fresh:
             writes = await self._deployments(turn, *self.plans.names(), now)
             return all(await asyncio.gather(*(self._write(*write) for write in writes)))
-        recorded, followed_name, plan_name = await self.plans.keep(turn.standing, turn.snapshot, busy=_busy(turn))
+        recorded, followed_name, plan_name = await self.plans.keep(
+            turn.standing, turn.snapshot, busy=_busy(turn), progress=turn.progress
+        )
         writes = [
             *await self._deployments(turn, followed_name, plan_name, now),
             *self._pools(turn, now),

@@ -11,6 +11,7 @@ from plimsoll.api.common import PlanReference
 from plimsoll.api.gpunodepool import GPUCounts, GPUNodePoolStatus
 from plimsoll.api.inferenceslo import ClassAttainment, InferenceSLOStatus
 from plimsoll.api.llmdeployment_status import (
+    FailedStart,
     LatencyReport,
     LLMDeploymentStatus,
     ObservedLatency,
@@ -50,6 +51,8 @@ class Progress:
     workloads: tuple[Workload, ...]
     findings: tuple[Finding, ...]
     """What went wrong after planning: rendering, verifying, applying."""
+    failed_starts: tuple[FailedStart, ...] = ()
+    """What was rolled back, since it did not start in its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,7 @@ def deployment_status(
         ),
         plan_ref=before.plan_ref if same else PlanReference(name=plan_name) if plan_name else None,
         plan_time=before.plan_time if same else now if plan_name else None,
+        failed_starts=progress.failed_starts,
     )
 
 

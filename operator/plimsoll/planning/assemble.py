@@ -78,7 +78,7 @@ class Assembly:
 
     def deployment_plans(self) -> list[DeploymentPlan]:
         """One plan per deployment of the fleet."""
-        return [self._deployment_plan(number) for number in range(len(self._fleet.deployments))]
+        return [self.deployment_plan(number) for number in range(len(self._fleet.deployments))]
 
     def binding_limits(self) -> tuple[BindingLimit, ...]:
         """Limits that leave no room for more."""
@@ -193,7 +193,8 @@ class Assembly:
         mask[self._problem.class_deployment[better]] = True
         return mask & self._short
 
-    def _deployment_plan(self, number: int) -> DeploymentPlan:
+    def deployment_plan(self, number: int) -> DeploymentPlan:
+        """The plan of one deployment."""
         deployment = self._fleet.deployments[number]
         choices = self._fleet.choices[number]
         class_numbers = self._fleet.classes_of(number)
@@ -313,6 +314,8 @@ class Assembly:
             unserved=float(self._allocation.unserved[index]) if self._problem.class_rate_per_hour[index] > 0 else 0.0,
             latency=_figures(item, predictions),
             rejected=tuple(rejected),
+            headroom=1 / self._expected - 1,
+            unserved_limit=float(item.slo.unserved.max),
         )
 
     def _shortages(self, number: int, class_numbers: Sequence[int]) -> list[Finding]:

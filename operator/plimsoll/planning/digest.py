@@ -119,5 +119,9 @@ def inputs_digest(snapshot: Snapshot, declared: str | None = None, texts: Texts 
         for item in snapshot.demand
     ]
     resting = [str(ref) for ref in snapshot.resting]
-    optional = (snapshot.corrections, paused_objects(snapshot), limits if any(limits) else (), several, demand, resting)
+    failures = [
+        (item.namespace, item.deployment, item.placement, item.ready, item.counts) for item in snapshot.failures
+    ]
+    known = (snapshot.corrections, paused_objects(snapshot), limits if any(limits) else (), several)
+    optional = (*known, demand, resting, failures)
     return digest((*facts, *(value for value in optional if value)), texts)

@@ -98,6 +98,8 @@ class Fleet:
     pool_names: tuple[str, ...]
     limits: tuple[GroupLimit, ...] = ()
     """Of tenants and namespaces: what the problem's limits (L) mean."""
+    node_names: tuple[str, ...] = ()
+    """Per node (M)."""
 
     def pair(self, number: int, option: int) -> int | None:
         """The pair of a class and an option, if the class may use the option."""
@@ -251,6 +253,7 @@ def build_fleet(
         ),
         class_keys=tuple(classes),
         pool_names=tuple(pool_numbers),
+        node_names=tuple(node_numbers),
     )
 
 

@@ -52,6 +52,6 @@ def with_replacements(
     asked = dict(replicas)
     for placement in plan.placements:
         gone = lost.get((plan.ref.namespace, placement.name), 0)
-        if placement.name in asked and gone and placement.option.nodes == 1:
+        if placement.name in asked and gone and placement.option.nodes == 1 and not placement.leaving:
             asked[placement.name] = max(asked[placement.name], placement.replicas + gone)
     return asked

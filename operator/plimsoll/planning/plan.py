@@ -118,6 +118,8 @@ class Placement:
     rates: tuple[ReplicaRate, ...] = ()
     """Of the classes whose traffic may move to it without breaking an objective: what shares are split by between
     plans (planning/shares.py)."""
+    leaving: bool = False
+    """It runs and is given up: part of a stage of a transition, never of a plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +151,49 @@ class ClassPlan:
     latency: tuple[LatencyFigure, ...]
     """Worst over the placements that serve the class."""
     rejected: tuple[Rejected, ...]
+    headroom: float = 0.0
+    """Extra traffic that is planned for, relative to `requests_per_minute`."""
+    unserved_limit: float = 0.0
+    """Part of the class that may stay unserved, 0..1, by its SLO."""
 
     @property
     def admitted_requests_per_minute(self) -> float:
         return self.requests_per_minute * (1.0 - self.unserved)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRate:
+    """What one replica can take of a class alone, within its objectives."""
+
+    traffic: str
+    requests_per_minute: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunningRates:
+    """What a replica of a running placement can take."""
+
+    placement: str
+    rates: tuple[ClassRate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many further replicas of a placement fit beside all that runs now."""
+
+    placement: str
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class InPlace:
+    """A plan that fits only where running replicas of the same deployment go first."""
+
+    max_disruption: float
+    """Part of a class's planned traffic that may be without a replica at once; one replica always may."""
+    room: tuple[Room, ...] = ()
+    replicas_going: int = 0
+    """Replicas that were asked to go and hold their GPUs still."""
 
 
 class DeploymentState(StrEnum):
@@ -176,6 +217,10 @@ class DeploymentPlan:
     findings: tuple[Finding, ...]
     storage_cost_per_hour: float = 0.0
     """For the weights of its model variants in the pools that it uses."""
+    in_place: InPlace | None = None
+    """None where everything new fits beside everything that runs."""
+    running_rates: tuple[RunningRates, ...] = ()
+    """Of what runs now; only where the change goes in stages."""
 
     @property
     def ref(self) -> ObjectRef:

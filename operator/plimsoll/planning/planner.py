@@ -15,6 +15,7 @@ from plimsoll.catalog import Catalog, UnknownName, load_catalog
 from plimsoll.performance import checkpoint_bytes
 from plimsoll.planning.assemble import Assembly
 from plimsoll.planning.chained import chained_findings
+from plimsoll.planning.changing import Basis, changing
 from plimsoll.planning.decide import Decision, decide
 from plimsoll.planning.digest import declared_digest, inputs_digest
 from plimsoll.planning.dominance import OptionKey, key_of_workload
@@ -47,10 +48,12 @@ from plimsoll.planning.plan import (
     Severity,
 )
 from plimsoll.planning.pools import Pool, Pools, likeness, resolve_pools
-from plimsoll.planning.search import Clock, Search, search_for, stopped
+from plimsoll.planning.search import UNPROVEN, Clock, Search, search_for, stopped
 from plimsoll.planning.shortlist import WHOLE, shortlist
 from plimsoll.planning.snapshot import ObjectRef, PodFacts, Snapshot, Workload
 from plimsoll.planning.speeds import Speeds, speeds
+from plimsoll.planning.starts import findings as start_findings
+from plimsoll.planning.starts import without_failed
 from plimsoll.planning.stock import Demand, measure_stock
 from plimsoll.planning.tenants import Tenants, clamped, resolve_tenants
 from plimsoll.planning.variants import Variants, enumerate_variants
@@ -71,6 +74,7 @@ class Round:
     search: Search
     decision: Decision
     assembly: Assembly
+    basis: Basis
     findings: tuple[Finding, ...] = ()
     """On what was measured of models, and on tenants."""
 
@@ -100,7 +104,10 @@ def plan_fleet(snapshot: Snapshot, evaluator: Evaluator | None = None, clock: Cl
 
 def _that_matter(snapshot: Snapshot) -> Snapshot:
     """The facts without those that change while pods start and that no plan depends on."""
-    pods = tuple(replace(pod, ready=False) if pod.ready else pod for pod in snapshot.pods)
+    pods = tuple(
+        replace(pod, ready=False, starting_since=0.0) if pod.ready or pod.starting_since else pod
+        for pod in snapshot.pods
+    )
     workloads = tuple(replace(item, ready_replicas=0) for item in snapshot.workloads)
     return replace(snapshot, pods=pods, workloads=workloads)
 
@@ -180,7 +187,7 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
             listed,
             evaluator.blocks,
         )
-        fleet = with_limits(fleet, snapshot, tenants, undecided)
+        fleet = without_failed(with_limits(fleet, snapshot, tenants, undecided), snapshot.failures)
         decision = decide(fleet.problem, search, resting)
         if listed is not WHOLE and not search.time_is_up():
             longer = listed.longer(fleet.problem, decision.allocation, fleet.pool_names, pools.usable)
@@ -199,6 +206,11 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
         undecided += outlived
     if tolerates:
         decision = replace(decision, notes=node_loss_findings(fleet, decision, tolerant))
+    if snapshot.failures:
+        refs = [ObjectRef("LLMDeployment", item.namespace, item.name) for item in fleet.deployments]
+        failed = start_findings(snapshot.failures, dict(zip(refs, decision.short.tolist(), strict=True)))
+        notes = {name: (*failed.get(name, ()), *decision.notes.get(name, ())) for name in {*failed, *decision.notes}}
+        decision = replace(decision, notes=notes)
     return Round(
         snapshot=snapshot,
         digest=inputs_digest(snapshot, declared, evaluator.texts),
@@ -210,6 +222,18 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
         search=search,
         decision=decision,
         assembly=Assembly(fleet, decision, evaluator, policy, kept, known_speeds),
+        basis=Basis(
+            snapshot,
+            fleet,
+            decision,
+            policy,
+            pools,
+            kept,
+            known_speeds,
+            evaluator,
+            search,
+            _rent_of_obsolete(snapshot, undecided, decided, catalog, policy),
+        ),
         findings=(*findings, *tenants.findings()),
     )
 
@@ -244,7 +268,8 @@ def _outlived(
 def assembled(turn: Round) -> FleetPlan:
     """The plan with names, figures and reasons."""
     snapshot, pools, assembly = turn.snapshot, turn.pools, turn.assembly
-    planned = {plan.ref: plan for plan in assembly.deployment_plans()}
+    changes = changing(turn.basis, assembly.deployment_plans())
+    planned = {plan.ref: plan for plan in changes.plans}
     held = (
         DeploymentPlan(deployment, DeploymentState.HELD, (), (), choice.findings)
         for deployment, choice in zip(snapshot.deployments, turn.choices, strict=True)
@@ -256,7 +281,7 @@ def assembled(turn: Round) -> FleetPlan:
     uses = _Uses(snapshot, plans, running_on)
     held_cost = _kept(snapshot, running_on, catalog_of(snapshot), turn.policy).cost_per_hour
     solution = turn.decision.solution
-    bound = solution.lower_bound_per_hour
+    bound = UNPROVEN if changes.in_place else solution.lower_bound_per_hour
     return FleetPlan(
         digest=turn.digest,
         deployments=tuple(plans),
@@ -269,7 +294,7 @@ def assembled(turn: Round) -> FleetPlan:
             *assembly.policy_findings(),
         ),
         cost_per_hour=sum(plan.cost_per_hour for plan in plans) + held_cost,
-        objective_per_hour=solution.allocation.cost.total,
+        objective_per_hour=changes.allocation.cost.total,
         lower_bound_per_hour=max(0.0, bound) if math.isfinite(bound) else None,
         interrupted=solution.interrupted,
         limits=assembly.binding_limits(),
@@ -416,6 +441,21 @@ def _kept(snapshot: Snapshot, workloads: Iterable[Workload], catalog: Catalog, p
         stored[variant] = _weights_gigabytes(said.get("model", ""), said.get("precision", ""), catalog)
     gigabytes = sum(stored.values())
     return Kept(rent, gigabytes * storage_price_per_gigabyte_hour(policy), gigabytes)
+
+
+def _rent_of_obsolete(
+    snapshot: Snapshot,
+    undecided: Iterable[Workload],
+    decided: Container[PlacementKey],
+    catalog: Catalog,
+    policy: PlacementPolicySpec,
+) -> dict[ObjectRef, float]:
+    """What workloads cost that are no options of a deployment that is decided about, where that is counted as kept."""
+    own: dict[ObjectRef, list[Workload]] = {}
+    for item in undecided:
+        if (item.namespace, item.deployment) in decided:
+            own.setdefault(ObjectRef("LLMDeployment", item.namespace, item.deployment), []).append(item)
+    return {ref: _kept(snapshot, items, catalog, policy).cost_per_hour for ref, items in own.items()}
 
 
 def _weights_gigabytes(model: str, precision: str, catalog: Catalog) -> float:

@@ -18,6 +18,7 @@ from plimsoll.planning.plan import DeploymentPlan, FleetPlan, Placement
 from plimsoll.planning.scenario import PlannedFleet, class_key, placement_key, planned_fleet
 from plimsoll.planning.search import Clock, stopped
 from plimsoll.planning.snapshot import ObjectRef, Snapshot, Workload
+from plimsoll.planning.stages import stage_for
 from plimsoll.planning.transition import WEIGHTS, ObservedRouting, RoutingTable, step_for
 from plimsoll.simulation import (
     FleetChange,
@@ -249,9 +250,10 @@ class _Cluster:
             ]
             routing = self._routing.get(plan.ref)
             observed = None if routing is None else ObservedRouting(routing.table, now - routing.since_seconds)
-            step = step_for(plan, own, observed, self._propagation)
-            self._waiting |= bool(step.waiting_for)
-            planned = {placement.name: placement for placement in plan.placements}
+            stage = stage_for(plan, own)
+            step = step_for(stage.plan, own, observed, self._propagation)
+            self._waiting |= bool(step.waiting_for or stage.remaining)
+            planned = {placement.name: placement for placement in stage.plan.placements}
             for name, replicas in step.replicas.items():
                 changed |= self._create(plan, planned[name], replicas, now)
             for name in step.prune:

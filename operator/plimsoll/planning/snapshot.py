@@ -76,6 +76,10 @@ class PodFacts:
     deleting: bool = False
     unschedulable: bool = False
     """The scheduler has looked for a node and found none."""
+    deployment: str = ""
+    """Name of the LLMDeployment that one of Plimsoll's own pods belongs to, in the same namespace."""
+    starting_since: float = 0.0
+    """When it got its node, in seconds since 1970, as long as it was never Ready since; 0 for all other pods."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,21 @@ class Workload:
     """
     made: Made | None = None
     """None where it does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailure:
+    """A placement of which new replicas did not become Ready in their time, and which is not to be tried for now."""
+
+    namespace: str
+    deployment: str
+    placement: str
+    ready: int
+    """Replicas that were Ready all the same; it may have as many."""
+    text: str = ""
+    """What happened, and when it is tried again."""
+    counts: bool = True
+    """It was made for the LLMDeployment as it is written now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,3 +194,4 @@ class Snapshot:
     """LLMDeployments whose placement grows where it must and gives nothing up: it moved just now (planning/pace.py)."""
     demand: tuple[TrafficDemand, ...] = ()
     """By what is observed; a class that is absent is planned for as declared."""
+    failures: tuple[StartFailure, ...] = ()

@@ -1,7 +1,8 @@
 """From the running state to a plan without breaking what serves: which replicas now, which routing now, what may go.
 
 Level-triggered and stateless: each turn looks at the cluster as it is and returns the step that is safe now. New pods
-come first; when all planned replicas are Ready the routing changes; when routers have had time to see it, old pods go.
+come first; when all planned replicas are Ready the routing changes, in increments; when routers have had time to see
+it, old pods go. Where that cannot be had all at once, `stages.py` says what to bring about first.
 
 Routing names placements with a Ready pod only, with two exceptions: a document is never published empty, and when more
 than half of its backends stop being Ready the last one stays for a minute. Such a loss is more often a fault of what
@@ -78,6 +79,10 @@ class Step:
     """Sentences that say what the transition waits for; empty when it is complete."""
     unready: tuple[str, ...] = ()
     """Backends that stay in the routing although none of their pods is Ready."""
+    complete: bool = False
+    """Everything planned is Ready."""
+    settled: bool = False
+    """And routers have had time to see the routing that goes with it."""
 
 
 def step_for(
@@ -89,6 +94,8 @@ def step_for(
     guarded: bool = False,
     unready_seconds: float = STEADY_SECONDS,
     first_epoch: int = 1,
+    max_shift: float = 1.0,
+    failed: AbstractSet[str] = frozenset(),
 ) -> Step:
     """The step that is safe now. `workloads` are the running placements of this deployment, planned or not.
 
@@ -98,6 +105,8 @@ def step_for(
         guarded: nothing may be taken away, whatever the plan says.
         unready_seconds: for how long routing has named backends that are not Ready; 0 when it began just now.
         first_epoch: of a document where there is none. Readers ignore smaller epochs than they have seen.
+        max_shift: part of a class's requests that one change of routing takes from what is given up, above 0.
+        failed: placements with replicas that did not become Ready in their time. These serve nobody: they go at once.
     """
     if plan.state is DeploymentState.HELD:
         return Step({}, None, (), ())
@@ -110,7 +119,8 @@ def step_for(
     ]
     complete = not waiting
     may_lose = plan.state is DeploymentState.PLANNED and not guarded
-    table = _table(plan, running, observed, may_leave=complete and may_lose, complete=complete, guarded=guarded)
+    shift = _Shift(max_shift, observed is None or observed.age_seconds >= propagation_seconds)
+    table = _table(plan, running, observed, shift, may_leave=complete and may_lose, complete=complete, guarded=guarded)
     if observed is None and table is not None:
         table = replace(table, epoch=first_epoch)
     if observed is not None and table is not None and unready_seconds < STEADY_SECONDS:
@@ -126,10 +136,26 @@ def step_for(
     replicas = {
         name: placement.replicas
         if may_shrink or name not in running
-        else max(placement.replicas, running[name].replicas)
+        else max(placement.replicas, _kept_replicas(running[name], name in failed))
         for name, placement in sorted(planned.items())
     }
-    return Step(replicas, table, obsolete if may_shrink else (), tuple(waiting), unready)
+    gone = tuple(name for name in obsolete if may_shrink or (name in failed and not _ready(running[name])))
+    return Step(replicas, table, gone, tuple(waiting), unready, complete, settled)
+
+
+def _kept_replicas(workload: Workload, failed: bool) -> int:
+    """Replicas that stay as long as nothing may be taken away. Of those that are Ready none goes."""
+    return min(workload.ready_replicas, workload.replicas) if failed else workload.replicas
+
+
+@dataclass(frozen=True, slots=True)
+class _Shift:
+    """How much of a class may move now."""
+
+    most: float
+    """Part of its requests that one change of routing takes from what is given up."""
+    seen: bool
+    """Routers have had time to see the last change."""
 
 
 def backends_of(table: RoutingTable | None) -> frozenset[str]:
@@ -164,6 +190,7 @@ def _table(
     plan: DeploymentPlan,
     running: Mapping[str, Workload],
     observed: ObservedRouting | None,
+    shift: _Shift,
     *,
     may_leave: bool,
     complete: bool,
@@ -188,6 +215,11 @@ def _table(
         elif last is not None and leaving and not may_leave:
             classes.append(replace(last, match_headers=headers, backends=kept))
             continue
+        elif last is not None and leaving and wanted:
+            if not shift.seen and any(backend.placement not in leaving for backend in kept):
+                classes.append(replace(last, match_headers=headers, backends=kept))
+                continue
+            wanted = _shifted(wanted, [backend for backend in kept if backend.placement in leaving], shift.most)
         figures = next(item for item in plan.classes if item.name == traffic.name)
         classes.append(
             RoutedClass(
@@ -239,6 +271,18 @@ def _kept(before: Sequence[Backend], names: AbstractSet[str]) -> tuple[Backend, 
         Backend(backend.placement, backend.served_model, weight, backend.max_concurrency)
         for backend, weight in zip(backends, weights, strict=True)
     )
+
+
+def _shifted(wanted: Sequence[Backend], leaving: Sequence[Backend], most: float) -> tuple[Backend, ...]:
+    """Backends that the plan wants and such as it gives up, when one more increment has moved over."""
+    stays = round(sum(backend.weight for backend in leaving) - most * WEIGHTS)
+    if stays <= 0:
+        return tuple(wanted)
+    backends = (*wanted, *leaving)
+    parts = [backend.weight * (WEIGHTS - stays) / WEIGHTS for backend in wanted]
+    parts += [backend.weight * stays / sum(item.weight for item in leaving) for backend in leaving]
+    weights = largest_remainder(parts, WEIGHTS)
+    return tuple(replace(backend, weight=weight) for backend, weight in zip(backends, weights, strict=True))
 
 
 def _beside(

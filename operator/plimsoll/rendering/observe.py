@@ -4,6 +4,7 @@ What is left out matters as much as what is kept: a heartbeat or a resource vers
 """
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from plimsoll.api.common import GROUP
@@ -13,6 +14,8 @@ from plimsoll.rendering import labels
 from plimsoll.rendering.record import made_of
 
 Manifest = Mapping[str, Any]
+_FIRST_LOOK_SECONDS = 60.0
+"""A kubelet has looked at a new pod that soon."""
 
 
 def node_facts(manifest: Manifest) -> NodeFacts:
@@ -56,7 +59,29 @@ def pod_facts(manifest: Manifest) -> PodFacts | None:
         ready=_condition(manifest, "Ready"),
         deleting=bool(metadata.get("deletionTimestamp")),
         unschedulable=_has(manifest, "PodScheduled", "False", "Unschedulable"),
+        deployment=str(own.get(labels.LLM_DEPLOYMENT, "")) if ours else "",
+        starting_since=_starting_since(manifest) if ours else 0.0,
     )
+
+
+def _starting_since(manifest: Manifest) -> float:
+    """When a pod got its node, in seconds since 1970; 0 when it is Ready, was so once, or has no node."""
+    bound, ready = _changed(manifest, "PodScheduled", "True"), _changed(manifest, "Ready", "False")
+    if bound is None or _condition(manifest, "Ready") or metadata_of(manifest).get("deletionTimestamp"):
+        return 0.0
+    # The kubelet says so when it begins; what changes later than that was Ready in between.
+    return 0.0 if ready is not None and ready - bound > _FIRST_LOOK_SECONDS else bound
+
+
+def _changed(manifest: Manifest, type_: str, status: str) -> float | None:
+    """When a condition became so, in seconds since 1970; None when it is not so."""
+    for item in mapping_of(manifest, "status").get("conditions") or ():
+        if item.get("type") == type_ and item.get("status") == status:
+            try:
+                return datetime.fromisoformat(str(item["lastTransitionTime"])).timestamp()
+            except (KeyError, ValueError):
+                return None
+    return None
 
 
 def pod_requests(spec: Manifest) -> Mapping[str, float]:

@@ -4,6 +4,7 @@ It shares no code and no constants with the renderer, so that one mistake cannot
 applied.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -48,6 +49,11 @@ def verify(deployment: DeploymentPlan, step: Step, manifests: Iterable[Mapping[s
         if name not in placements:
             raise RenderMismatch(where, "placement", name, sorted(placements))
         option = placements[name].option
+        if placements[name].leaving:
+            # Nobody decides about its template any more: it is what its own record says.
+            _compare(where, "spec.replicas", _at(workloads[name], "spec", "replicas"), replicas)
+            _compare(where, "spec", _without_replicas(workloads[name]), _record(workloads[name]))
+            continue
         _compare(where, "kind", workloads[name]["kind"], "Deployment" if option.nodes == 1 else "LeaderWorkerSet")
         _compare(where, "metadata.namespace", _at(workloads[name], "metadata", "namespace"), namespace)
         _compare(where, "spec.replicas", _at(workloads[name], "spec", "replicas"), replicas)
@@ -55,6 +61,16 @@ def verify(deployment: DeploymentPlan, step: Step, manifests: Iterable[Mapping[s
             _verify_pod(where, deployment, placements[name], workloads[name], "spec.template")
         else:
             _verify_group(where, deployment, placements[name], workloads[name])
+
+
+def _without_replicas(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in (_at(manifest, "spec") or {}).items() if key != "replicas"}
+
+
+def _record(manifest: Mapping[str, Any]) -> Any:  # noqa: ANN401  (JSON)
+    """The spec that a workload was made with, as its annotation says."""
+    text = (_at(manifest, "metadata", "annotations") or {}).get("plimsoll.dev/rendered")
+    return json.loads(text) if text else None
 
 
 def _verify_group(where: str, deployment: DeploymentPlan, placement: Placement, manifest: Mapping[str, Any]) -> None:

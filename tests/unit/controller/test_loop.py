@@ -218,6 +218,14 @@ async def test_a_failed_round_leaves_what_runs_and_says_so_only_where_the_spec_i
     assert len(world.store.live(PLAN)) == 1
 
 
+def age(world):
+    """The routing document says that it is old."""
+    (document,) = world.store.live(CONFIG_MAP)
+    aged = copy.deepcopy(dict(document))
+    aged["metadata"]["annotations"]["plimsoll.dev/routed-at"] = "2026-01-01T00:00:00Z"
+    world.see(CONFIG_MAP, aged)
+
+
 async def test_a_new_spec_goes_through_a_transition(world):
     await settle(world)
     (old,) = [m["metadata"]["name"] for m in world.store.live(DEPLOYMENT)]
@@ -229,11 +237,14 @@ async def test_a_new_spec_goes_through_a_transition(world):
     world.pods_become_ready()
     await world.turn()
     (document,) = world.store.live(CONFIG_MAP)
+    assert all(name in document["data"]["routing.json"] for name in names), "half of the requests move first"
+    age(world)
+    world.restart()
+    await world.turn()
+    (document,) = world.store.live(CONFIG_MAP)
     assert old not in document["data"]["routing.json"]
     assert old in {m["metadata"]["name"] for m in world.store.live(DEPLOYMENT)}, "routers need time"
-    aged = copy.deepcopy(dict(document))
-    aged["metadata"]["annotations"]["plimsoll.dev/routed-at"] = "2026-01-01T00:00:00Z"
-    world.see(CONFIG_MAP, aged)
+    age(world)
     writes = await world.turn()
     assert ("delete", "Deployment", old) not in writes, "a clock that jumps must not end their time"
     world.restart()

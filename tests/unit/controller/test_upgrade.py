@@ -121,6 +121,11 @@ async def test_the_annotation_makes_everything_anew_by_an_ordinary_transition(up
     upgraded.pods_become_ready()
     await upgraded.turn()
     (document,) = upgraded.store.live(CONFIG_MAP)
+    assert all(name in document["data"]["routing.json"] for name in (old, new)), "half of the requests move first"
+    test_loop.age(upgraded)
+    upgraded.restart()
+    await upgraded.turn()
+    (document,) = upgraded.store.live(CONFIG_MAP)
     assert old not in document["data"]["routing.json"]
     assert "runs as release" not in upgraded.condition("Planned")["message"]
     # Without the annotation, half-way, the new one is gone on with.

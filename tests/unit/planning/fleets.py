@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from plimsoll import __version__
 from plimsoll.api.common import Resource
 from plimsoll.api.gpunodepool import GPUNodePool
 from plimsoll.api.inferenceslo import InferenceSLO
@@ -15,7 +16,7 @@ from plimsoll.catalog import load_catalog
 from plimsoll.performance import checkpoint_bytes
 from plimsoll.planning import Evaluator, plan_fleet
 from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Finding, FleetPlan, Placement
-from plimsoll.planning.snapshot import InvalidObject, NodeFacts, ObjectRef, PodFacts, Snapshot, Workload
+from plimsoll.planning.snapshot import InvalidObject, Made, NodeFacts, ObjectRef, PodFacts, Snapshot, Workload
 from plimsoll.rendering import labels
 
 GIB = 2**30
@@ -175,7 +176,18 @@ def finding(fleet: FleetPlan, reason: str, object_: str = "") -> Finding:
 
 def workload(owner: DeploymentPlan, placement: Placement, count: int, ready: int) -> Workload:
     option = labels.option_from_annotations(labels.option_annotations(placement.option))
-    return Workload(owner.ref.namespace, placement.name, f"uid-{placement.name}", owner.ref.name, count, ready, option)
+    host = placement.option.host
+    made = Made(
+        release=__version__,
+        asked=placement.asked,
+        image=placement.option.image,
+        checkpoint=placement.option.checkpoint,
+        cpu_cores=host.cpu_cores,
+        memory_bytes=host.memory_bytes,
+    )
+    known = made if placement.asked else None
+    uid = f"uid-{placement.name}"
+    return Workload(owner.ref.namespace, placement.name, uid, owner.ref.name, count, ready, option, known)
 
 
 def applied(facts: Snapshot, fleet: FleetPlan) -> Snapshot:

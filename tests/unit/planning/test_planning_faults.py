@@ -261,9 +261,14 @@ FAULTS = (
         SHORT,
     ),
     Fault(
-        "engine change without free GPUs",
+        "engine change without free GPUs, and never in place",
         lambda facts: edited(engine={"extraArgs": ["--enable-prefix-caching"]})(
-            replace(facts, nodes=tuple(item for item in facts.nodes or () if item.name in {p.node for p in facts.pods}))
+            exchanged(
+                replace(
+                    facts, nodes=tuple(item for item in facts.nodes or () if item.name in {p.node for p in facts.pods})
+                ),
+                policy(rebalance={"maxDisruption": "0"}),
+            )
         ),
         "InsufficientCapacity",
         "LLMDeployment chat/assistant",

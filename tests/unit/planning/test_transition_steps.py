@@ -185,6 +185,53 @@ def test_admitted_traffic_stays_with_the_old_routing_until_it_switches():
     assert switched.routing.classes[0].unserved == "0.5"
 
 
+# --- In increments ----------------------------------------------------------------------------------------------------
+
+
+def test_requests_move_in_increments_that_routers_have_time_to_see():
+    both, seen = runs(old=2, new=3), []
+    observed = routed(OLD, runs(old=2))
+    for _ in range(4):
+        step = step_for(NEW, both, observed, WAIT, max_shift=0.25)
+        seen.append(weights(step.routing).get("old", 0))
+        assert sum(weights(step.routing).values()) == WEIGHTS
+        assert step.prune == ()
+        young = ObservedRouting(step.routing, WAIT - 1)
+        assert step_for(NEW, both, young, WAIT, max_shift=0.25).routing is step.routing
+        observed = ObservedRouting(step.routing, WAIT)
+    assert seen == [750, 500, 250, 0]
+    assert step_for(NEW, both, observed, WAIT, max_shift=0.25).prune == ("old",)
+
+
+def test_requests_do_not_move_on_while_a_new_replica_is_missing_again():
+    half = step_for(NEW, runs(old=2, new=3), routed(OLD, runs(old=2)), WAIT, max_shift=0.5).routing
+    step = step_for(NEW, runs(old=2, new=(3, 2)), ObservedRouting(half, 1e6), WAIT, max_shift=0.5)
+    assert step.routing is half
+    back = step_for(NEW, runs(old=2, new=(3, 0)), ObservedRouting(half, 1e6), WAIT, max_shift=0.5)
+    assert weights(back.routing) == {"old": WEIGHTS}
+
+
+# --- What did not start -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [DeploymentState.PLANNED, DeploymentState.SHORT])
+@pytest.mark.parametrize("guarded", [False, True])
+def test_what_did_not_start_goes_at_once(state, guarded):
+    running, before = runs(old=2, new=(3, 0)), routed(OLD, runs(old=2))
+    step = step_for(replace(OLD, state=state), running, before, WAIT, guarded=guarded, failed={"new"})
+    assert step.prune == ("new",)
+    assert step.routing is before.table
+    assert step.replicas == {"old": 2}
+
+
+def test_what_is_ready_of_a_placement_that_did_not_start_whole_stays():
+    less = planned(placement("old", 3))
+    step = step_for(less, runs(old=(5, 3)), routed(less, runs(old=3)), WAIT, failed={"old"})
+    assert step.replicas == {"old": 3}
+    part = step_for(OLD, runs(old=2, new=(3, 1)), routed(OLD, runs(old=2), 0.0), WAIT, failed={"new"})
+    assert part.prune == ()
+
+
 # --- Growing and shrinking in place -----------------------------------------------------------------------------------
 
 
