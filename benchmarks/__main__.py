@@ -8,7 +8,7 @@ import time
 
 from benchmarks import report, results
 
-NAMES = ("allocation", "operator", "performance", "trust")
+NAMES = ("allocation", "forecast", "operator", "performance", "trust")
 """Modules of this package with `run() -> (figures, notes, tables)`."""
 
 

@@ -32,7 +32,7 @@ from plimsoll.api.common import (
 from plimsoll.api.modelprofile import PrecisionName
 from plimsoll.api.pods import Environment, PodTemplate
 from plimsoll.api.rules import ListMap, ListSet, Rule
-from plimsoll.api.units import Burstiness, Factor, Money, Ratio
+from plimsoll.api.units import BurnRate, Burstiness, Factor, Money, Ratio
 
 TensorDegree = Literal[1, 2, 4, 8, 16]
 PipelineDegree = Literal[1, 2, 3, 4, 5, 6, 7, 8]
@@ -158,7 +158,8 @@ class TrafficClass(APIModel):
         Field(
             ge=0,
             le=100_000_000,
-            description="Expected rate. Used until a rate is measured, and as the floor when metrics are missing.",
+            description="Expected rate. Used until a rate is measured (spec.demand.source of the PlacementPolicy), and "
+            "as the floor when metrics are missing.",
         ),
     ]
     tokens: Annotated[TokenLengths, Field(description="How long requests and answers are, in tokens.")]
@@ -547,6 +548,23 @@ class LatencyReport(StatusModel):
     ] = None
 
 
+class SLOWindow(StatusModel):
+    """How a traffic class fared lately, rounded and renewed only when it moves."""
+
+    window: Annotated[Literal["5m", "1h", "24h"], Field(description="How long: 5m, 1h or 24h.")]
+    attainment: Annotated[
+        Ratio,
+        Field(description="Least share of requests within a target, over the targets that are percentiles."),
+    ]
+    burn_rate: Annotated[
+        BurnRate,
+        Field(
+            description="Share of requests beyond a target by the share that its percentile allows, the highest over "
+            "the targets. Above 1 the objective is missed."
+        ),
+    ]
+
+
 class TrafficStatus(StatusModel):
     """How one traffic class fares."""
 
@@ -557,7 +575,14 @@ class TrafficStatus(StatusModel):
     ttft: Annotated[LatencyReport | None, Field(description="Time to first token.")] = None
     tpot: Annotated[LatencyReport | None, Field(description="Time per output token.")] = None
     end_to_end: Annotated[LatencyReport | None, Field(description="End-to-end latency.")] = None
-    attainment: Annotated[Ratio | None, Field(description="Share of requests that met every target lately.")] = None
+    attainment: Annotated[
+        Ratio | None, Field(description="Share of requests within their targets in the last hour; see windows.")
+    ] = None
+    windows: Annotated[
+        tuple[SLOWindow, ...],
+        Field(max_length=3, description="Attainment and burn rate as Prometheus shows them."),
+        ListMap("window"),
+    ] = ()
     unserved: Annotated[Ratio | None, Field(description="Share of the traffic that the plan leaves unserved.")] = None
 
 

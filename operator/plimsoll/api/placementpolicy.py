@@ -57,6 +57,19 @@ class Headroom(APIModel):
     ] = Decimal("0.1")
 
 
+class Demand(APIModel):
+    """Which demand is planned for."""
+
+    source: Annotated[
+        Literal["Observed", "Declared"],
+        Field(
+            description="Observed plans for what Prometheus shows of each traffic class, and as declared until there "
+            "is something; without a Prometheus (prometheus.url of the chart) it is Declared. Declared plans for "
+            "requestsPerMinute and tokens as they are written. Default Observed."
+        ),
+    ] = "Observed"
+
+
 class Availability(APIModel):
     """What may fail without traffic being lost."""
 
@@ -97,6 +110,15 @@ class Rebalance(APIModel):
             'included, before anything moves for cost alone. Default "0.05".'
         ),
     ] = Decimal("0.05")
+    cool_down_seconds: Annotated[
+        Integer,
+        Field(
+            ge=10,
+            le=86_400,
+            description="Seconds of fresh metrics without a break, all of which must ask for less, before observed "
+            "demand that falls is followed, a step at a time. Demand that rises is followed at once. Default 600.",
+        ),
+    ] = 600
     horizon_hours: Annotated[
         Integer,
         Field(
@@ -184,6 +206,7 @@ class PlacementPolicySpec(APIModel):
         ),
     ] = 20_000
     headroom: Annotated[Headroom, Field(description="How much more than needed is planned for.")] = Headroom()
+    demand: Annotated[Demand, Field(description="Which demand is planned for.")] = Demand()
     availability: Annotated[Availability, Field(description="What may fail without traffic being lost.")] = (
         Availability()
     )

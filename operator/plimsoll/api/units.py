@@ -100,6 +100,16 @@ Burstiness = Annotated[
 ]
 """Coefficient of variation of the times between arrivals, from 0.1 to 10."""
 
+BurnRate = Annotated[
+    Decimal,
+    DecimalString(
+        pattern=r"^(0|[1-9][0-9]{0,3})(\.[0-9]{1,6})?$",
+        max_length=11,
+        accepted='a burn rate as a quoted decimal number from 0 to below 10000, such as "0.5"',
+    ),
+]
+"""How fast an error budget burns: at 1 it lasts just as long as its window."""
+
 Surplus = Annotated[
     Decimal,
     DecimalString(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from plimsoll.controller.audit import Drift, audit, refuse_repetition, until_current, until_synced
 from plimsoll.controller.client import ApiError, Client
 from plimsoll.controller.corrections import Corrections
+from plimsoll.controller.demand import Demand
 from plimsoll.controller.discovery import confirm
 from plimsoll.controller.events import Recorder
 from plimsoll.controller.health import Vitals
@@ -16,6 +17,7 @@ from plimsoll.controller.kinds import Kind
 from plimsoll.controller.leader import Election
 from plimsoll.controller.loop import Loop
 from plimsoll.controller.metrics import Metrics
+from plimsoll.controller.objectives import Objectives
 from plimsoll.controller.planner_process import PlannerProcess
 from plimsoll.controller.settings import Settings
 from plimsoll.controller.store import Store
@@ -34,6 +36,8 @@ class Operator:
     recorder: Recorder
     loop: Loop
     corrections: Corrections | None
+    demand: Demand | None
+    objectives: Objectives | None
     election: Election | None
     """None when it runs alone."""
     kinds: Sequence[Kind]
@@ -75,10 +79,16 @@ async def _lead(operator: Operator) -> None:
     if operator.corrections is not None:
         # Before the first plan, which would otherwise undo what observation has taught.
         await operator.corrections.load()
+    if operator.demand is not None:
+        operator.demand.load()
     async with asyncio.TaskGroup() as group:
         group.create_task(operator.loop.run())
         if operator.corrections is not None:
             group.create_task(operator.corrections.run())
+        if operator.demand is not None:
+            group.create_task(operator.demand.run())
+        if operator.objectives is not None:
+            group.create_task(operator.objectives.run())
 
 
 async def _tell(recorder: Recorder, election: Election) -> None:

@@ -1,4 +1,4 @@
-"""Every metric of the operator, in one place. No label grows with the number of objects."""
+"""Every metric of the operator, in one place. Only what is about traffic has a series for each traffic class."""
 
 from dataclasses import dataclass, field
 
@@ -36,6 +36,11 @@ class Metrics:
     telemetry_up: Gauge = field(init=False)
     correction_factor: Gauge = field(init=False)
     correction_estimate: Gauge = field(init=False)
+    metrics_fresh: Gauge = field(init=False)
+    traffic: Gauge = field(init=False)
+    slo_attainment: Gauge = field(init=False)
+    slo_burn_rate: Gauge = field(init=False)
+    slo_latency: Gauge = field(init=False)
 
     def __post_init__(self) -> None:
         r = self.registry
@@ -88,4 +93,33 @@ class Metrics:
         )
         self.correction_estimate = Gauge(
             "plimsoll_correction_estimate", "Where the factor moves to; it follows beyond 3 %.", replicas, registry=r
+        )
+        deployment = ["namespace", "deployment"]
+        self.metrics_fresh = Gauge(
+            "plimsoll_metrics_fresh", "1 while the metrics of an LLMDeployment can be used.", deployment, registry=r
+        )
+        self.traffic = Gauge(
+            "plimsoll_traffic_requests_per_minute",
+            "Rate of a traffic class: observed, planned for, declared.",
+            [*deployment, "traffic", "kind"],
+            registry=r,
+        )
+        traffic = [*deployment, "traffic"]
+        self.slo_attainment = Gauge(
+            "plimsoll_slo_attainment",
+            "Least share of requests within a target, over the targets of a traffic class.",
+            [*traffic, "window"],
+            registry=r,
+        )
+        self.slo_burn_rate = Gauge(
+            "plimsoll_slo_burn_rate",
+            "Share of requests beyond a target by the share that its percentile allows, the highest of the targets.",
+            [*traffic, "window"],
+            registry=r,
+        )
+        self.slo_latency = Gauge(
+            "plimsoll_slo_latency_seconds",
+            "A latency in the statistic of its target: target, predicted, observed in the last 5 minutes.",
+            [*traffic, "metric", "kind"],
+            registry=r,
         )

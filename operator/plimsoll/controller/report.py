@@ -120,11 +120,25 @@ class Reporter:
                 for (namespace, name), item in self._store.observed.items()
                 if namespace == plan.ref.namespace
             }
+            fares = {
+                traffic: item
+                for (namespace, name, traffic), item in self._store.fares.items()
+                if (namespace, name) == (plan.ref.namespace, plan.ref.name)
+            }
             waiting = None if proposed is None else Waiting(plan_name, proposed, turn.standing.mode)
             applied = plan.ref not in turn.standing.unapplied
             name = followed_name if applied and followed_name else plan_name
             after = deployment_status(
-                progress, before, generation, name, now, applied=applied, observed=observed, waiting=waiting
+                progress,
+                before,
+                generation,
+                name,
+                now,
+                applied=applied,
+                observed=observed,
+                fares=fares,
+                sight=self._store.sights.get((plan.ref.namespace, plan.ref.name)),
+                waiting=waiting,
             )
             writes.append((target, before, after))
         return writes

@@ -17,6 +17,7 @@ from plimsoll.controller import logs
 from plimsoll.controller.apply import Applier
 from plimsoll.controller.client import ApiError, Client, load_configuration
 from plimsoll.controller.corrections import Corrections
+from plimsoll.controller.demand import Demand
 from plimsoll.controller.discovery import Outdated, StartError, until_served
 from plimsoll.controller.duties import Operator, work
 from plimsoll.controller.events import Recorder
@@ -27,6 +28,7 @@ from plimsoll.controller.kinds import HTTP_ROUTE, LEADER_WORKER_SET, Kind
 from plimsoll.controller.leader import Election
 from plimsoll.controller.loop import Loop
 from plimsoll.controller.metrics import Metrics
+from plimsoll.controller.objectives import Objectives
 from plimsoll.controller.planner_process import PlannerProcess
 from plimsoll.controller.report import Reporter
 from plimsoll.controller.settings import Settings
@@ -160,7 +162,10 @@ def _assemble(
     corrections = (
         Corrections(settings, client, store, recorder, metrics, lambda: loop.plan) if settings.prometheus_url else None
     )
-    return Operator(settings, client, store, planner, recorder, loop, corrections, election, kinds, metrics, vitals)
+    demand = Demand(settings, store, metrics, lambda: loop.plan) if settings.prometheus_url else None
+    objectives = Objectives(settings, store, metrics, lambda: loop.plan) if settings.prometheus_url else None
+    observers = (corrections, demand, objectives)
+    return Operator(settings, client, store, planner, recorder, loop, *observers, election, kinds, metrics, vitals)
 
 
 async def _feed(operator: Operator, stop: asyncio.Event, wind_down: Callable[[], Awaitable[None]]) -> int:

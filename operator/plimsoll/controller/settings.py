@@ -51,13 +51,24 @@ class Settings:
     rate_burst: int = 300
     """… and at once."""
     prometheus_url: str = ""
-    """Where to read what the replicas show; empty: predictions are not corrected."""
+    """Where to read what the replicas show; empty: demand is as declared, and predictions are not corrected."""
     prometheus_token_file: str = ""
     """Bearer token for it; goes over https only."""
     prometheus_ca_file: str = ""
     """Certificates to trust for it, in PEM form, in place of the system's."""
+    prometheus_certificate_file: str = ""
+    """Certificate to show it, in PEM form; with its key."""
+    prometheus_key_file: str = ""
+    """Key of that certificate."""
+    arrivals_query: str = ""
+    """PromQL: requests per second that reach a gateway, with labels namespace, deployment and traffic; empty: demand is
+    what reaches the engines."""
+    demand_interval_seconds: float = 15.0
+    """How often demand is read, each time over four times as long; at least the scrape interval."""
     correction_interval_seconds: float = 300.0
     """How often they are read, each time what was counted since; at least four times the scrape interval."""
+    slo_interval_seconds: float = 60.0
+    """How often attainment is read, over 5 minutes, an hour and a day; the day less often."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR"""
     log_format: str = "json"
@@ -74,9 +85,13 @@ class Settings:
             "rate_per_second",
             "rate_burst",
         )
-        if self.correction_interval_seconds < 1:
+        for name in ("correction_interval_seconds", "demand_interval_seconds", "slo_interval_seconds"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{variable(name)}={getattr(self, name)}: must be at least 1")
+        if bool(self.prometheus_certificate_file) != bool(self.prometheus_key_file):
             raise SettingsError(
-                f"{variable('correction_interval_seconds')}={self.correction_interval_seconds}: must be at least 1"
+                f"{variable('prometheus_certificate_file')}={self.prometheus_certificate_file}: must go together with "
+                f"{variable('prometheus_key_file')}"
             )
         if self.prometheus_url:
             try:
@@ -106,10 +121,16 @@ class Settings:
     @property
     def prometheus(self) -> Access:
         """How Prometheus is read."""
-        token, certificates = (
-            Path(name) if name else None for name in (self.prometheus_token_file, self.prometheus_ca_file)
+        token, authorities, certificate, key = (
+            Path(name) if name else None
+            for name in (
+                self.prometheus_token_file,
+                self.prometheus_ca_file,
+                self.prometheus_certificate_file,
+                self.prometheus_key_file,
+            )
         )
-        return Access(self.prometheus_url, token, ca_file=certificates)
+        return Access(self.prometheus_url, token, ca_file=authorities, certificate_file=certificate, key_file=key)
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> Self:

@@ -25,6 +25,7 @@ from plimsoll.api.modelprofile import ModelProfileStatus
 from plimsoll.api.placementpolicy import PlacementPolicyStatus
 from plimsoll.api.units import rounded
 from plimsoll.controller.conditions import Aspect, build, errors, joined, when
+from plimsoll.controller.store import Fare, Sight
 from plimsoll.performance.correction import UNCORRECTED
 from plimsoll.planning.pause import REASON as PAUSED
 from plimsoll.planning.plan import ClassPlan, DeploymentPlan, DeploymentState, Finding, FleetPlan, Placement, PoolPlan
@@ -72,15 +73,22 @@ def deployment_status(
     *,
     applied: bool,
     observed: Mapping[str, ObservedLatency],
+    fares: Mapping[str, Fare] | None = None,
+    sight: Sight | None = None,
     waiting: Waiting | None = None,
 ) -> LLMDeploymentStatus:
-    """Status of an LLMDeployment that parses. `observed` is by placement; where it lacks one, the last figures stay.
+    """Status of an LLMDeployment that parses.
+
+    `observed` is by placement, `fares` by traffic class; where they lack one, the last figures stay. `sight` is what is
+    said of the metrics; None where there is no Prometheus.
 
     What is in force is reported, and what is proposed only where nothing is in force.
     """
     plan = progress.plan
     running = {workload.name: workload for workload in progress.workloads}
     aspects = _aspects(progress, running, waiting, applied=applied)
+    if sight is not None:
+        aspects.append(Aspect("MetricsFresh", sight.status, sight.reason, sight.message))
     conditions = build(aspects, before.conditions, generation, now)
     if plan.state is DeploymentState.HELD:
         # Nothing was decided: what runs still runs, so the last figures stay, with the present readiness.
@@ -108,7 +116,11 @@ def deployment_status(
         cost_per_hour=money(plan.cost_per_hour),
         slo="Overloaded" if unserved else "Predicted" if not _missed(plan.classes) else "Missed",
         placements=placements,
-        traffic=tuple(_traffic(item) for item in plan.classes),
+        traffic=tuple(
+            _traffic(item, (fares or {}).get(item.name), known.get(item.name, TrafficStatus(name=item.name)))
+            for known in [{item.name: item for item in before.traffic}]
+            for item in plan.classes
+        ),
         plan_ref=before.plan_ref if same else PlanReference(name=plan_name) if plan_name else None,
         plan_time=before.plan_time if same else now if plan_name else None,
     )
@@ -285,9 +297,19 @@ def _replicas_text(placements: Sequence[PlacementStatus]) -> str:
     return f"{sum(item.replicas.ready for item in placements)}/{sum(item.replicas.desired for item in placements)}"
 
 
-def _traffic(item: ClassPlan) -> TrafficStatus:
+def _traffic(item: ClassPlan, fare: Fare | None, before: TrafficStatus) -> TrafficStatus:
+    shown = {"ttft": before.ttft, "tpot": before.tpot, "endToEnd": before.end_to_end}
+    observed = (
+        {metric: report.observed_milliseconds for metric, report in shown.items() if report is not None}
+        if fare is None
+        else fare.observed_milliseconds
+    )
+    windows = before.windows if fare is None else fare.windows
     reports = {
-        figure.metric: LatencyReport(predicted_milliseconds=_milliseconds(figure.predicted_milliseconds))
+        figure.metric: LatencyReport(
+            predicted_milliseconds=_milliseconds(figure.predicted_milliseconds),
+            observed_milliseconds=observed.get(figure.metric),
+        )
         for figure in item.latency
     }
     return TrafficStatus(
@@ -296,6 +318,8 @@ def _traffic(item: ClassPlan) -> TrafficStatus:
         ttft=reports.get("ttft"),
         tpot=reports.get("tpot"),
         end_to_end=reports.get("endToEnd"),
+        attainment=next((one.attainment for one in windows if one.window == "1h"), None),
+        windows=windows,
         unserved=ratio(item.unserved),
     )
 

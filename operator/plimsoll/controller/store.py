@@ -10,14 +10,41 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from plimsoll.api import GPUNodePool, InferenceSLO, LLMDeployment, ModelProfile, PlacementPolicy
-from plimsoll.api.llmdeployment import ObservedLatency
+from plimsoll.api.llmdeployment import ObservedLatency, SLOWindow
 from plimsoll.api.placementpolicy import POLICY_NAME
+from plimsoll.controller.conditions import ConditionStatus
 from plimsoll.controller.extract import Absent, Facts, Manifest, OwnedFacts, PlanRecord, facts_of, live_part
 from plimsoll.controller.kinds import ALL, Kind
 from plimsoll.planning.namespaces import LimitRangeFacts, NamespaceFacts, QuotaFacts, within
-from plimsoll.planning.snapshot import InvalidObject, NodeFacts, PodFacts, Snapshot, SpeedCorrection, Workload
+from plimsoll.planning.snapshot import (
+    InvalidObject,
+    NodeFacts,
+    PodFacts,
+    Snapshot,
+    SpeedCorrection,
+    TrafficDemand,
+    Workload,
+)
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the condition MetricsFresh of an LLMDeployment says."""
+
+    status: ConditionStatus
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fare:
+    """What the status of a traffic class says of how it fares."""
+
+    windows: tuple[SLOWindow, ...]
+    observed_milliseconds: Mapping[str, int]
+    """By `ttft`, `tpot` and `endToEnd`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +65,13 @@ class Store:
         """Facts of each kind by type, in order; empty when the kind has changed."""
         self._dirty = asyncio.Event()
         self._corrections: tuple[SpeedCorrection, ...] = ()
+        self._demand: tuple[TrafficDemand, ...] = ()
+        self.sights: Mapping[tuple[str, str], Sight] = {}
+        """What to report of the metrics of LLMDeployments, by namespace and name."""
         self.observed: Mapping[tuple[str, str], ObservedLatency] = {}
         """What to report of placements, by namespace and name."""
+        self.fares: Mapping[tuple[str, str, str], Fare] = {}
+        """What to report of traffic classes, by namespace, LLMDeployment and class."""
         self.changes = 0
         """Grows with every change that matters."""
 
@@ -89,6 +121,20 @@ class Store:
         """Take what running replicas have shown: factors in force, and latencies to report."""
         if (corrections, observed) != (self._corrections, self.observed):
             self._corrections, self.observed = corrections, dict(observed)
+            self.changes += 1
+            self._dirty.set()
+
+    def expect(self, demand: tuple[TrafficDemand, ...], sights: Mapping[tuple[str, str], Sight]) -> None:
+        """Take what to plan for in place of what is declared, and what to say of the metrics behind it."""
+        if (demand, sights) != (self._demand, self.sights):
+            self._demand, self.sights = demand, dict(sights)
+            self.changes += 1
+            self._dirty.set()
+
+    def judge(self, fares: Mapping[tuple[str, str, str], Fare]) -> None:
+        """Take what to report of traffic classes. It changes no plan."""
+        if fares != self.fares:
+            self.fares = dict(fares)
             self.changes += 1
             self._dirty.set()
 
@@ -156,6 +202,7 @@ class Store:
             quotas=within(self._all(QuotaFacts, lambda item: (item.namespace, item.name)), in_use),
             limit_ranges=within(self._all(LimitRangeFacts, lambda item: (item.namespace, item.name)), in_use),
             several_nodes=several_nodes,
+            demand=self._demand,
         )
 
     def _all(self, type_: type[T], order: Callable[[T], Any]) -> tuple[T, ...]:

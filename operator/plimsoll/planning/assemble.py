@@ -306,7 +306,7 @@ class Assembly:
         rejected.extend(rejections(self._fleet.choices[deployment], item.declared.name, _ALTERNATIVES))
         return ClassPlan(
             name=item.declared.name,
-            requests_per_minute=float(item.declared.requests_per_minute),
+            requests_per_minute=item.requests_per_minute,
             unserved=float(self._allocation.unserved[index]) if self._problem.class_rate_per_hour[index] > 0 else 0.0,
             latency=_figures(item, predictions),
             rejected=tuple(rejected),

@@ -11,7 +11,9 @@ from plimsoll.api.placementpolicy import PlacementPolicySpec
 from plimsoll.performance import POISSON, Arrivals, LatencyTarget, LatencyTargets, TokenLengths
 from plimsoll.performance.lengths import MAX_SPREAD
 from plimsoll.planning.plan import Finding, Severity
-from plimsoll.planning.snapshot import ObjectRef
+from plimsoll.planning.snapshot import ObjectRef, TrafficDemand
+
+NOTHING_OBSERVED: Mapping[tuple[str, str, str], TrafficDemand] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +29,26 @@ class ResolvedClass:
     """As promised."""
     planned_targets: LatencyTargets
     """Tightened by the policy's headroom."""
+    requests_per_minute: float
+    """Declared or observed."""
     planned_rate_per_second: float
+    """With the policy's headroom."""
     arrivals: Arrivals = POISSON
     """At each replica as at all together: a random share of a stream is less bursty, so this is on the safe side."""
 
 
 def resolve_classes(
-    deployment: LLMDeployment, slos: Mapping[tuple[str, str], InferenceSLOSpec | None], policy: PlacementPolicySpec
+    deployment: LLMDeployment,
+    slos: Mapping[tuple[str, str], InferenceSLOSpec | None],
+    policy: PlacementPolicySpec,
+    demand: Mapping[tuple[str, str, str], TrafficDemand] = NOTHING_OBSERVED,
 ) -> tuple[tuple[ResolvedClass, ...], tuple[Finding, ...]]:
     """Attach objectives. An SLO that is missing or does not parse (None) is a finding, never a default.
 
     A 95th percentile of tokens beyond what a lognormal length can have is a warning.
+
+    Args:
+        demand: what is observed, by namespace, LLMDeployment and traffic class.
     """
     resolved: list[ResolvedClass] = []
     findings: list[Finding] = []
@@ -75,19 +86,23 @@ def resolve_classes(
                 findings.append(deployment_finding(deployment, "SpreadTooWide", message, field, Severity.WARNING))
         targets = LatencyTargets(ttft=_target(slo.ttft), tpot=_target(slo.tpot), end_to_end=_target(slo.end_to_end))
         kept = 1.0 - float(policy.headroom.latency)
+        seen = demand.get((deployment.namespace, deployment.name, traffic.name))
+        rate = float(traffic.requests_per_minute) if seen is None else seen.requests_per_minute
+        lengths = seen.lengths if seen is not None else None
         resolved.append(
             ResolvedClass(
                 declared=traffic,
                 slo=slo,
                 slo_field=source,
-                lengths=token_lengths(tokens),
+                lengths=lengths or token_lengths(tokens),
                 targets=targets,
                 planned_targets=LatencyTargets(
                     ttft=_tightened(targets.ttft, kept),
                     tpot=_tightened(targets.tpot, kept),
                     end_to_end=_tightened(targets.end_to_end, kept),
                 ),
-                planned_rate_per_second=traffic.requests_per_minute / 60 * (1 + float(policy.headroom.demand)),
+                requests_per_minute=rate,
+                planned_rate_per_second=rate / 60 * (1 + float(policy.headroom.demand)),
                 arrivals=POISSON if traffic.arrivals is None else Arrivals(float(traffic.arrivals.burstiness)),
             )
         )

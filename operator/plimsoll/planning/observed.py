@@ -324,7 +324,8 @@ def _requests(
     """Observed means, with the spread and the burstiness that are declared for what the placement serves."""
     declared = {traffic.name: traffic for traffic in plan.resource.spec.traffic}
     shares = {item.traffic: item.value for item in placement.shares if item.traffic in declared}
-    weights = {name: value * declared[name].requests_per_minute for name, value in shares.items()}
+    rates = {item.name: item.requests_per_minute for item in plan.classes}
+    weights = {name: value * rates.get(name, 0.0) for name, value in shares.items()}
     whole = sum(weights.values())
     if whole <= 0:
         return TokenLengths(inputs, outputs, 2 * inputs, 2 * outputs), POISSON

@@ -255,12 +255,13 @@ def _all_choices(
     profiles = tuple(profile.spec for profile in snapshot.profiles)
     offers = {name: pool.offer for name, pool in pools.usable.items()}
     running, alike, places = _running_options(snapshot), likeness(pools.usable), _Places(snapshot, pools)
+    demand = {(item.namespace, item.deployment, item.traffic): item for item in snapshot.demand}
     found: dict[ObjectRef, Choices] = {}
     inputs: dict[ObjectRef, object] = {}
     fresh: list[tuple[LLMDeployment, ObjectRef, tuple[ResolvedClass, ...], Variants]] = []
     for deployment in snapshot.deployments:
         ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
-        classes, findings = resolve_classes(deployment, slos, policy)
+        classes, findings = resolve_classes(deployment, slos, policy, demand)
         classes, cuts = clamped(deployment, classes, tenants)
         findings = (
             *pause_findings(deployment, snapshot),

@@ -12,6 +12,7 @@ from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.modelprofile import ModelProfile
 from plimsoll.api.parse import Problem
 from plimsoll.api.placementpolicy import PlacementPolicy
+from plimsoll.performance import TokenLengths
 from plimsoll.planning.namespaces import LimitRangeFacts, NamespaceFacts, QuotaFacts
 
 
@@ -128,6 +129,23 @@ class SpeedCorrection:
     """Fingerprint of the coefficients that were predicted with; for others it does not count. Empty: for all."""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class TrafficDemand:
+    """What a traffic class is planned for in place of what is declared. Rates in requests per minute."""
+
+    namespace: str
+    deployment: str
+    traffic: str
+    requests_per_minute: float
+    """Until a new replica can serve, held against noise (planning/following.py): what placements are for."""
+    current_per_minute: float
+    """What arrives now, held against noise: what shares may be split for."""
+    fresh: bool = True
+    """False: the metrics are stale or implausible. Growth only; shares stay."""
+    lengths: TokenLengths | None = None
+    """As observed; None: as declared."""
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything that a plan depends on. Tuples are sorted by name, so equal facts give equal snapshots."""
@@ -153,3 +171,5 @@ class Snapshot:
     """Both of namespaces that have LLMDeployments."""
     several_nodes: bool = False
     """The cluster has LeaderWorkerSet, so a replica may take several nodes."""
+    demand: tuple[TrafficDemand, ...] = ()
+    """By what is observed; a class that is absent is planned for as declared."""

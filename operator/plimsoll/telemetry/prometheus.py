@@ -35,6 +35,9 @@ class Access:
     """Where there is no file."""
     ca_file: Path | None = None
     """Certificates to trust in place of the system's."""
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    """What to show a server that asks for a certificate: chain and key in PEM form, read anew for every connection."""
     proxy: str | None = None
 
     def check(self) -> None:
@@ -84,6 +87,11 @@ class Prometheus:
             self._tls = ssl.create_default_context(cafile=access.ca_file)
         except (OSError, ssl.SSLError) as error:
             raise PrometheusError(f"{access.ca_file}: no certificates in PEM form: {error}") from error
+        if access.certificate_file is not None:
+            try:
+                self._tls.load_cert_chain(access.certificate_file, access.key_file)
+            except (OSError, ssl.SSLError) as error:
+                raise PrometheusError(f"{access.certificate_file}: no certificate with its key: {error}") from error
 
     async def __aenter__(self) -> Self:
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)

@@ -61,7 +61,7 @@ def operator(monkeypatch):
     monkeypatch.setattr("plimsoll.controller.audit._GRACE_SECONDS", 0.01)
     settings = Settings(audit_interval_seconds=0.02)
     return Operator(
-        settings, Cluster(), Store(), Idle(), None, Idle(), None, None, WITHOUT_GATEWAY, Metrics(), Vitals()
+        settings, Cluster(), Store(), Idle(), None, Idle(), None, None, None, None, WITHOUT_GATEWAY, Metrics(), Vitals()
     )
 
 

@@ -1,0 +1,215 @@
+"""Which forecast the planned demand rests on: exponential smoothing against a library, on real days of traffic.
+
+`python -m benchmarks forecast` replays the Azure weeks and ServeGen's fortnights minute by minute, with requests drawn
+at random around the curves (as they are, four times as variable as Poisson; and scaled down to 300 per minute,
+Poisson). Constants were chosen on the first half of each curve; figures are of the second. An upper estimate made now
+is held against the curve of so many minutes later. Every method's upper estimate is its forecast plus a multiple of its
+own spread, the multiple chosen on the first half so that 5 % of the minutes there exceed it; what counts is by how much
+it is then above the curve on the second half, and how often it is passed there.
+
+The library's rows need statsmodels, which the operator does not: without it they are left out. It is fitted anew every
+hour to the last two hours, and all methods are held against those minutes.
+"""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from importlib.util import find_spec
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.data import data_folder
+from benchmarks.progress import say
+from benchmarks.results import Figure, Table
+from plimsoll.planning.following import Window, beginning, followed
+from plimsoll.planning.forecast import SMOOTHING, Forecast
+
+Floats = NDArray[np.float64]
+AZURE = ("azure_llm_2024_requests_per_minute.csv", "azure_lmm_2025_text_requests_per_minute.csv")
+SERVEGEN = "servegen/servegen_total_rate_10min.csv"
+HORIZON_MINUTES = (5, 10)
+NOISES = (("as it is, variance 4 x Poisson", None, 4.0), ("300 per minute, Poisson", 300.0, 1.0))
+START = 240
+"""Minutes that methods have to settle in."""
+EVERY = 60
+"""Minutes between two fits of the library, and between two comparisons."""
+HISTORY = 120
+ALLOWED = 0.05
+HEADROOM = 0.1
+"""The policy's default."""
+
+Point = tuple[float, float]
+"""Forecast and its spread."""
+
+
+def curves() -> dict[str, Floats]:
+    """Requests per minute, minute by minute: straight lines between the points of the data.
+
+    Raises:
+        FileNotFoundError: the data are not there.
+    """
+    points: dict[str, list[tuple[float, float]]] = {}
+    for name in AZURE:
+        with (data_folder() / "azure_llm_2024_2025_digitized" / name).open(encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                moment = datetime.fromisoformat(row["timestamp_utc"]).timestamp()
+                points.setdefault(row["series"], []).append((moment, float(row["requests_per_min_mid"])))
+    with (data_folder() / SERVEGEN).open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            rate = 60 * float(row["total_rate_req_per_s"])
+            points.setdefault(f"servegen {row['model']}", []).append((float(row["t_seconds"]) + 300, rate))
+    found = {}
+    for name, series in points.items():
+        seconds, rates = np.array(series).T
+        found[name] = np.interp(np.arange(0.0, seconds[-1] - seconds[0], 60.0), seconds - seconds[0], rates)
+    return found
+
+
+def drawn(curve: Floats, mean: float | None, variance: float, seed: int) -> tuple[Floats, Floats]:
+    """The curve, scaled to a mean, and what arrives minute by minute."""
+    scaled = curve if mean is None else curve * (mean / curve.mean())
+    return scaled, np.maximum(0.0, np.random.default_rng(seed).normal(scaled, np.sqrt(variance * scaled)))
+
+
+def smoothed(seen: Floats) -> Iterator[Forecast]:
+    """After each minute."""
+    state = Forecast.beginning(0.0, float(seen[0]))
+    for minute, rate in enumerate(seen):
+        state = state.after(60.0 * minute, float(rate))
+        yield state
+
+
+def ours(seen: Floats, minutes: int) -> list[Point]:
+    """By the operator's smoothing."""
+    ahead = 60.0 * minutes
+    return [
+        (
+            max(state.level, state.at(ahead)),
+            float(np.sqrt(state.variance_per_second * (ahead + SMOOTHING.level_seconds))),
+        )
+        for state in smoothed(seen)
+    ]
+
+
+def last_value(seen: Floats, minutes: int) -> list[Point]:
+    """The mean of the last five minutes; spread: of its changes over the horizon in the last two hours."""
+    means = np.convolve(seen, np.ones(5) / 5)[: len(seen)]
+    found = []
+    for minute in range(len(seen)):
+        past = means[max(5, minute - HISTORY) : minute + 1]
+        spread = float(np.std(past[minutes:] - past[:-minutes])) if len(past) > 2 * minutes else 0.0
+        found.append((float(means[minute]), spread))
+    return found
+
+
+def library(kind: str) -> Callable[[Floats, int], list[Point]]:
+    """A method of statsmodels, at the minutes that are compared only."""
+
+    def points(seen: Floats, minutes: int) -> list[Point]:
+        from pandas import Series
+        from statsmodels.tsa.arima.model import ARIMA
+        from statsmodels.tsa.exponential_smoothing.ets import ETSModel
+
+        found: list[Point] = [(float(rate), 0.0) for rate in seen]
+        for minute in compared(len(seen), minutes):
+            past = Series(seen[minute - HISTORY + 1 : minute + 1])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                if kind == "ETS":
+                    fit = ETSModel(past, trend="add", damped_trend=True).fit(disp=False)
+                    shown = fit.get_prediction(start=len(past), end=len(past) + minutes - 1)
+                    mean, spread = shown.predicted_mean.iloc[-1], np.sqrt(np.asarray(shown.forecast_variance)[-1])
+                else:
+                    fit = ARIMA(past, order=(1, 1, 1)).fit()
+                    shown = fit.get_forecast(minutes)
+                    mean, spread = shown.predicted_mean.iloc[-1], shown.se_mean.iloc[-1]
+            found[minute] = (max(0.0, float(mean)), float(spread))
+        return found
+
+    return points
+
+
+def compared(length: int, minutes: int) -> range:
+    """The minutes at which methods are held against the curve."""
+    return range(START, length - minutes, EVERY)
+
+
+def run() -> tuple[list[Figure], list[str], list[Table]]:
+    """Compare."""
+    methods: dict[str, Callable[[Floats, int], list[Point]]] = {
+        "mean of the last 5 minutes": last_value,
+        "exponential smoothing (the operator's)": ours,
+    }
+    if find_spec("statsmodels") is not None:
+        methods |= {"ETS (A, Ad, N), statsmodels": library("ETS"), "ARIMA (1, 1, 1), statsmodels": library("ARIMA")}
+    rows: list[tuple[str, ...]] = []
+    figures: list[Figure] = []
+    real = curves()
+    for label, mean, variance in NOISES:
+        data = {name: drawn(curve, mean, variance, 1) for name, curve in real.items()}
+        for minutes in HORIZON_MINUTES:
+            for method, points in methods.items():
+                say(f"{label}, {minutes} minutes, {method}")
+                scores = [_score(points, curve, seen, minutes) for curve, seen in data.values()]
+                error, above, passed = (float(np.mean(part)) for part in zip(*scores, strict=True))
+                rows.append((label, f"{minutes}", method, f"{error:.1%}", f"{above:.1%}", f"{passed:.1%}"))
+            short, above, moves = (
+                float(np.mean(part))
+                for part in zip(*(_held(curve, seen, minutes) for curve, seen in data.values()), strict=True)
+            )
+            name = f"planned demand with headroom passed after {minutes} min ({label})"
+            figures.append(Figure(name, 100 * short, "% of minutes"))
+            figures.append(Figure(f"planned demand above the curve ({label}, {minutes} min)", 100 * above, "%"))
+            figures.append(Figure(f"moves of the planned demand ({label}, {minutes} min)", moves, "per day"))
+    columns = ("arrivals", "minutes ahead", "method", "error (RMSE)", "upper estimate above the curve", "passed")
+    return (
+        figures,
+        [" ".join(part.split()) for part in (__doc__ or "").split("\n\n")[1:]],
+        [Table("Forecasts, mean over eight curves (second halves)", columns, rows)],
+    )
+
+
+def _score(
+    points: Callable[[Floats, int], list[Point]], curve: Floats, seen: Floats, minutes: int
+) -> tuple[float, float, float]:
+    """Of the second half: error of the forecast, upper estimate above the curve, part of the minutes that pass it."""
+    half = len(curve) // 2
+    first, second = (
+        _against(points(seen[part], minutes), curve[part], minutes) for part in (slice(None, half), slice(half, None))
+    )
+    low, high = 0.0, 50.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _passed(first, middle) > ALLOWED else (low, middle)
+    forecast, spread, real = second
+    error = float(np.sqrt(np.mean((forecast - real) ** 2)) / real.mean())
+    return error, float((forecast + high * spread).mean() / real.mean() - 1), _passed(second, high)
+
+
+def _against(points: Sequence[Point], curve: Floats, minutes: int) -> tuple[Floats, Floats, Floats]:
+    chosen = compared(len(curve), minutes)
+    forecast, spread = np.array([points[minute] for minute in chosen]).T
+    return forecast, spread, curve[[minute + minutes for minute in chosen]]
+
+
+def _passed(held: tuple[Floats, Floats, Floats], multiple: float) -> float:
+    forecast, spread, real = held
+    return float((forecast + multiple * spread < real).mean())
+
+
+def _held(curve: Floats, seen: Floats, minutes: int) -> tuple[float, float, float]:
+    """Of the second half, with everything that the operator does: how often too low, how far above, moves per day."""
+    half = len(curve) // 2
+    curve, seen = curve[half:], seen[half:]
+    state = beginning(float(seen[0]), -60.0)
+    planned = []
+    for minute, rate in enumerate(seen):
+        state = followed(state, Window(60.0 * minute, float(rate)), 60.0 * minutes)
+        planned.append(state.planned_per_minute)
+    made, real = np.array(planned[START:-minutes]), curve[START + minutes :]
+    moves = np.count_nonzero(np.diff(made)) / len(made) * 1440
+    return float((made * (1 + HEADROOM) < real).mean()), float(made.mean() / real.mean() - 1), float(moves)
