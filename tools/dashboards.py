@@ -43,12 +43,7 @@ def stat(title: str, expression: str, unit: str = "short", description: str = ""
     return Panel(title, [(expression, "")], unit, description, "stat")
 
 
-def by_class(metric: str, window: str) -> str:
-    """The worst class of each LLMDeployment."""
-    return f'min by (namespace, deployment) ({metric}{{window="{window}"}})'
-
-
-_PLACEMENTS = '{namespace="$namespace", deployment="$deployment"}'
+_CHOSEN = '{namespace="$namespace", deployment="$deployment"}'
 _BY_PLACEMENT = "{{placement}}"
 _BY_DEPLOYMENT = "{{namespace}}/{{deployment}}"
 
@@ -57,8 +52,12 @@ def _per_deployment(metric: str) -> str:
     return f"sum by (namespace, deployment) ({metric})"
 
 
-def _replicas(metric: str, selector: str = "") -> str:
-    return f'{metric}{{namespace="$namespace", deployment="$deployment"{selector}}}'
+def _of_class(metric: str) -> str:
+    return f'{{namespace="$namespace", deployment="$deployment", metric="{metric}"}}'
+
+
+def _replicas(metric: str) -> str:
+    return metric + _CHOSEN
 
 
 FLEET = Dashboard(
@@ -106,17 +105,66 @@ FLEET = Dashboard(
             [("max by (namespace, deployment) (placement:vllm_ttft_seconds:p95_5m)", _BY_DEPLOYMENT)],
             "s",
         ),
+        Panel(
+            "Requests within their targets over the last hour",
+            [('deployment:plimsoll_slo_attainment:min{window="1h"}', _BY_DEPLOYMENT)],
+            "percentunit",
+            "Of the class that fares worst.",
+        ),
+        Panel(
+            "Burn rate over the last hour",
+            [('deployment:plimsoll_slo_burn_rate:max{window="1h"}', _BY_DEPLOYMENT)],
+            description="1 uses up exactly the share of requests that may miss a target.",
+        ),
     ],
 )
 
 DEPLOYMENT = Dashboard(
     "deployment",
     "Plimsoll / LLMDeployment",
-    "One LLMDeployment: its placements, their load and their latencies.",
+    "One LLMDeployment: its objectives, its placements, their load and their latencies.",
     [
         Panel(
+            "Requests within their targets",
+            [(f"max by (traffic, window) (plimsoll_slo_attainment{_CHOSEN})", "{{traffic}} {{window}}")],
+            "percentunit",
+        ),
+        Panel(
+            "Burn rate",
+            [(f"max by (traffic, window) (plimsoll_slo_burn_rate{_CHOSEN})", "{{traffic}} {{window}}")],
+            description="1 uses up exactly the share of requests that may miss a target.",
+        ),
+        *(
+            Panel(
+                f"{title}: target, predicted, observed",
+                [
+                    (
+                        f"max by (traffic, kind) (plimsoll_slo_latency_seconds{_of_class(metric)})",
+                        "{{traffic}} {{kind}}",
+                    )
+                ],
+                "s",
+                "In the statistic of the target.",
+            )
+            for title, metric in (
+                ("Time to first token", "ttft"),
+                ("Time per output token", "tpot"),
+                ("End to end", "endToEnd"),
+            )
+        ),
+        Panel(
+            "Demand: declared, observed, planned for",
+            [
+                (
+                    f"max by (traffic, kind) (plimsoll_traffic_requests_per_minute{_CHOSEN})",
+                    "{{traffic}} {{kind}}",
+                )
+            ],
+            description="Requests per minute.",
+        ),
+        Panel(
             "Requests answered",
-            [(f"placement:vllm_requests:rate5m{_PLACEMENTS}", _BY_PLACEMENT)],
+            [(f"placement:vllm_requests:rate5m{_CHOSEN}", _BY_PLACEMENT)],
             "reqps",
             stacked=True,
         ),
@@ -131,19 +179,19 @@ DEPLOYMENT = Dashboard(
             "reqps",
             stacked=True,
         ),
-        Panel("Requests running", [(f"placement:vllm_requests_running:sum{_PLACEMENTS}", _BY_PLACEMENT)]),
-        Panel("Requests waiting", [(f"placement:vllm_requests_waiting:sum{_PLACEMENTS}", _BY_PLACEMENT)]),
+        Panel("Requests running", [(f"placement:vllm_requests_running:sum{_CHOSEN}", _BY_PLACEMENT)]),
+        Panel("Requests waiting", [(f"placement:vllm_requests_waiting:sum{_CHOSEN}", _BY_PLACEMENT)]),
         Panel(
             "Time to first token, 95th percentile",
-            [(f"placement:vllm_ttft_seconds:p95_5m{_PLACEMENTS}", _BY_PLACEMENT)],
+            [(f"placement:vllm_ttft_seconds:p95_5m{_CHOSEN}", _BY_PLACEMENT)],
             "s",
         ),
         Panel(
             "Time per output token, 95th percentile",
-            [(f"placement:vllm_tpot_seconds:p95_5m{_PLACEMENTS}", _BY_PLACEMENT)],
+            [(f"placement:vllm_tpot_seconds:p95_5m{_CHOSEN}", _BY_PLACEMENT)],
             "s",
         ),
-        Panel("End to end, 95th percentile", [(f"placement:vllm_e2e_seconds:p95_5m{_PLACEMENTS}", _BY_PLACEMENT)], "s"),
+        Panel("End to end, 95th percentile", [(f"placement:vllm_e2e_seconds:p95_5m{_CHOSEN}", _BY_PLACEMENT)], "s"),
         Panel(
             "Time in the queue, mean",
             [
@@ -154,10 +202,10 @@ DEPLOYMENT = Dashboard(
             ],
             "s",
         ),
-        Panel("Input tokens", [(f"placement:vllm_input_tokens:rate5m{_PLACEMENTS}", _BY_PLACEMENT)], "tokens/s"),
-        Panel("Output tokens", [(f"placement:vllm_output_tokens:rate5m{_PLACEMENTS}", _BY_PLACEMENT)], "tokens/s"),
-        Panel("Fullest KV cache", [(f"placement:vllm_kv_cache_usage:max{_PLACEMENTS}", _BY_PLACEMENT)], "percentunit"),
-        Panel("Preemptions", [(f"placement:vllm_preemptions:rate5m{_PLACEMENTS}", _BY_PLACEMENT)], "ops"),
+        Panel("Input tokens", [(f"placement:vllm_input_tokens:rate5m{_CHOSEN}", _BY_PLACEMENT)], "tokens/s"),
+        Panel("Output tokens", [(f"placement:vllm_output_tokens:rate5m{_CHOSEN}", _BY_PLACEMENT)], "tokens/s"),
+        Panel("Fullest KV cache", [(f"placement:vllm_kv_cache_usage:max{_CHOSEN}", _BY_PLACEMENT)], "percentunit"),
+        Panel("Preemptions", [(f"placement:vllm_preemptions:rate5m{_CHOSEN}", _BY_PLACEMENT)], "ops"),
         Panel(
             "Replicas that are scraped",
             [(f"count by (placement) ({_replicas('vllm:num_requests_running')})", _BY_PLACEMENT)],
@@ -196,10 +244,9 @@ OPERATOR = Dashboard(
             "Prometheus answers", "max by (source) (plimsoll_telemetry_up)", description="Absent where it is not asked."
         ),
         stat(
-            "Oldest last event",
-            "max(time() - max by (kind) (plimsoll_feed_last_event_timestamp_seconds))",
-            "s",
-            "Of the kind whose watch has been silent longest; kinds that nobody changes are silent for good.",
+            "LLMDeployments with metrics of no use",
+            "count(plimsoll_metrics_fresh == 0) or vector(0)",
+            description="Their condition MetricsFresh says why.",
         ),
         Panel(
             "Planning",
@@ -230,6 +277,12 @@ OPERATOR = Dashboard(
             "reqps",
         ),
         Panel("Events read", [("sum by (kind) (rate(plimsoll_feed_events_total[5m]))", "{{kind}}")], "ops"),
+        Panel(
+            "Time since the last event",
+            [("time() - max by (kind) (plimsoll_feed_last_event_timestamp_seconds)", "{{kind}}")],
+            "s",
+            "Kinds that nobody changes are silent for good.",
+        ),
         Panel("Objects known", [("max by (kind) (plimsoll_store_objects)", "{{kind}}")]),
         Panel(
             "Drift found by audits",
