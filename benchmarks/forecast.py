@@ -8,7 +8,7 @@ own spread, the multiple chosen on the first half so that 5 % of the minutes the
 it is then above the curve on the second half, and how often it is passed there.
 
 The library's rows need statsmodels, which the operator does not: without it they are left out. It is fitted anew every
-hour to the last two hours, and all methods are held against those minutes.
+four hours to the last two, and all methods are held against those minutes.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ HORIZON_MINUTES = (5, 10)
 NOISES = (("as it is, variance 4 x Poisson", None, 4.0), ("300 per minute, Poisson", 300.0, 1.0))
 START = 240
 """Minutes that methods have to settle in."""
-EVERY = 60
+EVERY = 240
 """Minutes between two fits of the library, and between two comparisons."""
 HISTORY = 120
+LEAST_MINUTES = 10_000
 ALLOWED = 0.05
 HEADROOM = 0.1
 """The policy's default."""
@@ -47,7 +48,7 @@ Point = tuple[float, float]
 
 
 def curves() -> dict[str, Floats]:
-    """Requests per minute, minute by minute: straight lines between the points of the data.
+    """Requests per minute, minute by minute: straight lines between the points of the data, of a week at least.
 
     Raises:
         FileNotFoundError: the data are not there.
@@ -66,7 +67,7 @@ def curves() -> dict[str, Floats]:
     for name, series in points.items():
         seconds, rates = np.array(series).T
         found[name] = np.interp(np.arange(0.0, seconds[-1] - seconds[0], 60.0), seconds - seconds[0], rates)
-    return found
+    return {name: curve for name, curve in found.items() if len(curve) >= LEAST_MINUTES}
 
 
 def drawn(curve: Floats, mean: float | None, variance: float, seed: int) -> tuple[Floats, Floats]:
@@ -169,7 +170,7 @@ def run() -> tuple[list[Figure], list[str], list[Table]]:
     return (
         figures,
         [" ".join(part.split()) for part in (__doc__ or "").split("\n\n")[1:]],
-        [Table("Forecasts, mean over eight curves (second halves)", columns, rows)],
+        [Table("Forecasts, mean over six curves (second halves)", columns, rows)],
     )
 
 

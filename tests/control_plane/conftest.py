@@ -18,7 +18,7 @@ from tests.control_plane.bench import Bench, policy, read_crds
 _HERE = Path(__file__).parent
 _LAST = "test_rbac.py"
 """Judges what all the others made the operator do."""
-_WITH_PROMETHEUS = "test_corrections.py"
+_WITH_PROMETHEUS = {"test_corrections.py", "test_demand.py"}
 _WITH_SEVERAL_NODES = {"test_several_nodes.py", _LAST}
 NAMESPACES = ("chat", "documents")
 
@@ -35,7 +35,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     files = {item.path.name for item in session.items if _HERE in item.path.parents}
     if files and not session.config.option.collectonly:
         all_binaries()
-        if _WITH_PROMETHEUS in files:
+        if _WITH_PROMETHEUS & files:
             binary("prometheus")
         if _WITH_SEVERAL_NODES & files:
             binary("leader-worker-set")

@@ -14,10 +14,10 @@ from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.settings import Settings
 from plimsoll.controller.store import Sight, Store
 from plimsoll.planning.arrivals import Reading, readings
-from plimsoll.planning.following import FOLLOWING, Followed, beginning
+from plimsoll.planning.following import Followed, beginning
 from plimsoll.planning.plan import FleetPlan
 from plimsoll.planning.snapshot import ObjectRef, Snapshot
-from plimsoll.planning.watching import ClassKey, Watched, watched
+from plimsoll.planning.watching import PATIENCE_INTERVALS, ClassKey, Watched, watched
 from plimsoll.telemetry.load import read_load
 from plimsoll.telemetry.prometheus import Prometheus, PrometheusError
 
@@ -104,7 +104,7 @@ class Demand:
         self._store.expect(demand, sights)
 
     def _sights(self, snapshot: Snapshot, now: float) -> dict[tuple[str, str], Sight]:
-        """What the conditions say. A trouble that does not last is not told: new replicas are not scraped at once."""
+        """What the conditions say. A trouble that does not last is not told."""
         sights: dict[tuple[str, str], Sight] = {}
         for deployment in snapshot.deployments:
             ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
@@ -115,7 +115,7 @@ class Demand:
                 sights[place] = _NOT_MEASURED
             elif trouble is None:
                 sights[place] = _FRESH
-            elif now - trouble.since >= FOLLOWING.longest_gap_seconds:
+            elif now - trouble.since >= PATIENCE_INTERVALS * self._settings.demand_interval_seconds:
                 sights[place] = Sight("False", trouble.reason, trouble.message)
             else:
                 sights[place] = known or _NOT_MEASURED

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from plimsoll.api.llmdeployment import SLOWindow
+from plimsoll.api.units import rounded
 from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.settings import Settings
 from plimsoll.controller.store import Fare, Store
@@ -119,7 +120,9 @@ def _fare(found: Mapping[str, Attainment]) -> Fare:
 
 
 def _moved(shown: Fare, found: Fare) -> bool:
-    burns = [{item.window: float(item.burn_rate) for item in fare.windows} for fare in (shown, found)]
+    burns: list[dict[str, float]] = [
+        {item.window: float(item.burn_rate) for item in fare.windows} for fare in (shown, found)
+    ]
     latencies = [shown.observed_milliseconds, found.observed_milliseconds]
     if any(one.keys() != other.keys() for one, other in (burns, latencies)):
         return True

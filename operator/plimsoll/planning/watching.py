@@ -17,6 +17,8 @@ _SILENT = (
     "nothing arrives any more at a class that was busy; for an hour its replicas are kept, since more often something "
     "on the way to them is broken"
 )
+PATIENCE_INTERVALS = 8
+"""So many looks in a row must fail before metrics count as lost; new replicas are not scraped at once."""
 _START_SECONDS = 60.0
 """Of an LLMDeployment that has no placement yet."""
 
@@ -63,7 +65,11 @@ def watched(
         interval_seconds: between two looks.
     """
     policy = (snapshot.policy or PlacementPolicy.implied()).spec
-    rule = replace(FOLLOWING, cool_down_seconds=float(policy.rebalance.cool_down_seconds))
+    rule = replace(
+        FOLLOWING,
+        cool_down_seconds=float(policy.rebalance.cool_down_seconds),
+        longest_gap_seconds=PATIENCE_INTERVALS * interval_seconds,
+    )
     by_ref, plans = {item.deployment: item for item in found}, {plan.ref: plan for plan in fleet.deployments}
     classes: dict[ClassKey, Followed] = {}
     troubles: dict[ObjectRef, Trouble] = {}
