@@ -9,7 +9,7 @@ CHART_CRDS := helm/plimsoll/crds-src
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-chart test-control-plane test-image check format lock crds docs gitops sbom binaries bench clean
+.PHONY: help demo test test-fast test-chart test-control-plane test-image test-real-node check format lock crds dashboards docs gitops sbom binaries bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-20s %s\n", $$1, $$2}' Makefile
@@ -17,7 +17,7 @@ help: ## this list
 demo: $(READY) ## a fleet planned by the operator on a local control plane; KEEP=1 leaves it running
 	.venv/bin/python -m devcluster.demo $(if $(KEEP),--keep)
 
-test: check test-fast test-chart test-control-plane test-image ## everything
+test: check test-fast test-chart test-control-plane test-image ## everything but test-real-node
 
 test-fast: $(READY) ## unit, property and oracle tests
 	$(PYTEST) -n 2 --dist worksteal tests/unit tests/property tests/oracles
@@ -30,6 +30,9 @@ test-control-plane: $(READY) ## the operator on the real control plane
 
 test-image: $(READY) ## the container image (root; buildah and debootstrap, else skipped with the reason)
 	$(PYTEST) tests/image
+
+test-real-node: $(READY) ## containers on real kubelets (root; Debian packages, else skipped with the reason)
+	$(PYTEST) tests/real_node
 
 check: $(READY) ## linters, types, import directions, generated files
 	.venv/bin/ruff check .
@@ -49,6 +52,9 @@ crds: $(READY) ## generate crds/ from the models, and the chart's copies
 	rm -f crds/*.yaml $(CHART_CRDS)/*.yaml
 	.venv/bin/python -m plimsoll.api.crd crds
 	cp crds/*.yaml $(CHART_CRDS)/
+
+dashboards: $(READY) ## generate the chart's Grafana dashboards
+	.venv/bin/python -m tools.dashboards
 
 docs: $(READY) ## generate docs/reference.md and docs/refused-objects.md
 	.venv/bin/python -m plimsoll.cli.reference docs/reference.md

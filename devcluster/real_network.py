@@ -40,7 +40,7 @@ class Network:
         subprocess.run(["ip", "link", "delete", BRIDGE], capture_output=True, check=False)
 
     def attach(self, number: int, pid: int) -> None:
-        """Gives the network namespace of a process an `eth0` on the bridge, and sends the node's pods' packets there."""
+        """Gives a process's network namespace an `eth0` on the bridge, and sends what is for the node's pods there."""
         outside = f"plimsoll-node{number}"
         ip("link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", str(pid))
         ip("link", "set", outside, "master", BRIDGE, "up")

@@ -1,7 +1,7 @@
 """A node that is none of KWOK's: kubelet, kube-proxy, containerd and runc in namespaces of their own; needs root.
 
-The node's processes live in one PID namespace, one network namespace and one mount namespace. Ending the first of them ends
-all, containers included, and leaves nothing on the machine but cgroups, which are removed.
+The node's processes live in one PID namespace, one network namespace and one mount namespace. Ending the first of them
+ends all, containers included, and leaves nothing on the machine but control groups, which are removed.
 """
 
 from __future__ import annotations
@@ -80,12 +80,13 @@ class RealNode:
         self.stop()
 
     def start(self, timeout_seconds: float = 120.0) -> Self:
-        """Boots it and waits until it is Ready and advertises its resources.
+        """Boots it, if need be, and waits until it is Ready and advertises its resources.
 
         Raises:
             RuntimeError: with the end of its logs.
         """
-        self.boot()
+        if self.process.pid is None:
+            self.boot()
         self._wait("registered", lambda: bool(self._status()), timeout_seconds)
         self._wait("ready", self._ready, timeout_seconds)
         self.advertise()
@@ -116,8 +117,7 @@ class RealNode:
         """The same, and removes its cgroups."""
         self.power_off()
         for hierarchy in _hierarchies():
-            for path in sorted((hierarchy / self._cgroup).rglob("**/"), key=lambda item: -len(item.parts)):
-                path.rmdir()
+            _remove(hierarchy / self._cgroup)
 
     def advertise(self) -> None:
         """Writes the extended resources into the node's status, where a device plugin would have them written."""
@@ -172,7 +172,7 @@ class RealNode:
     def _write_configuration(self, etc: Path, labels: Mapping[str, str]) -> None:
         cluster, directory = self._cluster, self._directory
         (etc / "containerd.toml").write_text(_containerd(directory))
-        (etc / "cni" / "10-bridge.conflist").write_text(json.dumps(_bridge(self._number, directory)))
+        (etc / "cni" / "10-bridge.conflist").write_text(json.dumps(_bridge(self._number)))
         (etc / "resolv.conf").write_text("")
         certificate, key = cluster.client_certificate(f"system:node:{self.name}", "system:nodes")
         cluster.kubeconfig_for_certificate(certificate, key, etc / "kubelet.kubeconfig")
@@ -192,6 +192,22 @@ def _hierarchies() -> list[Path]:
     return [path for path in _CGROUPS.iterdir() if (path / "cgroup.procs").exists()]
 
 
+def _remove(group: Path, timeout_seconds: float = 10.0) -> None:
+    """Removes a control group with those below it, once the kernel has seen the last process out."""
+    deadline = time.monotonic() + timeout_seconds
+    for path in (*sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True), group):
+        while True:
+            try:
+                path.rmdir()
+                break
+            except FileNotFoundError:
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+
 def _containerd(directory: Path) -> str:
     return f"""\
 version = 2
@@ -207,7 +223,7 @@ root = "{directory}/containerd"
 """
 
 
-def _bridge(number: int, directory: Path) -> dict[str, Any]:
+def _bridge(number: int) -> dict[str, Any]:
     return {
         "cniVersion": "1.0.0",
         "name": "pods",

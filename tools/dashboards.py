@@ -1,4 +1,4 @@
-"""Writes the chart's Grafana dashboards: `python -m tools.dashboards [FOLDER]`. A panel is a row of the tables below."""
+"""Writes the chart's Grafana dashboards: `python -m tools.dashboards [FOLDER]`."""
 
 from __future__ import annotations
 
@@ -196,7 +196,8 @@ DEPLOYMENT = Dashboard(
             "Time in the queue, mean",
             [
                 (
-                    f"sum by (placement) (rate({_replicas('vllm:request_queue_time_seconds_sum')}[5m])) / sum by (placement) (rate({_replicas('vllm:request_queue_time_seconds_count')}[5m]))",
+                    f"sum by (placement) (rate({_replicas('vllm:request_queue_time_seconds_sum')}[5m])) / "
+                    f"sum by (placement) (rate({_replicas('vllm:request_queue_time_seconds_count')}[5m]))",
                     _BY_PLACEMENT,
                 )
             ],

@@ -1,17 +1,16 @@
 #!/usr/bin/env python3
 """Runs HAProxy by the routing document of one LLMDeployment: `follow.py /etc/plimsoll/routing.json`.
 
-HAProxy runs as a child in master-worker mode. Whenever the document changes, its configuration is written anew, checked with
-`haproxy -c`, and reloaded: the listening sockets stay open, and old workers end when their last request has. A
-document or configuration that is refused changes nothing. SIGTERM lets running requests finish. Needs HAProxy 2.4 and
-Python 3.9, nothing else.
+HAProxy runs as a child in master-worker mode. Whenever the document changes, its configuration is written anew,
+checked with `haproxy -c`, and reloaded: the listening sockets stay open, and old workers end when their last request
+has. A document or configuration that is refused changes nothing. SIGTERM lets running requests finish. Needs
+HAProxy 2.4 and Python 3.9, nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -61,8 +60,9 @@ resolvers cluster
 def configuration(document: dict[str, Any], port: int, folder: Path, maxconn: int = 4096) -> str:
     """HAProxy's configuration for a routing document.
 
-    Weights go up to 256 instead of 1000, so shares are right to about half a percent. A class takes at most its admitted rate,
-    counted over a minute by each router process; requests beyond it get 429. A class without backends answers 503.
+    Weights go up to 256 instead of 1000, so shares are right to about half a percent. A class takes at most its
+    admitted rate, counted over a minute by each router process; requests beyond it get 429. A class without backends
+    answers 503.
 
     Raises:
         ValueError: the document is of another version, or lacks something.

@@ -173,7 +173,7 @@ def _shown_labels(expression: str) -> set[str]:
 
 
 def test_dashboards_are_the_generated_ones() -> None:
-    assert FILES == {dashboard.name: render(dashboard) for dashboard in DASHBOARDS}, "run `make dashboards`"
+    assert {dashboard.name: render(dashboard) for dashboard in DASHBOARDS} == FILES, "run `make dashboards`"
 
 
 def test_panels_have_numbers_of_their_own_and_do_not_overlap() -> None:

@@ -6,7 +6,6 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from devcluster.binaries import cache_directory
@@ -14,30 +13,25 @@ from devcluster.binaries import cache_directory
 PACKAGES = ("python3", "python3-venv", "ca-certificates")
 
 
-def base_archive(packages: Sequence[str] = PACKAGES, purpose: str = "") -> Path:
-    """A root file system of this machine's Debian release as a tar file, made once (a minute) and cached.
-
-    Args:
-        packages: what is in it beside the essentials.
-        purpose: names the file, where these are not the operator's.
-    """
+def base_archive() -> Path:
+    """A root file system of this machine's Debian release as a tar file, made once (a minute) and cached."""
     release = platform.freedesktop_os_release()["VERSION_CODENAME"]
-    path = cache_directory() / "image-base" / f"{'-'.join(filter(None, (release, purpose)))}.tar"
+    path = cache_directory() / "image-base" / f"{release}.tar"
     if not path.exists():
         print(f"image test: debootstrap of {release} (once, into {path.parent}) ...", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not under the system's temporary folder, which may be mounted without devices or execution.
         with tempfile.TemporaryDirectory(dir=path.parent) as work:
             root, partial = Path(work) / "root", Path(work) / "base.tar"
-            _debootstrap(release, root, packages)
+            _debootstrap(release, root)
             _clean(root)
             subprocess.run(["tar", "--numeric-owner", "-C", root, "-cf", partial, "."], check=True)
             partial.rename(path)
     return path
 
 
-def _debootstrap(release: str, root: Path, packages: Sequence[str]) -> None:
-    options = ["--variant=minbase", f"--components={','.join(_components(release))}", f"--include={','.join(packages)}"]
+def _debootstrap(release: str, root: Path) -> None:
+    options = ["--variant=minbase", f"--components={','.join(_components(release))}", f"--include={','.join(PACKAGES)}"]
     answer = subprocess.run(
         ["debootstrap", *options, release, root, _mirror(release)], capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""Two real nodes below a real control plane: kubelets, containerd and runc, and a router that follows its mounted document."""
+"""Two real nodes below a real control plane, and a router that follows its mounted document."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _HERE in item.path.parents:
             item.add_marker(pytest.mark.real_node)
+            item.add_marker(pytest.mark.timeout(600))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -72,7 +73,10 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, l
             for number, (product, count) in enumerate(products)
         ]
         for node in running:
-            stack.enter_context(node)
+            stack.callback(node.stop)
+            node.boot()
+        for node in running:
+            node.start()
         yield cluster, running
 
 

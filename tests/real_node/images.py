@@ -1,8 +1,11 @@
-"""Archives of the images that the nodes run: the emulator in place of vLLM, the router of examples/, and the sandbox."""
+"""Archives of the images that the nodes run: the emulator in place of vLLM, the example router, the sandbox."""
 
 from __future__ import annotations
 
 import hashlib
+import re
+import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -58,9 +61,19 @@ def _engine(buildah: Buildah, work: Path, archive: Path) -> None:
 
 
 def _router(buildah: Buildah, archive: Path, sandbox: Path) -> None:
-    base = import_base(buildah, base_archive(("python3-minimal", "haproxy"), "haproxy"))
+    container = buildah("from", import_base(buildah, base_archive()))
+    # The base is of this machine's release, so its HAProxy runs there too.
+    with tempfile.TemporaryDirectory(dir=archive.parent) as stage:
+        for path in _program("haproxy"):
+            place = Path(stage) / path.lstrip("/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, place)
+        # /lib is a link in the base, and a folder would take its place.
+        for folder in ("lib", "usr/sbin"):
+            buildah("copy", container, f"{stage}/{folder}", f"/usr/{folder.removeprefix('usr/')}")
+    buildah("commit", "--rm", container, "localhost/haproxy")
     buildah(
-        *("build", "--isolation", "chroot", "--build-arg", f"BASE={base}", "--tag", ROUTER_IMAGE),
+        *("build", "--isolation", "chroot", "--build-arg", "BASE=localhost/haproxy", "--tag", ROUTER_IMAGE),
         ROUTER_FOLDER,
     )
     # What a sandbox runs only has to stay.
@@ -69,6 +82,14 @@ def _router(buildah: Buildah, archive: Path, sandbox: Path) -> None:
     buildah("commit", "--rm", container, SANDBOX_IMAGE)
     _push(buildah, archive, ROUTER_IMAGE)
     _push(buildah, sandbox, SANDBOX_IMAGE)
+
+
+def _program(name: str) -> list[str]:
+    """Where a program lies on this machine, and the libraries that it loads."""
+    program = shutil.which(name)
+    assert program is not None
+    answer = subprocess.run(["ldd", program], capture_output=True, text=True, check=True)
+    return [program, *re.findall(r"=> (/\S+)", answer.stdout)]
 
 
 def _push(buildah: Buildah, archive: Path, image: str) -> None:

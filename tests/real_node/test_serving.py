@@ -1,4 +1,4 @@
-"""One LLMDeployment through its life on real nodes, under load: no request is lost where Plimsoll promises that none is.
+"""One LLMDeployment through its life on real nodes, under load: no request is lost where none is meant to be.
 
 The tests build on each other, in this order.
 """
@@ -71,7 +71,7 @@ def served(pod: Manifest) -> float:
 
 def test_a_deployment_is_ready_when_its_engines_answer_and_the_router_serves_it(bench: Bench) -> None:
     bench.apply(assistant(1090))
-    (deployment,) = bench.settle(180)
+    bench.settle(180)
     pods = engines(bench)
     assert len(pods) == 3
     assert all(ready(pod) for pod in pods)
