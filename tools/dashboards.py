@@ -196,8 +196,10 @@ DEPLOYMENT = Dashboard(
             "Time in the queue, mean",
             [
                 (
-                    f"sum by (placement) (rate({_replicas('vllm:request_queue_time_seconds_sum')}[5m])) / "
-                    f"sum by (placement) (rate({_replicas('vllm:request_queue_time_seconds_count')}[5m]))",
+                    (
+                        f"sum by (placement) (rate({_replicas('vllm:request_queue_time_seconds_sum')}[5m])) / "
+                        f"sum by (placement) (rate({_replicas('vllm:request_queue_time_seconds_count')}[5m]))"
+                    ),
                     _BY_PLACEMENT,
                 )
             ],
