@@ -148,7 +148,12 @@ def test_operator_accepts_the_rendered_environment(render: Render) -> None:
         prometheus_url="https://prometheus",
         prometheus_token_file="/etc/plimsoll/prometheus-token/token",
         prometheus_ca_file="/etc/plimsoll/prometheus-ca/ca.crt",
+        prometheus_certificate_file="/etc/plimsoll/prometheus-certificate/tls.crt",
+        prometheus_key_file="/etc/plimsoll/prometheus-certificate/tls.key",
+        arrivals_query='sum by (namespace, deployment, traffic) (gateway:requests{path=~"/v1/.+"})',
         correction_interval_seconds=120,
+        demand_interval_seconds=5,
+        slo_interval_seconds=30,
         log_level="DEBUG",
         log_format="text",
     )

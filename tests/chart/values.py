@@ -74,8 +74,16 @@ MATRIX: dict[str, dict[str, Any]] = {
             "ratePerSecond": 50.5,
             "rateBurst": 1000000,
             "correctionIntervalSeconds": 120,
+            "demandIntervalSeconds": 5,
+            "sloIntervalSeconds": 30,
         },
-        "prometheus": {"url": "https://prometheus", "tokenSecret": "prometheus-token", "caConfigMap": "cluster-ca"},
+        "prometheus": {
+            "url": "https://prometheus",
+            "tokenSecret": "prometheus-token",
+            "caConfigMap": "cluster-ca",
+            "clientCertificateSecret": "prometheus-client",
+            "arrivalsQuery": 'sum by (namespace, deployment, traffic) (gateway:requests{path=~"/v1/.+"})',
+        },
     },
     "named": {"nameOverride": "loader", "fullnameOverride": "the-loader"},
     "existing account": {

@@ -572,6 +572,10 @@ class TrafficStatus(StatusModel):
     requests_per_minute: Annotated[
         Integer | None, Field(ge=0, le=100_000_000, description="Rate that the plan serves: measured or expected.")
     ] = None
+    tokens: Annotated[
+        TokenLengths | None,
+        Field(description="Token lengths that the plan is for where they were measured. Absent: as declared."),
+    ] = None
     ttft: Annotated[LatencyReport | None, Field(description="Time to first token.")] = None
     tpot: Annotated[LatencyReport | None, Field(description="Time per output token.")] = None
     end_to_end: Annotated[LatencyReport | None, Field(description="End-to-end latency.")] = None

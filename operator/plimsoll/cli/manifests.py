@@ -18,6 +18,7 @@ from plimsoll.api.parse import InvalidResource, parse
 from plimsoll.api.placementpolicy import PlacementPolicy
 from plimsoll.planning.namespaces import LimitRangeFacts, NamespaceFacts, QuotaFacts, within
 from plimsoll.planning.observed import in_force
+from plimsoll.planning.recalled import recalled
 from plimsoll.planning.snapshot import (
     InvalidObject,
     NodeFacts,
@@ -67,6 +68,8 @@ class Inputs:
         policies = self._of(PlacementPolicy)
         deployments = self._of(LLMDeployment)
         in_use = {item.namespace for item in deployments}
+        observed = not policies or policies[0].spec.demand.source == "Observed"
+        demand = tuple(part for item in deployments for part in recalled(item.namespace, item.name, item.status))
         return Snapshot(
             deployments=deployments,
             pools=self._of(GPUNodePool),
@@ -85,6 +88,7 @@ class Inputs:
             quotas=within(self.quotas, in_use),
             limit_ranges=within(self.limit_ranges, in_use),
             several_nodes=self.several_nodes,
+            demand=demand if observed else (),
         )
 
     def _of(self, kind: type[Kind]) -> tuple[Kind, ...]:

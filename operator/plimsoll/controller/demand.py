@@ -13,17 +13,23 @@ from plimsoll.controller.kinds import RESOURCES
 from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.settings import Settings
 from plimsoll.controller.store import Sight, Store
+from plimsoll.performance import TokenLengths
 from plimsoll.planning.arrivals import Reading, readings
 from plimsoll.planning.following import Followed, beginning
+from plimsoll.planning.objectives import token_lengths
+from plimsoll.planning.observed_lengths import HeldLengths, held, seen_lengths
 from plimsoll.planning.plan import FleetPlan
+from plimsoll.planning.recalled import METRICS_FRESH, recalled
 from plimsoll.planning.snapshot import ObjectRef, Snapshot
 from plimsoll.planning.watching import PATIENCE_INTERVALS, ClassKey, Watched, watched
+from plimsoll.telemetry.histograms import LENGTHS, read_histograms
 from plimsoll.telemetry.load import read_load
 from plimsoll.telemetry.prometheus import Prometheus, PrometheusError
 
-CONDITION = "MetricsFresh"
 _NO_REPLICA = "NoReadyReplicas"
 _WINDOW_INTERVALS = 4
+_LENGTHS_SECONDS = 60.0
+"""Between two looks at token lengths, which move slowly."""
 _FRESH = Sight("True", "Fresh", "demand is what Prometheus shows")
 _NOT_MEASURED = Sight("Unknown", "NotMeasured", "nothing was measured yet; demand is as declared")
 _log = logging.getLogger(__name__)
@@ -42,6 +48,8 @@ class Demand:
     ) -> None:
         self._settings, self._store, self._metrics, self._plan, self._clock = settings, store, metrics, plan, clock
         self._watched = Watched()
+        self._lengths: dict[ClassKey, HeldLengths] = {}
+        self._lengths_read: float | None = None
         self._trouble = ""
 
     def load(self) -> None:
@@ -54,16 +62,13 @@ class Demand:
                 status = LLMDeploymentStatus.model_validate(item["status"])
             except ValidationError:
                 continue
-            known = next((one for one in status.conditions if one.type == CONDITION), None)
-            if known is None:
-                continue
-            sights[place] = Sight(known.status, known.reason, known.message)
-            if known.status != "Unknown":
-                classes |= {
-                    (*place, traffic.name): beginning(float(traffic.requests_per_minute), now)
-                    for traffic in status.traffic
-                    if traffic.requests_per_minute is not None
-                }
+            known = next((one for one in status.conditions if one.type == METRICS_FRESH), None)
+            if known is not None:
+                sights[place] = Sight(known.status, known.reason, known.message)
+            for demand in recalled(*place, status):
+                classes[*place, demand.traffic] = beginning(demand.requests_per_minute, now)
+                if demand.lengths is not None:
+                    self._lengths[*place, demand.traffic] = HeldLengths(demand.lengths, now)
         self._watched = Watched(classes)
         self._hand_over(self._store.snapshot(), sights)
 
@@ -83,11 +88,18 @@ class Demand:
         if fleet is None:
             return
         found: tuple[Reading, ...] = ()
+        seen: Mapping[ClassKey, TokenLengths] = {}
+        cool_down = float((snapshot.policy or PlacementPolicy.implied()).spec.rebalance.cool_down_seconds)
+        due = self._lengths_read is None or self._clock() - self._lengths_read >= _LENGTHS_SECONDS
         try:
             async with Prometheus(self._settings.prometheus) as prometheus:
                 load = await read_load(
                     prometheus.instant, self._clock(), _WINDOW_INTERVALS * interval, self._settings.arrivals_query
                 )
+                if due:
+                    window = max(cool_down, _LENGTHS_SECONDS)
+                    seen = seen_lengths(fleet, await read_histograms(prometheus.instant, window, LENGTHS))
+                    self._lengths_read = self._clock()
         except PrometheusError as error:
             self._heard(str(error))
         else:
@@ -95,12 +107,30 @@ class Demand:
             found = readings(fleet, snapshot, load)
         now = self._clock()
         self._watched = watched(self._watched, fleet, snapshot, found, now, interval)
+        self._learn(snapshot, seen, now, cool_down)
         self._hand_over(snapshot, self._sights(snapshot, now))
         self._measure(snapshot, found)
 
+    def _learn(
+        self, snapshot: Snapshot, seen: Mapping[ClassKey, TokenLengths], now: float, cool_down_seconds: float
+    ) -> None:
+        """Hold the lengths of classes whose metrics are in order."""
+        kept: dict[ClassKey, HeldLengths] = {}
+        for deployment in snapshot.deployments:
+            ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
+            for traffic in deployment.spec.traffic:
+                key = (ref.namespace, ref.name, traffic.name)
+                known = self._lengths.get(key)
+                if key in seen and ref not in self._watched.troubles:
+                    known = held(known, token_lengths(traffic.tokens), seen[key], now, cool_down_seconds)
+                if known is not None:
+                    kept[key] = known
+        self._lengths = kept
+
     def _hand_over(self, snapshot: Snapshot, sights: Mapping[tuple[str, str], Sight]) -> None:
         policy = (snapshot.policy or PlacementPolicy.implied()).spec
-        demand = self._watched.demand() if policy.demand.source == "Observed" else ()
+        lengths = {key: item.lengths for key, item in self._lengths.items()}
+        demand = self._watched.demand(lengths) if policy.demand.source == "Observed" else ()
         self._store.expect(demand, sights)
 
     def _sights(self, snapshot: Snapshot, now: float) -> dict[tuple[str, str], Sight]:

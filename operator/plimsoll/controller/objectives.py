@@ -13,8 +13,8 @@ from plimsoll.controller.store import Fare, Store
 from plimsoll.planning.attainment import WINDOWS, Attainment, Latencies, attainments
 from plimsoll.planning.plan import FleetPlan
 from plimsoll.planning.watching import ClassKey
+from plimsoll.telemetry.histograms import LATENCIES, read_histograms
 from plimsoll.telemetry.prometheus import Prometheus, PrometheusError
-from plimsoll.telemetry.slo import read_latencies
 
 _RARELY_SECONDS = 600.0
 """Between two writes of the status of a class: status is no stream of metrics."""
@@ -23,7 +23,7 @@ _SLIGHT = 0.1
 """Moves of a burn rate that nobody needs to see."""
 _MOST_BURN = 9999.0
 _RENEWALS = 60
-"""A window is read anew after this part of its length."""
+"""A window is read anew after this part of its length, and in the beginning after as long as it has been looked at."""
 _log = logging.getLogger(__name__)
 
 
@@ -39,6 +39,7 @@ class Objectives:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings, self._store, self._metrics, self._plan, self._clock = settings, store, metrics, plan, clock
+        self._began = clock()
         self._read: dict[str, tuple[float, Latencies]] = {}
         """When each window was read, and what it held."""
         self._shown: dict[ClassKey, tuple[float, Fare]] = {}
@@ -61,8 +62,8 @@ class Objectives:
         try:
             async with Prometheus(self._settings.prometheus) as prometheus:
                 for name, seconds in WINDOWS.items():
-                    if name not in self._read or now - self._read[name][0] >= seconds / _RENEWALS:
-                        self._read[name] = now, await read_latencies(prometheus.instant, seconds)
+                    if self._due(name, seconds, now):
+                        self._read[name] = now, await read_histograms(prometheus.instant, seconds, LATENCIES)
         except PrometheusError as error:
             # That it is away is told by what reads the demand.
             _log.debug("no report on the objectives: %s", error)
@@ -71,6 +72,12 @@ class Objectives:
         found = {name: attainments(fleet, snapshot, latencies) for name, (_, latencies) in self._read.items()}
         self._measure(fleet, found)
         self._show(fleet, found, now)
+
+    def _due(self, name: str, seconds: float, now: float) -> bool:
+        if name not in self._read:
+            return True
+        read_at = self._read[name][0]
+        return now - read_at >= min(seconds / _RENEWALS, read_at - self._began)
 
     def _measure(self, fleet: FleetPlan, found: Mapping[str, Mapping[ClassKey, Attainment]]) -> None:
         metrics = self._metrics
@@ -95,16 +102,19 @@ class Objectives:
                         metrics.slo_latency.labels(*labels, "observed").set(observed)
 
     def _show(self, fleet: FleetPlan, found: Mapping[str, Mapping[ClassKey, Attainment]], now: float) -> None:
-        present = {
-            (plan.ref.namespace, plan.ref.name, item.name) for plan in fleet.deployments for item in plan.classes
-        }
+        present = _classes(fleet)
         self._shown = {key: item for key, item in self._shown.items() if key in present}
         for key in present:
             fare = _fare({name: classes[key] for name, classes in found.items() if key in classes})
-            since, shown = self._shown.get(key, (now - _RARELY_SECONDS, None))
-            if fare.windows and now - since >= _RARELY_SECONDS and (shown is None or _moved(shown, fare)):
+            since, shown = self._shown.get(key, (now, None))
+            waited = now - since >= _RARELY_SECONDS
+            if fare.windows and (shown is None or _has_more(shown, fare) or (waited and _moved(shown, fare))):
                 self._shown[key] = now, fare
         self._store.judge({key: fare for key, (_, fare) in self._shown.items()})
+
+
+def _classes(fleet: FleetPlan) -> set[ClassKey]:
+    return {(plan.ref.namespace, plan.ref.name, item.name) for plan in fleet.deployments for item in plan.classes}
 
 
 def _fare(found: Mapping[str, Attainment]) -> Fare:
@@ -117,6 +127,10 @@ def _fare(found: Mapping[str, Attainment]) -> Fare:
     )
     recent = found["5m"].observed_seconds if "5m" in found else {}
     return Fare(windows, {metric: _two_digits(1000 * seconds) for metric, seconds in recent.items()})
+
+
+def _has_more(shown: Fare, found: Fare) -> bool:
+    return {item.window for item in shown.windows} < {item.window for item in found.windows}
 
 
 def _moved(shown: Fare, found: Fare) -> bool:

@@ -37,7 +37,8 @@ from plimsoll.controller.status import (
     refused_aspects,
     slo_status,
 )
-from plimsoll.controller.store import Store
+from plimsoll.controller.store import Fare, Store
+from plimsoll.performance import TokenLengths
 from plimsoll.planning.plan import Finding, FleetPlan
 from plimsoll.planning.snapshot import InvalidObject, ObjectRef, Snapshot
 
@@ -106,6 +107,13 @@ class Reporter:
 
     def _deployments(self, turn: Round, followed_name: str, plan_name: str, now: datetime) -> list["Write"]:
         live = self._store.live_by_name(RESOURCES["LLMDeployment"])
+        measured: dict[tuple[str, str], dict[str, TokenLengths]] = {}
+        for item in turn.snapshot.demand:
+            if item.lengths is not None:
+                measured.setdefault((item.namespace, item.deployment), {})[item.traffic] = item.lengths
+        fares: dict[tuple[str, str], dict[str, Fare]] = {}
+        for (namespace, name, traffic), fare in self._store.fares.items():
+            fares.setdefault((namespace, name), {})[traffic] = fare
         writes: list[Write] = []
         for plan in turn.fleet.deployments:
             target = live.get((plan.ref.namespace, plan.ref.name))
@@ -120,11 +128,6 @@ class Reporter:
                 for (namespace, name), item in self._store.observed.items()
                 if namespace == plan.ref.namespace
             }
-            fares = {
-                traffic: item
-                for (namespace, name, traffic), item in self._store.fares.items()
-                if (namespace, name) == (plan.ref.namespace, plan.ref.name)
-            }
             waiting = None if proposed is None else Waiting(plan_name, proposed, turn.standing.mode)
             applied = plan.ref not in turn.standing.unapplied
             name = followed_name if applied and followed_name else plan_name
@@ -136,7 +139,8 @@ class Reporter:
                 now,
                 applied=applied,
                 observed=observed,
-                fares=fares,
+                fares=fares.get((plan.ref.namespace, plan.ref.name)),
+                lengths=measured.get((plan.ref.namespace, plan.ref.name)),
                 sight=self._store.sights.get((plan.ref.namespace, plan.ref.name)),
                 waiting=waiting,
             )

@@ -21,14 +21,17 @@ from plimsoll.api.llmdeployment import (
     TrafficShare,
     TrafficStatus,
 )
+from plimsoll.api.llmdeployment import TokenLengths as DeclaredLengths
 from plimsoll.api.modelprofile import ModelProfileStatus
 from plimsoll.api.placementpolicy import PlacementPolicyStatus
 from plimsoll.api.units import rounded
 from plimsoll.controller.conditions import Aspect, build, errors, joined, when
 from plimsoll.controller.store import Fare, Sight
+from plimsoll.performance import TokenLengths
 from plimsoll.performance.correction import UNCORRECTED
 from plimsoll.planning.pause import REASON as PAUSED
 from plimsoll.planning.plan import ClassPlan, DeploymentPlan, DeploymentState, Finding, FleetPlan, Placement, PoolPlan
+from plimsoll.planning.recalled import METRICS_FRESH
 from plimsoll.planning.snapshot import Workload
 from plimsoll.planning.transition import Step
 
@@ -74,13 +77,14 @@ def deployment_status(
     applied: bool,
     observed: Mapping[str, ObservedLatency],
     fares: Mapping[str, Fare] | None = None,
+    lengths: Mapping[str, TokenLengths] | None = None,
     sight: Sight | None = None,
     waiting: Waiting | None = None,
 ) -> LLMDeploymentStatus:
     """Status of an LLMDeployment that parses.
 
-    `observed` is by placement, `fares` by traffic class; where they lack one, the last figures stay. `sight` is what is
-    said of the metrics; None where there is no Prometheus.
+    `observed` is by placement, `fares` by traffic class; where they lack one, the last figures stay. `lengths` are
+    measured ones, by traffic class. `sight` is what is said of the metrics; None where there is no Prometheus.
 
     What is in force is reported, and what is proposed only where nothing is in force.
     """
@@ -88,7 +92,7 @@ def deployment_status(
     running = {workload.name: workload for workload in progress.workloads}
     aspects = _aspects(progress, running, waiting, applied=applied)
     if sight is not None:
-        aspects.append(Aspect("MetricsFresh", sight.status, sight.reason, sight.message))
+        aspects.append(Aspect(METRICS_FRESH, sight.status, sight.reason, sight.message))
     conditions = build(aspects, before.conditions, generation, now)
     if plan.state is DeploymentState.HELD:
         # Nothing was decided: what runs still runs, so the last figures stay, with the present readiness.
@@ -106,6 +110,7 @@ def deployment_status(
         _placement(item, running, renewed(shown.get(item.name), observed.get(item.name))) for item in plan.placements
     )
     same = _decision(placements) == _decision(before.placements) and before.plan_ref is not None
+    earlier = {item.name: item for item in before.traffic}
     unserved = any(item.unserved > 0 for item in plan.classes)
     return LLMDeploymentStatus(
         observed_generation=generation,
@@ -117,8 +122,7 @@ def deployment_status(
         slo="Overloaded" if unserved else "Predicted" if not _missed(plan.classes) else "Missed",
         placements=placements,
         traffic=tuple(
-            _traffic(item, (fares or {}).get(item.name), known.get(item.name, TrafficStatus(name=item.name)))
-            for known in [{item.name: item for item in before.traffic}]
+            _traffic(item, (fares or {}).get(item.name), earlier.get(item.name), (lengths or {}).get(item.name))
             for item in plan.classes
         ),
         plan_ref=before.plan_ref if same else PlanReference(name=plan_name) if plan_name else None,
@@ -297,7 +301,10 @@ def _replicas_text(placements: Sequence[PlacementStatus]) -> str:
     return f"{sum(item.replicas.ready for item in placements)}/{sum(item.replicas.desired for item in placements)}"
 
 
-def _traffic(item: ClassPlan, fare: Fare | None, before: TrafficStatus) -> TrafficStatus:
+def _traffic(
+    item: ClassPlan, fare: Fare | None, before: TrafficStatus | None, lengths: TokenLengths | None
+) -> TrafficStatus:
+    before = before or TrafficStatus(name=item.name)
     shown = {"ttft": before.ttft, "tpot": before.tpot, "endToEnd": before.end_to_end}
     observed = (
         {metric: report.observed_milliseconds for metric, report in shown.items() if report is not None}
@@ -315,12 +322,22 @@ def _traffic(item: ClassPlan, fare: Fare | None, before: TrafficStatus) -> Traff
     return TrafficStatus(
         name=item.name,
         requests_per_minute=round(item.requests_per_minute),
+        tokens=None if lengths is None else _tokens(lengths),
         ttft=reports.get("ttft"),
         tpot=reports.get("tpot"),
         end_to_end=reports.get("endToEnd"),
         attainment=next((one.attainment for one in windows if one.window == "1h"), None),
         windows=windows,
         unserved=ratio(item.unserved),
+    )
+
+
+def _tokens(lengths: TokenLengths) -> DeclaredLengths:
+    return DeclaredLengths(
+        input=round(lengths.input_mean),
+        output=round(lengths.output_mean),
+        input_p95=round(lengths.input_p95),
+        output_p95=round(lengths.output_p95),
     )
 
 

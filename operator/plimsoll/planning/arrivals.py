@@ -13,8 +13,10 @@ from plimsoll.planning.following import Window
 from plimsoll.planning.plan import DeploymentPlan, FleetPlan
 from plimsoll.planning.snapshot import ObjectRef, Snapshot
 
-CONTRADICTION = 4.0
-"""By how many times signals may differ that are taken over one window; requests come in bursts."""
+_MOST_ENDED = 2.0
+"""Times what can have been in the engines."""
+_MOST_INSIDE = 4.0
+"""Times what arrivals and stays make; requests come in bursts."""
 _SLACK_REQUESTS = 4.0
 _MOST_UNSEEN = 0.1
 """Of the Ready replicas."""
@@ -144,9 +146,7 @@ def _reading(plan: DeploymentPlan, pods: Sequence[tuple[str, PodLoad]], ready: i
 
 _NO_SERIES = "Prometheus has vLLM's metrics of none of the Ready replicas, by the pods' namespace and name"
 _MISSING = "Prometheus lacks vLLM's metrics of some Ready replicas; nothing shrinks until it has them"
-_IMPLAUSIBLE = (
-    "far fewer requests are in the engines than the counted arrivals and latencies make; these figures are not used"
-)
+_IMPLAUSIBLE = "far more requests ended, and took longer, than can have been in the engines; these figures are not used"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +155,11 @@ class _Engines:
 
     by_class: Mapping[str, float]
     inside: float
-    expected_inside: float | None
-    """By the arrival rate and the time that requests stay; None where none ended."""
+    most_inside: float
+    """When the window began or when it ended."""
+    stays: float
+    """Seconds in the engine of those that ended, per second: by Little's law, how many of them were inside."""
+    stay_seconds: float
     crowded: bool
 
     @classmethod
@@ -174,7 +177,9 @@ class _Engines:
         return cls(
             by_class,
             sum(pod.inside for pod in loads),
-            sum(by_class.values()) * stays / stayed if stayed > 0 else None,
+            max(running + waiting, sum(pod.before or 0.0 for pod in loads)),
+            stays,
+            stays / stayed if stayed > 0 else 0.0,
             crowded=waiting > _MOST_WAITING * running + _SLACK_REQUESTS or thrashing,
         )
 
@@ -184,15 +189,14 @@ class _Engines:
 
     @property
     def empty_for_their_rate(self) -> bool:
-        """Far fewer requests are inside than the rate makes them: a counter runs away, or a gauge is stuck at zero."""
-        expected = self.expected_inside
-        return expected is not None and expected > CONTRADICTION * self.inside + _SLACK_REQUESTS
+        """More ended than can have been inside: a counter runs away, or a gauge is stuck at zero."""
+        return self.stays > _MOST_ENDED * self.most_inside + _SLACK_REQUESTS
 
     @property
     def calm(self) -> bool:
         """Nothing says that more is asked for than arrives."""
-        expected = self.expected_inside or 0.0
-        return not self.crowded and self.inside <= CONTRADICTION * expected + _SLACK_REQUESTS
+        expected = self.arrivals * self.stay_seconds
+        return not self.crowded and self.inside <= _MOST_INSIDE * expected + _SLACK_REQUESTS
 
 
 class _Weights:

@@ -82,5 +82,10 @@ def inputs_digest(snapshot: Snapshot, declared: str | None = None) -> str:
         snapshot.limit_ranges,
     )
     several = "several nodes" if snapshot.several_nodes else ""
-    optional = (snapshot.corrections, paused_objects(snapshot), limits if any(limits) else (), several, snapshot.demand)
+    # What is planned for; the rest tells when that may change.
+    demand = [
+        (item.namespace, item.deployment, item.traffic, item.requests_per_minute, item.lengths)
+        for item in snapshot.demand
+    ]
+    optional = (snapshot.corrections, paused_objects(snapshot), limits if any(limits) else (), several, demand)
     return digest((*facts, *(value for value in optional if value)))

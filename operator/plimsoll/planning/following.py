@@ -66,6 +66,8 @@ class Followed:
     planned_per_minute: float
     """Whole, so that a status can hold it over a restart."""
     current_per_minute: float
+    seen_at: float
+    """When the last plausible window ended, or this began."""
     fresh: bool = False
     """There was a plausible window lately."""
     forecast: Forecast | None = None
@@ -79,7 +81,7 @@ class Followed:
 
 def beginning(requests_per_minute: float, seconds: float) -> Followed:
     """Nothing seen yet: what was declared, or was planned for before a restart."""
-    return Followed(seconds, requests_per_minute, requests_per_minute)
+    return Followed(seconds, requests_per_minute, requests_per_minute, seconds)
 
 
 def followed(state: Followed, window: Window, horizon_seconds: float, rule: DemandRule = FOLLOWING) -> Followed:
@@ -115,13 +117,15 @@ def followed(state: Followed, window: Window, horizon_seconds: float, rule: Dema
     moved = abs(forecast.level - current)
     if state.forecast is None or moved > max(rule.current_step * current, _noise(current, rule)):
         current = forecast.level
-    return Followed(window.seconds, planned, current, True, forecast, since if calm else None, peaks, silent_since)
+    return Followed(
+        window.seconds, planned, current, window.seconds, True, forecast, since if calm else None, peaks, silent_since
+    )
 
 
 def unseen(state: Followed, seconds: float, declared_per_minute: float, rule: DemandRule = FOLLOWING) -> Followed:
     """After an interval without a good window: what was planned for stays, and soon is at least what was declared."""
     state = _uncertain(state, seconds, rule)
-    if state.fresh:
+    if seconds - state.seen_at <= rule.longest_gap_seconds:
         return state
     return replace(state, planned_per_minute=max(state.planned_per_minute, declared_per_minute))
 
@@ -134,7 +138,7 @@ def _silent_since(state: Followed, window: Window, rule: DemandRule) -> float | 
 
 
 def _uncertain(state: Followed, seconds: float, rule: DemandRule) -> Followed:
-    fresh = state.forecast is not None and seconds - state.forecast.seconds <= rule.longest_gap_seconds
+    fresh = state.forecast is not None and seconds - state.seen_at <= rule.longest_gap_seconds
     return replace(state, seconds=seconds, fresh=fresh, good_since=None, peaks=())
 
 

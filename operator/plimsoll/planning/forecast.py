@@ -14,7 +14,7 @@ class ForecastRule:
 
     level_seconds: float = 180.0
     """After so long a lasting change of the rate is 63 % in the level."""
-    burst_seconds: float = 45.0
+    burst_seconds: float = 20.0
     """The same for a second, quicker level: what it surely shows already counts at once."""
     trend_seconds: float = 3600.0
     """The same for the trend."""

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 
 from plimsoll.api.placementpolicy import PlacementPolicy
+from plimsoll.performance import TokenLengths
 from plimsoll.planning.arrivals import Reading
 from plimsoll.planning.following import FOLLOWING, Followed, beginning, followed, unseen
 from plimsoll.planning.plan import DeploymentPlan, FleetPlan
@@ -11,6 +13,7 @@ from plimsoll.planning.snapshot import ObjectRef, Snapshot, TrafficDemand
 
 ClassKey = tuple[str, str, str]
 """Namespace, LLMDeployment and traffic class."""
+NOTHING_HELD: Mapping[ClassKey, TokenLengths] = {}
 UNREACHABLE = "PrometheusUnreachable"
 SILENT = "Silent"
 _SILENT = (
@@ -40,11 +43,17 @@ class Watched:
     """Those that were measured once."""
     troubles: Mapping[ObjectRef, Trouble] = field(default_factory=dict)
 
-    def demand(self) -> tuple[TrafficDemand, ...]:
-        """For the snapshot."""
+    def demand(self, lengths: Mapping[ClassKey, TokenLengths] = NOTHING_HELD) -> tuple[TrafficDemand, ...]:
+        """For the snapshot. `lengths` are those that are not as declared."""
         return tuple(
-            TrafficDemand(*key, state.planned_per_minute, float(round(state.current_per_minute)), state.fresh)
-            for key, state in sorted(self.classes.items())
+            TrafficDemand(
+                *key,
+                state.planned_per_minute,
+                float(round(state.current_per_minute)),
+                state.fresh,
+                lengths.get(key),
+            )
+            for key, state in sorted(self.classes.items(), key=itemgetter(0))
         )
 
 

@@ -169,3 +169,18 @@ def test_a_gateway_that_misses_requests_or_classes_does_not():
     for routed in ({"chat": 0.1, "batch": 0.1}, {"chat": 3.0}):
         found = reading(plan, cluster(p=["a", "b"]), pod("a"), pod("b"), **routed)
         assert sum(window.requests_per_minute for window in found.windows.values()) == pytest.approx(240)
+
+
+def test_a_surge_of_long_requests_is_believed():
+    """Few have ended yet, and those that did came before."""
+    surge = {"running": 400.0, "before": 100.0, "ended": 1.0, "stays": 120.0, "stayed": 1.0}
+    found = reading(ONE, TWO_PODS, pod("a", **surge), pod("b", **surge))
+    assert found.trouble == ""
+    assert found.windows["chat"].requests_per_minute == pytest.approx(2 * 60 * (1 + 300 / 60))
+
+
+def test_an_engine_that_runs_dry_is_believed():
+    dry = {"running": 0.0, "before": 100.0, "ended": 100 / WINDOW, "stays": 100 / WINDOW * 55, "stayed": 100 / WINDOW}
+    found = reading(ONE, TWO_PODS, pod("a", **dry), pod("b", **dry))
+    assert found.trouble == ""
+    assert found.windows["chat"].requests_per_minute == 0

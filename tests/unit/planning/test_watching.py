@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from plimsoll.planning.arrivals import Reading
+from plimsoll.planning.digest import inputs_digest
 from plimsoll.planning.following import Window
 from plimsoll.planning.plan import FleetPlan
 from plimsoll.planning.snapshot import ObjectRef, TrafficDemand
@@ -87,3 +88,11 @@ def test_placements_are_for_the_observed_rate():
     )
     assert observed.deployments[0].classes[0].requests_per_minute == 600
     assert observed.digest != declared.digest
+
+
+def test_the_digest_knows_what_is_planned_for_and_not_what_arrives_now():
+    plain, demand = facts(), TrafficDemand("chat", "assistant", "default", 600.0, 550.0)
+    observed = fleets.replace(plain, demand=(demand,))
+    assert inputs_digest(observed) != inputs_digest(plain)
+    other = fleets.replace(demand, current_per_minute=500.0, fresh=False)
+    assert inputs_digest(fleets.replace(plain, demand=(other,))) == inputs_digest(observed)

@@ -7,9 +7,9 @@ import pytest
 
 from plimsoll.planning.arrivals import PodLoad
 from plimsoll.planning.attainment import Histogram
+from plimsoll.telemetry.histograms import LATENCIES, read_histograms
 from plimsoll.telemetry.load import read_load
 from plimsoll.telemetry.prometheus import PrometheusError, Sample
-from plimsoll.telemetry.slo import read_latencies
 
 NOW = 1_700_000_000.0
 
@@ -84,7 +84,7 @@ async def test_latencies_are_of_placements() -> None:
             "inter_token_latency_seconds_bucket": buckets,
         }
     )
-    found = await read_latencies(answers.ask, 300.0)
+    found = await read_histograms(answers.ask, 300.0, LATENCIES)
     histogram = Histogram((0.5, inf), (90.0, 100.0), 33.0)
     assert found == {("chat", "p"): {"ttft": histogram, "tpot": Histogram((0.5, inf), (90.0, 100.0))}}
     assert any("request_time_per_output_token_seconds" in text for text in answers.asked), "the newest name is first"
@@ -97,4 +97,4 @@ async def test_what_is_not_answered_is_an_error() -> None:
     with pytest.raises(PrometheusError, match="away"):
         await read_load(ask, 77.0, 60.0)
     with pytest.raises(PrometheusError, match="away"):
-        await read_latencies(ask, 300.0)
+        await read_histograms(ask, 300.0, LATENCIES)

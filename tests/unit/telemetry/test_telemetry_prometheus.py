@@ -42,7 +42,9 @@ class Server:
 
 
 @contextmanager
-def serving(server: Server, certificates: tuple[Path, Path] | None = None) -> Iterator[str]:
+def serving(
+    server: Server, certificates: tuple[Path, Path] | None = None, clients: Path | None = None
+) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             query = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())["query"][0]
@@ -66,6 +68,9 @@ def serving(server: Server, certificates: tuple[Path, Path] | None = None) -> It
     if certificates is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*certificates)
+        if clients is not None:
+            context.load_verify_locations(clients)
+            context.verify_mode = ssl.CERT_REQUIRED
         http.socket = context.wrap_socket(http.socket, server_side=True)
         scheme = "https"
     thread = threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True)
@@ -169,6 +174,17 @@ async def test_a_missing_token_or_authority_is_told(tmp_path: Path) -> None:
     ):
         with pytest.raises(PrometheusError, match=str(tmp_path / "no")):
             Prometheus(access)
+
+
+async def test_a_server_may_ask_for_a_certificate(tmp_path: Path) -> None:
+    authority = Certificates(tmp_path / "pki")
+    certificate, key = authority.client("plimsoll")
+    with serving(Server(), (authority.server, authority.server_key), authority.ca) as url:
+        assert await ask(Access(url, ca_file=authority.ca, certificate_file=certificate, key_file=key)) == []
+        with pytest.raises(PrometheusError, match=r"127\.0\.0\.1"):
+            await ask(Access(url, ca_file=authority.ca))
+    with pytest.raises(PrometheusError, match="no certificate with its key"):
+        Prometheus(Access("https://prometheus", certificate_file=certificate, key_file=authority.server_key))
 
 
 async def test_certificates_are_verified(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Latency histograms of every placement over a window: one query per metric for the whole fleet."""
+"""Histograms of every placement over a window: one query per metric for the whole fleet."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from plimsoll.planning.attainment import Histogram
 from plimsoll.telemetry.prometheus import Sample
@@ -8,23 +8,27 @@ from plimsoll.telemetry.vllm import HISTOGRAMS, PREFIX, TPOT_BY_REQUEST
 
 Ask = Callable[[str], Awaitable[Sequence[Sample]]]
 _Place = tuple[str, str]
-_METRICS = {"ttft": HISTOGRAMS["ttft"], "tpot": TPOT_BY_REQUEST, "endToEnd": HISTOGRAMS["end_to_end"]}
+LATENCIES = {"ttft": HISTOGRAMS["ttft"], "tpot": TPOT_BY_REQUEST, "endToEnd": HISTOGRAMS["end_to_end"]}
+LENGTHS = {"input": HISTOGRAMS["input"], "output": HISTOGRAMS["output"]}
 _PLACEMENT = "(.+-t[0-9]+p[0-9]+-[0-9a-f]{6})-.+"
 """Placement in the name of a pod (planning/identity.py): added up there, answers stay small and pods that are gone
 count."""
 
 
-async def read_latencies(ask: Ask, window_seconds: float) -> dict[_Place, dict[str, Histogram]]:
+async def read_histograms(
+    ask: Ask, window_seconds: float, metrics: Mapping[str, Sequence[str]]
+) -> dict[_Place, dict[str, Histogram]]:
     """By namespace and placement, then metric. What is negative, not finite or no histogram is left out.
 
     Args:
         ask: an instant query.
+        metrics: `LATENCIES` or `LENGTHS`: histograms that have each, the best one first.
 
     Raises:
         PrometheusError: a question is not answered.
     """
     found: dict[_Place, dict[str, Histogram]] = {}
-    for metric, names in _METRICS.items():
+    for metric, names in metrics.items():
         for name in names:
             buckets: dict[_Place, dict[float, float]] = {}
             for place, labels, value in _places(await ask(_growth(f"{name}_bucket", window_seconds, ", le"))):
