@@ -10,7 +10,7 @@ CHART_CRDS := helm/plimsoll/crds-src
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-pure test-chart test-control-plane test-image check format lock crds docs gitops sbom binaries bench clean
+.PHONY: help demo test test-fast test-pure test-chart test-control-plane test-image test-real-node check format lock crds dashboards docs gitops sbom binaries bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-20s %s\n", $$1, $$2}' Makefile
@@ -18,7 +18,7 @@ help: ## this list
 demo: $(READY) ## a fleet planned by the operator on a local control plane; KEEP=1 leaves it running
 	.venv/bin/python -m devcluster.demo $(if $(KEEP),--keep)
 
-test: check test-pure test-chart test-control-plane test-image ## everything
+test: check test-pure test-chart test-control-plane test-image ## everything but test-real-node
 
 test-fast: export EXAMPLES_SHARE = 0.25
 test-fast: test-pure ## unit, property and oracle tests, with a quarter of the examples
@@ -34,6 +34,9 @@ test-control-plane: binaries ## the operator on two real control planes side by 
 
 test-image: $(READY) ## the container image (root; buildah and debootstrap, else skipped with the reason)
 	$(PYTEST) tests/image
+
+test-real-node: $(READY) ## containers on real kubelets (root; Debian packages, else skipped with the reason)
+	$(PYTEST) tests/real_node
 
 check: $(READY) ## linters, types, import directions, generated files
 	.venv/bin/ruff check .
@@ -53,6 +56,9 @@ crds: $(READY) ## generate crds/ from the models, and the chart's copies
 	rm -f crds/*.yaml $(CHART_CRDS)/*.yaml
 	.venv/bin/python -m plimsoll.api.crd crds
 	cp crds/*.yaml $(CHART_CRDS)/
+
+dashboards: $(READY) ## generate the chart's Grafana dashboards
+	.venv/bin/python -m tools.dashboards
 
 docs: $(READY) ## generate docs/reference.md and docs/refused-objects.md
 	.venv/bin/python -m plimsoll.cli.reference docs/reference.md

@@ -46,12 +46,14 @@ def etcd(data: Path, port: int, peer_port: int) -> list[str]:
     ]
 
 
-def apiserver(port: int, etcd_port: int, certificates: Certificates, audit_policy: Path, audit_log: Path) -> list[str]:
+def apiserver(
+    address: str, port: int, etcd_port: int, certificates: Certificates, audit_policy: Path, audit_log: Path
+) -> list[str]:
     """Real RBAC, an audit log that is written before the next request, and no limits a test would meet."""
     return [
         f"--etcd-servers=http://127.0.0.1:{etcd_port}",
-        "--bind-address=127.0.0.1",
-        "--advertise-address=127.0.0.1",
+        f"--bind-address={address}",
+        f"--advertise-address={address}",
         "--endpoint-reconciler-type=none",
         f"--secure-port={port}",
         f"--tls-cert-file={certificates.server}",

@@ -18,7 +18,7 @@ subjectKeyIdentifier = hash
 basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature
 extendedKeyUsage = serverAuth
-subjectAltName = IP:127.0.0.1, IP:10.96.0.1, DNS:localhost, DNS:kubernetes.default.svc
+subjectAltName = IP:{address}, IP:127.0.0.1, IP:10.96.0.1, DNS:localhost, DNS:kubernetes.default.svc
 subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
 [client]
@@ -33,11 +33,12 @@ authorityKeyIdentifier = keyid
 class Certificates:
     """A certificate authority in a folder, with what it signs."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, address: str = "127.0.0.1") -> None:
+        """`address` is where the API server listens."""
         self._directory = directory
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._configuration = directory / "openssl.cnf"
-        self._configuration.write_text(_CONFIGURATION)
+        self._configuration.write_text(_CONFIGURATION.format(address=address))
         self.ca = directory / "ca.crt"
         self._certificate("ca", "ca", "/CN=devcluster-ca")
         self.server, self.server_key = self._certificate("server", "server", "/CN=kube-apiserver")

@@ -42,7 +42,7 @@ class Cluster:
 
     `stages` are further KWOK Stage documents beside devcluster/stages.yaml, whose head names the annotations
     that make pods and nodes misbehave. Thousands of nodes need longer leases than kubelets have, or renewing them
-    keeps the machine busy.
+    keeps the machine busy. The API server listens on `address`; nodes that are none of KWOK's must reach it.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Cluster:
         *,
         stages: Iterable[Mapping[str, Any]] = (),
         node_lease_seconds: int = arguments.NODE_LEASE_SECONDS,
+        address: str = "127.0.0.1",
     ) -> None:
         self._temporary = None
         if directory is None:
@@ -64,6 +65,7 @@ class Cluster:
         self._audit = AuditLog(self.audit_log)
         self._stages = list(stages)
         self._node_lease_seconds = node_lease_seconds
+        self._address = address
         self._processes: dict[str, Process] = {}
         self._starts: list[tuple[datetime, datetime]] = []
 
@@ -169,6 +171,14 @@ class Cluster:
         """Writes a kubeconfig that authenticates with the token; `server` is a proxy to go through."""
         return self._write_kubeconfig(path, {"token": token}, server)
 
+    def client_certificate(self, user: str, group: str | None = None) -> tuple[Path, Path]:
+        """A client certificate and key for a user."""
+        return self._certificates.client(user, group)
+
+    def kubeconfig_for_certificate(self, certificate: Path, key: Path, path: Path) -> Path:
+        """Writes a kubeconfig that authenticates with a client certificate."""
+        return self._write_kubeconfig(path, {"client-certificate": str(certificate), "client-key": str(key)})
+
     def set_node_ready(self, name: str, ready: bool) -> None:
         """Makes the kubelet of a node report that it is not Ready, or that it is again; its pods run on."""
         value = "-" if ready else "=true"
@@ -214,10 +224,10 @@ class Cluster:
     def _configure(self) -> None:
         """Writes certificates, kubeconfigs and configuration files, and lays out the processes."""
         self.logs.mkdir(exist_ok=True)
-        certificates = self._certificates = Certificates(self.directory / "pki")
+        certificates = self._certificates = Certificates(self.directory / "pki", self._address)
         self.ca_file = certificates.ca
         etcd_port, etcd_peer_port, self._port, self._kwok_port = free_ports(4)
-        self.server = f"https://127.0.0.1:{self._port}"
+        self.server = f"https://{self._address}:{self._port}"
         kubeconfigs = {
             user: self._write_kubeconfig(path, _client_certificate(certificates, user, group))
             for user, group, path in (
@@ -231,6 +241,7 @@ class Cluster:
         commands = {
             "etcd": arguments.etcd(self.directory / "etcd", etcd_port, etcd_peer_port),
             "kube-apiserver": arguments.apiserver(
+                self._address,
                 self._port,
                 etcd_port,
                 certificates,
@@ -300,7 +311,7 @@ class Cluster:
 
     def _apiserver_ready(self) -> bool:
         context = ssl.create_default_context(cafile=self.ca_file)
-        return _answers(http.client.HTTPSConnection("127.0.0.1", self._port, timeout=5, context=context), "/readyz")
+        return _answers(http.client.HTTPSConnection(self._address, self._port, timeout=5, context=context), "/readyz")
 
     def _start_clients(self) -> None:
         for name in _CLIENTS:

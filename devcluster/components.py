@@ -96,10 +96,11 @@ HELM = Module("helm", "helm.sh/helm/v3")
 PROMETHEUS = Module("prometheus", "github.com/prometheus/prometheus")
 GATEWAY_API = Module("gateway-api", "sigs.k8s.io/gateway-api")
 LEADER_WORKER_SET = Module("lws", "sigs.k8s.io/lws")
+COREDNS = Module("coredns", "github.com/coredns/coredns")
 
 
 def _server(name: str) -> Component:
-    """A Kubernetes server. All three must be of one minor release, so only the pinned one is accepted."""
+    """A Kubernetes server. All must be of one minor release, so only the pinned one is accepted."""
     return Component(name, KUBERNETES, f"k8s.io/kubernetes/cmd/{name}", minimum=(1, 34), below=(1, 35))
 
 
@@ -144,6 +145,17 @@ TOOLS = {
             build_tags=("remove_all_sd",),
         ),
         Component("leader-worker-set", LEADER_WORKER_SET, "sigs.k8s.io/lws/cmd", minimum=(0, 7), below=(1,)),
+        Component(
+            "promtool",
+            PROMETHEUS,
+            "github.com/prometheus/prometheus/cmd/promtool",
+            minimum=(3, 0),
+            below=(4,),
+            build_tags=("remove_all_sd",),
+        ),
+        _server("kubelet"),
+        _server("kube-proxy"),
+        Component("coredns", COREDNS, ".", minimum=(1, 11), below=(2,), version_arguments=("-version",)),
     )
 }
 """Built only where something needs them."""

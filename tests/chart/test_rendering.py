@@ -177,7 +177,9 @@ def test_service_monitor_selects_the_service(render: Render) -> None:
     manifests = render(**MATRIX["monitored"])
     monitor, service = only(manifests, "ServiceMonitor"), only(manifests, "Service")
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
-    assert monitor["spec"]["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["port"] == service["spec"]["ports"][0]["name"]
+    assert endpoint["honorLabels"], "else the namespace of an LLMDeployment gives way to the operator's"
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
 
 

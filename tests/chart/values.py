@@ -18,6 +18,16 @@ MATRIX: dict[str, dict[str, Any]] = {
     "pinned": {"image": {"repository": "example.com/team/plimsoll", "digest": DIGEST}},
     "openshift": {"runAsUser": None},
     "monitored": {"serviceMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}}},
+    "watched": {
+        "podMonitor": {"enabled": True, "interval": "5s", "labels": {"release": "prometheus"}},
+        "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+        "dashboards": {
+            "enabled": True,
+            "labels": {"team": "models"},
+            "annotations": {"grafana_folder": "Models"},
+        },
+    },
+    "watched and confined": {"watchNamespaces": ["chat"], "podMonitor": {"enabled": True}},
     "observing": {
         "prometheus": {
             "url": "https://prometheus.monitoring.svc:9090/tenant",

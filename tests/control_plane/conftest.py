@@ -17,8 +17,8 @@ from tests.control_plane.bench import Bench, policy, read_crds
 
 _HERE = Path(__file__).parent
 _LAST = "test_rbac.py"
-_WITH_PROMETHEUS = {"test_corrections.py", "test_demand.py"}
 """Judges what all the others on its control plane made the operator do."""
+_WITH_PROMETHEUS = {"test_corrections.py", "test_demand.py"}
 _WITH_SEVERAL_NODES = {"test_several_nodes.py", _LAST}
 NAMESPACES = ("chat", "documents")
 

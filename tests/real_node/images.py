@@ -1,0 +1,108 @@
+"""Archives of the images that the nodes run: the emulator in place of vLLM, the example router, the sandbox."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from devcluster.binaries import cache_directory
+from devcluster.real_node import SANDBOX_IMAGE
+from tests.image.base import base_archive
+from tests.image.build import ROOT, Buildah, build, import_base
+
+ENGINE_IMAGE = "localhost/engine:1"
+ROUTER_IMAGE = "localhost/plimsoll-haproxy:1"
+"""Tags other than latest: a kubelet takes these from the node and asks no registry."""
+ROUTER_FOLDER = ROOT / "examples" / "haproxy"
+VLLM = """\
+#!/bin/sh
+exec plimsoll emulate --load-seconds 2 --allow-faults -- "$@"
+"""
+
+
+def archives() -> list[Path]:
+    """Paths of the archives, in the cache under a name that their sources decide; older ones are removed."""
+    folder = cache_directory() / "node-images"
+    folder.mkdir(parents=True, exist_ok=True)
+    operator = [ROOT / name for name in ("Dockerfile", "requirements.lock", "operator")]
+    engine = folder / f"engine-{_digest(operator, VLLM)}.tar"
+    others = _digest([ROUTER_FOLDER])
+    router, sandbox = (folder / f"{name}-{others}.tar" for name in ("router", "sandbox"))
+    wanted = [engine, router, sandbox]
+    if not all(path.exists() for path in wanted):
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            buildah = Buildah(Path(work) / "buildah")
+            try:
+                if not engine.exists():
+                    _engine(buildah, Path(work), engine)
+                if not (router.exists() and sandbox.exists()):
+                    _router(buildah, router, sandbox)
+            finally:
+                buildah.close()
+        for path in set(folder.glob("*.tar")) - set(wanted):
+            path.unlink()
+    return wanted
+
+
+def _engine(buildah: Buildah, work: Path, archive: Path) -> None:
+    print("real node: building the operator's image (minutes, once for each state of its sources) ...", flush=True)
+    container = buildah("from", build(buildah, ROOT, import_base(buildah, base_archive()), work))
+    program = work / "vllm"
+    program.write_text(VLLM)
+    program.chmod(0o755)
+    buildah("copy", container, program, "/usr/local/bin/vllm")
+    buildah("commit", "--rm", container, ENGINE_IMAGE)
+    _push(buildah, archive, ENGINE_IMAGE)
+
+
+def _router(buildah: Buildah, archive: Path, sandbox: Path) -> None:
+    container = buildah("from", import_base(buildah, base_archive()))
+    # The base is of this machine's release, so its HAProxy runs there too.
+    with tempfile.TemporaryDirectory(dir=archive.parent) as stage:
+        for path in _program("haproxy"):
+            place = Path(stage) / path.lstrip("/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, place)
+        # /lib is a link in the base, and a folder would take its place.
+        for folder in ("lib", "usr/sbin"):
+            buildah("copy", container, f"{stage}/{folder}", f"/usr/{folder.removeprefix('usr/')}")
+    buildah("commit", "--rm", container, "localhost/haproxy")
+    buildah(
+        *("build", "--isolation", "chroot", "--build-arg", "BASE=localhost/haproxy", "--tag", ROUTER_IMAGE),
+        ROUTER_FOLDER,
+    )
+    # What a sandbox runs only has to stay.
+    container = buildah("from", ROUTER_IMAGE)
+    buildah("config", "--entrypoint", '["/usr/bin/sleep", "infinity"]', "--cmd", "", container)
+    buildah("commit", "--rm", container, SANDBOX_IMAGE)
+    _push(buildah, archive, ROUTER_IMAGE)
+    _push(buildah, sandbox, SANDBOX_IMAGE)
+
+
+def _program(name: str) -> list[str]:
+    """Where a program lies on this machine, and the libraries that it loads."""
+    program = shutil.which(name)
+    assert program is not None
+    answer = subprocess.run(["ldd", program], capture_output=True, text=True, check=True)
+    return [program, *re.findall(r"=> (/\S+)", answer.stdout)]
+
+
+def _push(buildah: Buildah, archive: Path, image: str) -> None:
+    partial = archive.with_suffix(".partial")
+    buildah("push", image, f"docker-archive:{partial}:{image}")
+    partial.rename(archive)
+
+
+def _digest(paths: Iterable[Path], text: str = "") -> str:
+    digest = hashlib.sha256(text.encode())
+    for path in paths:
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in files:
+            if file.is_file() and "__pycache__" not in file.parts:
+                digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:12]
