@@ -15,6 +15,7 @@ from plimsoll.allocation.packing import pack
 from plimsoll.allocation.problem import Bools
 from plimsoll.planning.beside import exchanged, short_deployments, then_running
 from plimsoll.planning.fleet import Fleet
+from plimsoll.planning.lost import going
 from plimsoll.planning.plan import InPlace, Room
 from plimsoll.planning.pools import Pools
 from plimsoll.planning.search import TOLERANCE
@@ -41,7 +42,7 @@ class Exchanges:
         self._fleet, self._problem, self._disruption = fleet, fleet.problem, disruption
         self._allocation = allocation
         self._numbers = {name: number for number, name in enumerate(fleet.node_names)}
-        self._closed = {item.name for item in snapshot.nodes or () if item.unschedulable_reason}
+        self._closed = {item.name for item in snapshot.nodes or () if item.unschedulable_reason or going(item)}
         self._resources = {name: pool.resource_name for name, pool in pools.usable.items()}
         self._nodes: Mapping[str, NodeFacts] = {item.name: item for item in snapshot.nodes or ()}
         self._pods: dict[tuple[str, str], list[PodFacts]] = {}
@@ -79,12 +80,12 @@ class Exchanges:
             for option, name in names.items()
             if (count := int(allocation.replicas[option]) - running.get(name, 0)) > 0
         }
-        room, going = self._room(only, missing), _going(own, pods)
+        room, replicas_going = self._room(only, missing), _going(own, pods)
         for option in missing:
-            if not (room[option] or going or self._leaves_holes(option, pods, set(names.values()))):
+            if not (room[option] or replicas_going or self._leaves_holes(option, pods, set(names.values()))):
                 return None
         rooms = tuple(Room(names[option], count) for option, count in sorted(room.items()) if count)
-        return Exchange(problem, allocation, InPlace(self._disruption, rooms, going))
+        return Exchange(problem, allocation, InPlace(self._disruption, rooms, replicas_going))
 
     def take(self, exchange: Exchange) -> None:
         """It is followed."""
@@ -171,7 +172,7 @@ class Exchanges:
         wanted = problem.option_demand[option]
         for pod in pods:
             node = self._numbers.get(pod.node)
-            if node is None or (pod.placement in staying and not pod.deleting):
+            if node is None or pod.node in self._closed or (pod.placement in staying and not pod.deleting):
                 continue
             resource = self._resources[pool]
             there = (pod.requests.get(resource, 0.0), pod.requests.get("cpu", 0.0), pod.requests.get("memory", 0.0))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from plimsoll.planning.fleet import Fleet
+from plimsoll.planning.lost import going
 from plimsoll.planning.plan import DeploymentPlan, Finding, Severity
 from plimsoll.planning.snapshot import NodeFacts, ObjectRef, PodFacts, StartFailure, Workload
 
@@ -63,7 +64,7 @@ def starting(
         node = nodes.get(pod.node)
         if not pod.starting_since or pod.placement not in timeouts or pod.placement not in ready:
             continue
-        if node is None or node.unschedulable_reason == "not ready":
+        if node is None or going(node):
             continue  # the node's fault, and dealt with as such
         left = pod.starting_since + timeouts[pod.placement] - now
         if left > 0:
