@@ -18,7 +18,7 @@ from tests.image.build import ROOT, Buildah, build, import_base
 ENGINE_IMAGE = "localhost/engine:1"
 ROUTER_IMAGE = "localhost/plimsoll-haproxy:1"
 """Tags other than latest: a kubelet takes these from the node and asks no registry."""
-ROUTER_FOLDER = ROOT / "examples" / "haproxy"
+ROUTER_FOLDER = ROOT / "examples" / "routers" / "haproxy"
 VLLM = """\
 #!/bin/sh
 exec plimsoll emulate --load-seconds 2 --allow-faults -- "$@"

@@ -29,6 +29,8 @@ class FakeCluster:
             raise ApiError(409, "Conflict", f"{name} has been modified")
         self.writes.append(("apply", manifest["kind"], name, manager))
         answer = stored(manifest, manager, next(self.numbers))
+        if known is not None and "status" in known:
+            answer["status"] = known["status"]
         self.objects[answer["metadata"]["uid"]] = answer
         return answer
 
@@ -79,5 +81,5 @@ def fields_of(value):
     return {
         f"f:{key}": fields_of(item) if isinstance(item, dict) else {}
         for key, item in value.items()
-        if key not in ("apiVersion", "kind", "name", "namespace")
+        if key not in ("apiVersion", "kind", "name", "namespace", "resourceVersion")
     }

@@ -15,7 +15,7 @@ FOLDER = Path("/run/haproxy")
 
 
 def _follow() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("follow", ROOT / "examples" / "haproxy" / "follow.py")
+    spec = importlib.util.spec_from_file_location("follow", ROOT / "examples" / "routers" / "haproxy" / "follow.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
