@@ -137,7 +137,7 @@ def test_at_rest_nothing_is_written_and_the_report_is_there(
     bench.wait("quiet looks", lambda: quiet(bench, 5 * INTERVAL_SECONDS), seconds=120)
     mark = bench.cluster.mark()
     time.sleep(30)
-    assert bench.writes(mark) == []
+    assert bench.wrote(mark) == []
 
     with noise(exporter, DECLARED):
         seen = []
