@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plimsoll.planning.following import FOLLOWING, Followed, Window, beginning, followed, unseen
+from plimsoll.planning.forecast import level_deviation
 
 STEP = 15.0
 HORIZON = 300.0
@@ -52,7 +53,10 @@ def test_growth_is_planned_for_within_minutes(rate: float, factor: float) -> Non
     states = run(settled(rate), [rate * factor] * 40)
     planned = [state.planned_per_minute for state in states]
     assert planned[0] > settled(rate).planned_per_minute, "the first window that shows it counts"
-    assert planned[16] >= 0.9 * rate * factor, "four minutes later nearly all of it is planned for"
+    # Of a few hundred requests per minute chance can explain more than a tenth.
+    sure = rate * factor - FOLLOWING.forecast.doubt * level_deviation(rate * factor, FOLLOWING.forecast.burst_seconds)
+    assert planned[16] >= min(0.9 * rate * factor, sure), "four minutes later nearly all of it is planned for"
+    assert planned[-1] >= rate * factor, "ten minutes later all of it"
     assert planned == sorted(planned)
 
 
