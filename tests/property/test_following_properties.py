@@ -100,6 +100,18 @@ def test_without_good_windows_nothing_shrinks(rate: float, story: list[str], dec
 
 
 @settings(deadline=None, max_examples=25)
+@given(RATES, st.lists(st.floats(min_value=0.0, max_value=1.0), max_size=8))
+def test_new_replicas_of_which_little_was_seen_yet_teach_no_lower_demand(rate: float, parts: list[float]) -> None:
+    quick = replace(FOLLOWING, cool_down_seconds=20.0)
+    state = beginning(rate, 0.0)
+    for number, part in enumerate([*parts, *[None] * 60]):
+        window = Window(2.0 * number + 2.0, rate * (1.0 if part is None else part), whole=part is None)
+        state = followed(state, window, HORIZON, quick)
+        assert state.planned_per_minute >= rate
+    assert state.planned_per_minute <= 1.1 * rate
+
+
+@settings(deadline=None, max_examples=25)
 @given(RATES, st.floats(min_value=3.0, max_value=100.0))
 def test_a_rate_that_running_requests_contradict_moves_nothing(rate: float, factor: float) -> None:
     before = settled(rate)

@@ -134,8 +134,8 @@ def _reading(plan: DeploymentPlan, pods: Sequence[tuple[str, PodLoad]], ready: i
     windows = {}
     for item in plan.classes:
         rate = routed[item.name] if known else engines.by_class.get(item.name, 0.0)
-        # What is not served may never reach an engine.
-        whole = known or not (unseen or item.unserved > 0)
+        # What is not served may never reach an engine; of a new one nothing is known from before it was looked at.
+        whole = known or not (unseen or item.unserved > 0 or engines.some_new)
         windows[item.name] = Window(load.seconds, 60 * rate, plausible, engines.calm and not unseen, whole)
     if not plausible:
         return Reading(plan.ref, windows, "Implausible", _IMPLAUSIBLE)
@@ -161,6 +161,8 @@ class _Engines:
     """Seconds in the engine of those that ended, per second: by Little's law, how many of them were inside."""
     stay_seconds: float
     crowded: bool
+    some_new: bool
+    """One was not there when the window began."""
 
     @classmethod
     def of(cls, plan: DeploymentPlan, pods: Sequence[tuple[str, PodLoad]], window_seconds: float) -> "_Engines":
@@ -181,6 +183,7 @@ class _Engines:
             stays,
             stays / stayed if stayed > 0 else 0.0,
             crowded=waiting > _MOST_WAITING * running + _SLACK_REQUESTS or thrashing,
+            some_new=any(pod.before is None for pod in loads),
         )
 
     @property

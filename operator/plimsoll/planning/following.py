@@ -97,8 +97,9 @@ def followed(state: Followed, window: Window, horizon_seconds: float, rule: Dema
     silent_since = _silent_since(state, window, rule)
     if silent_since is not None and window.seconds - silent_since < rule.longest_silence_seconds:
         return replace(_uncertain(state, window.seconds, rule), silent_since=silent_since)
-    known = state.forecast or Forecast.beginning(window.seconds, window.requests_per_minute)
-    rate = window.requests_per_minute if window.whole else max(window.requests_per_minute, known.level)
+    least = 0.0 if window.whole else state.current_per_minute if state.forecast is None else state.forecast.level
+    rate = max(window.requests_per_minute, least)
+    known = state.forecast or Forecast.beginning(window.seconds, rate)
     forecast = known.after(window.seconds, rate, rule.forecast)
     calm = window.calm and window.whole
     upper = max(rule.least_per_minute, forecast.upper(horizon_seconds, rule.forecast))

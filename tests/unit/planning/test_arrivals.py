@@ -98,6 +98,13 @@ def test_an_engine_that_began_anew_is_not_negative_demand():
     assert found.windows["chat"].requests_per_minute == pytest.approx(120)
 
 
+def test_what_a_new_engine_did_before_it_was_looked_at_is_not_known():
+    new = replace(pod("b", ended=None, stays=None, stayed=None), before=None)
+    window = reading(ONE, TWO_PODS, pod("a"), new).windows["chat"]
+    assert (window.requests_per_minute >= 120, window.whole) == (True, False)
+    assert reading(ONE, TWO_PODS, pod("a"), new, chat=4.0).windows["chat"].whole, "a gateway saw it all"
+
+
 def test_placements_of_one_class_tell_classes_apart():
     plan = fleet(placement("p", chat=1.0), placement("q", batch=1.0), chat=240.0, batch=60.0)
     found = reading(plan, cluster(p=["a"], q=["b"]), pod("a", 4.0), pod("b", 1.0))
