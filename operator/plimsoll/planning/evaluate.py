@@ -4,8 +4,9 @@ Rates do not enter the former, so a round after a change of traffic costs nothin
 """
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TypeVar
 
 from plimsoll.allocation.decomposition import Memory
@@ -81,6 +82,11 @@ class Evaluator:
         new = {key: question for key, question in zip(keys, asked, strict=True) if key not in self._answers}
         self._answers.update(zip(new, rated(list(new.values())), strict=True))
         return [self._answers[key] for key in keys]
+
+    def answer_each(self, groups: Sequence[Collection[Question]]) -> list[list[Capacity]]:
+        """Capacities of each group in the order of its questions, all computed together."""
+        answers = iter(self.answer(question for group in groups for question in group))
+        return [list(islice(answers, len(group))) for group in groups]
 
     def recall(self, name: Hashable, inputs: object, kind: type[Result]) -> Result | None:
         """What was last remembered under a name, if it came from equal inputs."""
