@@ -215,8 +215,9 @@ def _predicted(rows: Sequence[_Row], steps: StepModel) -> list[Prediction]:
     end = 0
     for number, path in paths.items():
         start, end = end, end + len(path.numbers)
-        *seconds, running = (path.value(float(least[number]), values[start:end]) for least, values in latencies)
-        found[number] = Prediction(*seconds, utilization=path.load, concurrency=min(running, rows[number].batch))
+        figures = (path.value(float(least[number]), values[start:end]) for least, values in latencies)
+        ttft, tpot, whole_time, mean, running = figures
+        found[number] = Prediction(ttft, tpot, whole_time, mean, path.load, min(running, rows[number].batch))
     return found
 
 

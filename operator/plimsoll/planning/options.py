@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from heapq import nsmallest
 
 from plimsoll import __version__
 from plimsoll.api.llmdeployment import LLMDeployment
@@ -288,11 +289,9 @@ def _eligible(
 
 def rejections(choices: Choices, traffic: str, limit: int = 3) -> list[Rejected]:
     """The most telling exclusions of one class: nearest misses first."""
-    relevant = sorted(
-        (item for item in choices.excluded if item.traffic in ("", traffic)),
-        key=lambda item: (item.excess, item.label),
-    )
-    return [Rejected(_with_twins(item, choices), item.reason) for item in relevant[:limit]]
+    relevant = (item for item in choices.excluded if item.traffic in ("", traffic))
+    nearest = nsmallest(limit, relevant, key=lambda item: (item.excess, item.label))
+    return [Rejected(_with_twins(item, choices), item.reason) for item in nearest]
 
 
 def _with_twins(item: Excluded, choices: Choices) -> str:
