@@ -118,8 +118,10 @@ class Feed:
             for task in tasks:
                 task.cancel()
             reflected = await asyncio.gather(*tasks, return_exceptions=True)
-        for outcome in (*ended, *reflected):
-            if isinstance(outcome, Exception):
+        # Reflectors end by being cancelled, kopf does not.
+        failures = (item for item in reflected if not isinstance(item, asyncio.CancelledError))
+        for outcome in (*failures, *ended):
+            if isinstance(outcome, BaseException):
                 raise outcome
 
     def _parts(self) -> list[tuple[Sequence[Kind], tuple[str, ...]]]:
