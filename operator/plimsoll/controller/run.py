@@ -22,7 +22,7 @@ from plimsoll.controller.discovery import Outdated, StartError, until_served
 from plimsoll.controller.duties import Operator, work
 from plimsoll.controller.election_thread import ElectionThread
 from plimsoll.controller.events import Recorder
-from plimsoll.controller.feed import watch
+from plimsoll.controller.feed import Feed
 from plimsoll.controller.guarding import Guarding
 from plimsoll.controller.health import HealthServer, Vitals
 from plimsoll.controller.kinds import HTTP_ROUTE, LEADER_WORKER_SET, Kind
@@ -81,7 +81,9 @@ async def run(settings: Settings, stop: asyncio.Event | None = None) -> int:
             )
             client.namespaces = settings.watch_namespaces
             await clients.enter_async_context(client)
-            return await _operate(settings, stop, client, election, metrics, vitals)
+            watcher = Client(await load_configuration(), metrics, identity=identity)
+            await clients.enter_async_context(watcher)
+            return await _operate(settings, stop, client, watcher, election, metrics, vitals)
     except (StartError, ApiError) as error:
         _log.error("%s", error)
         return 1
@@ -112,6 +114,7 @@ async def _operate(
     settings: Settings,
     stop: asyncio.Event,
     client: Client,
+    watcher: Client,
     election: ElectionThread | None,
     metrics: Metrics,
     vitals: Vitals,
@@ -134,7 +137,8 @@ async def _operate(
         kinds = await until_served(client, stop, vitals)
         if not kinds:
             return 0
-        operator = _assemble(settings, client, election, store, kinds, metrics, vitals)
+        feed = Feed(watcher, kinds, settings.watch_namespaces, store, metrics)
+        operator = _assemble(settings, client, feed, election, store, kinds, metrics, vitals)
         tasks.append(asyncio.create_task(work(operator), name="control loop"))
         for task in tasks:
             task.add_done_callback(lambda _: stop.set())
@@ -153,6 +157,7 @@ async def _operate(
 def _assemble(
     settings: Settings,
     client: Client,
+    feed: Feed,
     election: ElectionThread | None,
     store: Store,
     kinds: Sequence[Kind],
@@ -178,14 +183,15 @@ def _assemble(
     demand = Demand(settings, store, metrics, lambda: loop.plan) if settings.prometheus_url else None
     objectives = Objectives(settings, store, metrics, lambda: loop.plan) if settings.prometheus_url else None
     observers = (corrections, demand, objectives)
-    return Operator(settings, client, store, planner, recorder, loop, *observers, election, kinds, metrics, vitals)
+    return Operator(
+        settings, client, feed, store, planner, recorder, loop, *observers, election, kinds, metrics, vitals
+    )
 
 
 async def _feed(operator: Operator, stop: asyncio.Event, wind_down: Callable[[], Awaitable[None]]) -> int:
-    """Run kopf until `stop` is set. Returns the exit code."""
-    namespaces = operator.settings.watch_namespaces
+    """Run the feed until `stop` is set. Returns the exit code."""
     try:
-        await watch(operator.kinds, namespaces, operator.store, operator.metrics, stop, on_cleanup=wind_down)
+        await operator.feed.run(stop, on_cleanup=wind_down)
     except Exception:  # noqa: BLE001
         _log.exception("the feed cannot go on")
         return 1

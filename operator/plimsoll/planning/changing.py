@@ -99,7 +99,7 @@ def _exchanged(basis: Basis, number: int, exchange: Exchange, running: Sequence[
     short = basis.decision.short & (np.arange(len(basis.decision.short)) != number)
     decision = Decision(Solution(exchange.allocation, UNPROVEN), short, notes=basis.decision.notes)
     fleet = replace(basis.fleet, problem=exchange.problem)
-    assembly = Assembly(fleet, decision, basis.evaluator, basis.policy, basis.kept, basis.speeds)
+    assembly = Assembly(fleet, decision, basis.evaluator, basis.policy, basis.kept, basis.speeds, number)
     return replace(
         assembly.deployment_plan(number), in_place=exchange.in_place, running_rates=_rates(basis, number, running)
     )

@@ -10,7 +10,7 @@ from plimsoll.controller.client import ApiError
 from plimsoll.controller.discovery import Outdated
 from plimsoll.controller.duties import Operator, work
 from plimsoll.controller.health import Vitals
-from plimsoll.controller.kinds import ALL, HTTP_ROUTE, NODE
+from plimsoll.controller.kinds import ALL, HTTP_ROUTE, NODE, RESOURCES
 from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.settings import Settings
 from plimsoll.controller.store import Store
@@ -51,12 +51,34 @@ class Idle:
         await asyncio.Event().wait()
 
 
+class QuickFeed:
+    """Has listed everything, but for Plimsoll's own kinds."""
+
+    by_kopf = tuple(RESOURCES.values())
+
+    async def listed(self):
+        pass
+
+
 @pytest.fixture
 def operator(monkeypatch):
     monkeypatch.setattr("plimsoll.controller.audit._GRACE_SECONDS", 0.01)
     settings = Settings(audit_interval_seconds=0.02)
     return Operator(
-        settings, Cluster(), Store(), Idle(), None, Idle(), None, None, None, None, WITHOUT_GATEWAY, Metrics(), Vitals()
+        settings,
+        Cluster(),
+        QuickFeed(),
+        Store(),
+        Idle(),
+        None,
+        Idle(),
+        None,
+        None,
+        None,
+        None,
+        WITHOUT_GATEWAY,
+        Metrics(),
+        Vitals(),
     )
 
 
@@ -73,6 +95,16 @@ async def test_an_operator_that_agrees_with_the_cluster_goes_on(operator):
         await asyncio.wait_for(work(operator), 0.5)
     assert operator.vitals.ready
     assert operator.client.audits > 3
+
+
+async def test_nothing_is_led_before_the_feed_has_listed_everything(operator):
+    class SlowFeed(QuickFeed):
+        async def listed(self):
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(work(replace(operator, feed=SlowFeed())), 0.5)
+    assert not operator.vitals.ready
 
 
 async def test_a_feed_that_does_not_bring_what_exists_ends_the_operator(operator):
