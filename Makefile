@@ -10,7 +10,7 @@ CHART_CRDS := helm/plimsoll/crds-src
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-pure test-chart test-control-plane test-image test-real-node check format lock crds dashboards docs gitops sbom binaries bench clean
+.PHONY: help demo test test-fast test-pure test-chart test-control-plane test-image test-real-node test-prometheus check format lock crds dashboards docs gitops sbom binaries bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-20s %s\n", $$1, $$2}' Makefile
@@ -18,7 +18,7 @@ help: ## this list
 demo: $(READY) ## a fleet planned by the operator on a local control plane; KEEP=1 leaves it running
 	.venv/bin/python -m devcluster.demo $(if $(KEEP),--keep)
 
-test: check test-pure test-chart test-control-plane test-image ## everything but test-real-node
+test: check test-pure test-chart test-control-plane test-image ## everything but test-real-node and test-prometheus
 
 test-fast: export EXAMPLES_SHARE = 0.25
 test-fast: test-pure ## unit, property and oracle tests, with a quarter of the examples
@@ -30,7 +30,10 @@ test-chart: $(READY) ## the Helm chart, rendered and installed
 	$(PYTEST) tests/chart
 
 test-control-plane: binaries ## the operator on two real control planes side by side
-	$(PYTEST) -n 2 --dist loadfile tests/control_plane
+	$(PYTEST) -n 2 --dist loadfile -m 'not long' tests/control_plane
+
+test-prometheus: binaries ## minutes of real time against a real Prometheus: lies, outages, noise, rest
+	$(PYTEST) -m long tests/control_plane
 
 test-image: $(READY) ## the container image (root; buildah and debootstrap, else skipped with the reason)
 	$(PYTEST) tests/image

@@ -104,6 +104,7 @@ def test_replicas_follow_what_prometheus_shows(observing: tuple[Bench, Prometheu
     assert gauge(bench, "planned") >= 1.1 * DECLARED
 
 
+@pytest.mark.long
 def test_lies_and_outages_take_nothing_away(observing: tuple[Bench, Prometheus, Exporter]) -> None:
     bench, prometheus, exporter = observing
     fresh(bench, "True", "Fresh")
@@ -123,6 +124,7 @@ def test_lies_and_outages_take_nothing_away(observing: tuple[Bench, Prometheus, 
     fresh(bench, "True", "Fresh")
 
 
+@pytest.mark.long
 def test_at_rest_nothing_is_written_and_the_report_is_there(
     observing: tuple[Bench, Prometheus, Exporter],
 ) -> None:
