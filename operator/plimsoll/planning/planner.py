@@ -7,8 +7,9 @@ from decimal import Decimal
 
 from plimsoll.allocation.problem import ANY_NUMBER
 from plimsoll.api.inferenceslo import InferenceSLOSpec
-from plimsoll.api.llmdeployment import LLMDeployment
+from plimsoll.api.llmdeployment import LLMDeployment, LLMDeploymentSpec
 from plimsoll.api.placementpolicy import PlacementPolicy, PlacementPolicySpec
+from plimsoll.api.traffic import TrafficClass
 from plimsoll.catalog import Catalog, UnknownName, load_catalog
 from plimsoll.performance import checkpoint_bytes
 from plimsoll.planning.assemble import Assembly
@@ -285,7 +286,7 @@ def _all_choices(
     offers = {name: pool.offer for name, pool in pools.usable.items()}
     running, alike, places = _running_options(snapshot), likeness(pools.usable), _Places(snapshot, pools)
     found: dict[ObjectRef, Choices] = {}
-    inputs: dict[ObjectRef, object] = {}
+    inputs: dict[ObjectRef, _Asked] = {}
     fresh: list[tuple[LLMDeployment, ObjectRef, tuple[ResolvedClass, ...], Variants]] = []
     fits: Fits = {}
     for deployment in snapshot.deployments:
@@ -306,8 +307,12 @@ def _all_choices(
             continue
         several = snapshot.several_nodes
         corrections = snapshot.corrections
-        inputs[ref] = (deployment.spec, classes, findings, offers, pools.rejected, profiles, corrections, several)
+        known_facts = (offers, pools.rejected, profiles, corrections, several)
+        inputs[ref] = _Asked(deployment.spec, classes, findings, known_facts)
         known = evaluator.recall(ref, inputs[ref], Choices)
+        if known is None:
+            known = evaluator.recall(ref, inputs[ref], Choices, _same_but_for_rates)
+            known = None if known is None else replace(known, classes=classes)
         if known is not None and known.hold_for(running.get(ref, frozenset())):
             found[ref] = known
         else:
@@ -334,6 +339,34 @@ def _all_choices(
     if policy.availability.tolerate_node_loss:
         found = {ref: spread(deployment, found[ref]) for deployment, ref in refs}
     return [keep_running(deployment, found[ref], workloads.get(ref, ())) for deployment, ref in refs]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """All that an LLMDeployment's choices depend on, but for what runs."""
+
+    spec: LLMDeploymentSpec
+    classes: tuple[ResolvedClass, ...]
+    findings: tuple[Finding, ...]
+    known: tuple[object, ...]
+    """What is known of pools and speeds."""
+
+    def without_rates(self) -> tuple[object, ...]:
+        """Rates decide how many replicas there are, and not what there is to choose from."""
+        traffic = [_at_no_rate(item) for item in self.spec.traffic]
+        classes = [
+            replace(item, declared=_at_no_rate(item.declared), planned_rate_per_second=0.0) for item in self.classes
+        ]
+        return self.spec.model_copy(update={"traffic": traffic}), classes
+
+
+def _same_but_for_rates(one: _Asked, other: _Asked) -> bool:
+    same = (one.findings, one.known) == (other.findings, other.known)
+    return same and one.without_rates() == other.without_rates()
+
+
+def _at_no_rate(traffic: TrafficClass) -> TrafficClass:
+    return traffic.model_copy(update={"requests_per_minute": 0})
 
 
 def _running_options(snapshot: Snapshot) -> dict[ObjectRef, frozenset[OptionKey]]:
