@@ -14,6 +14,7 @@ from plimsoll.api.llmdeployment_status import ObservedLatency
 from plimsoll.api.placementpolicy import POLICY_NAME
 from plimsoll.controller.extract import Absent, Facts, Manifest, OwnedFacts, PlanRecord, facts_of, live_part
 from plimsoll.controller.kinds import ALL, Kind
+from plimsoll.controller.sharing import Shared
 from plimsoll.planning.namespaces import LimitRangeFacts, NamespaceFacts, QuotaFacts, within
 from plimsoll.planning.snapshot import InvalidObject, NodeFacts, PodFacts, Snapshot, SpeedCorrection, Workload
 
@@ -35,6 +36,7 @@ class Store:
 
     def __init__(self) -> None:
         self._entries: dict[Kind, dict[str, Entry]] = {kind: {} for kind in ALL}
+        self._shared = Shared()
         self._sorted: dict[Kind, dict[type, tuple[Any, ...]]] = {kind: {} for kind in ALL}
         """Facts of each kind by type, in order; empty when the kind has changed."""
         self._dirty = asyncio.Event()
@@ -61,6 +63,8 @@ class Store:
         if known is not None and known.facts == facts:
             facts = known.facts  # the very same, so that snapshots are quick to compare
         live = None if isinstance(facts, Absent) else live_part(kind, manifest)
+        if live is not None:
+            live = self._shared.of(live)
         entries[uid] = Entry(facts, live, version, str(metadata.get("namespace") or ""))
         return self._compare(kind, known.facts if known is not None else Absent(), facts)
 
