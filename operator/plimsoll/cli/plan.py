@@ -14,7 +14,7 @@ from plimsoll.cli.manifests import FileError, Inputs, read_inputs
 from plimsoll.cli.table import print_plan, wide_console
 from plimsoll.cli.text import plan_document
 from plimsoll.planning import PlanRejectedError, plan_fleet, step_for
-from plimsoll.planning.chained import ChainedFleet, plan_chained
+from plimsoll.planning.chained_fleet import ChainedFleet, plan_chained
 from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Finding, FleetPlan, Placement, Severity
 from plimsoll.planning.snapshot import Workload
 from plimsoll.rendering.render import render_deployment

@@ -9,7 +9,7 @@ from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.placementpolicy import PlacementPolicy
 from plimsoll.chains import check
 from plimsoll.planning import plan_fleet
-from plimsoll.planning.chained import plan_chained
+from plimsoll.planning.chained_fleet import plan_chained
 from plimsoll.planning.plan import DeploymentState
 from plimsoll.planning.snapshot import Snapshot
 
