@@ -18,6 +18,10 @@ from plimsoll.chains.search import response_score
 from plimsoll.chains.sets import ServerSet
 from plimsoll.performance import LatencyTargets
 
+MOST_CHAINS = 16
+"""As many as routers are told of."""
+MOST_SERVERS = 16
+"""Of a chain."""
 _MOST_PLACES = 256
 """Of a chain, where the problem has no limit."""
 
@@ -28,7 +32,7 @@ def pipeline(problem: ChainProblem, servers: Sequence[int], *, client: int = 0) 
     Each server hosts a part of the blocks in proportion to what it could host beside so many sessions.
     """
     index = np.array(servers, dtype=np.int64)
-    if not 0 < len(index) <= problem.blocks:
+    if not 0 < len(index) <= min(problem.blocks, MOST_SERVERS):
         return None
     low, high = 0, (problem.sessions_at_once or _MOST_PLACES) + 1
     while high - low > 1:
@@ -69,6 +73,8 @@ def pipeline_set(
     utilisation: float = UTILISATION,
 ) -> ServerSet | None:
     """The cheapest disjoint chains found that carry the rate, or such as carry most of it; None where there are none.
+
+    At most `MOST_CHAINS`, with at most `MOST_SERVERS` each.
 
     Args:
         groupings: each (S), the group of each server. Chains are made within groups first, then of what is left.
@@ -147,7 +153,7 @@ class _Search:
         trip = self._problem.session_trip_seconds[self._client]
         own: list[int] = []
         for server in members:
-            own.append(server)
+            own = [*own, server][-MOST_SERVERS:]
             if int(limits[own].sum()) >= self._problem.blocks:
                 # Of one place after the other, the nearest to the client first.
                 chain = pipeline(self._problem, sorted(own, key=lambda one: (trip[one], one)), client=self._client)
@@ -155,7 +161,7 @@ class _Search:
                     found.append(chain)
                     own = []
                 else:
-                    own.pop(0)
+                    own = own[1:]
         return own
 
     def cheapest(self, kept: Sequence[Chain], made: Sequence[Chain], rate: float) -> list[Chain]:
@@ -163,9 +169,11 @@ class _Search:
         chosen = [chain for chain in kept if self.rate(chain) > 0]
         missing = rate - sum(self.rate(chain) for chain in chosen)
         order = sorted(made, key=lambda one: (self.price(one) / self.rate(one), one.service_seconds))
-        price, best = math.inf, list(order)
+        price = math.inf
         spent, added = 0.0, 0
-        while missing > 0 and added < len(order):
+        most = min(len(order), MOST_CHAINS - len(chosen))
+        best = order[:most]
+        while missing > 0 and added < most:
             # The last one need not be the cheapest for what it promises, only enough.
             last = min((one for one in order[added:] if self.rate(one) >= missing), key=self._cost, default=None)
             if last is not None and spent + self.price(last) < price:

@@ -34,6 +34,11 @@ from plimsoll.rendering.observe_namespaces import limit_range_facts, namespace_f
 
 Kind = TypeVar("Kind", bound=Resource)
 
+_WORKLOADS = (
+    ("apps/v1", "Deployment"),
+    ("apps/v1", "StatefulSet"),
+    ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet"),
+)
 LEADER_WORKER_SET_CRD = "leaderworkersets.leaderworkerset.x-k8s.io"
 _NAMESPACED = {kind.__name__ for kind in KINDS if kind.names.scope == "Namespaced"}
 _SUFFIXES = {".yaml", ".yml", ".json"}
@@ -170,7 +175,7 @@ def _take(inputs: Inputs, file: Path, manifest: Mapping[str, Any]) -> None:
             inputs.pods.append(pod)
     elif (kind, metadata_of(manifest).get("name")) == ("CustomResourceDefinition", LEADER_WORKER_SET_CRD):
         inputs.several_nodes = True
-    elif (api_version, kind) in (("apps/v1", "Deployment"), ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet")):
+    elif (api_version, kind) in _WORKLOADS:
         running = workload_facts(manifest)
         if running is not None:
             inputs.workloads.append(running)
