@@ -158,7 +158,11 @@ def _class(found: ChainedPlan, item: ResolvedClass) -> ClassPlan:
         limit = None if target is None else target.seconds * 1000
         figures.append(LatencyFigure(metric, percentile, limit, round(worst * 1000, 1)))
     return ClassPlan(
-        item.declared.name, float(item.declared.requests_per_minute), 1.0 - found.served, tuple(figures), ()
+        item.declared.name,
+        float(item.declared.requests_per_minute),
+        1.0 - found.served,
+        tuple(figures),
+        found.rejected,
     )
 
 
