@@ -146,9 +146,7 @@ class Running:
             spec = manifest["spec"]["template"]["spec"]
             terms = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
             where = terms["nodeSelectorTerms"][0]["matchFields"][0]["values"][0]
-            fits = where in known and not any(
-                pod.node == where for name, pod in pods.items() if name != facts.name
-            )
+            fits = where in known and not any(pod.node == where for name, pod in pods.items() if name != facts.name)
             workloads[facts.name] = replace(facts, ready_replicas=int(fits))
             if fits:
                 pods[facts.name] = PodFacts(
