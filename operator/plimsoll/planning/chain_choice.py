@@ -131,6 +131,8 @@ class ChainChoice:
         self._pools, self._sites, self._findings = pools, sites, findings
         rate = sum(item.planned_rate_per_second for item in classes)
         self.task = ChainTask(tuple(classes), rate, *origins(deployment, sites.nearest()))
+        self.kinds: dict[str, int] = {}
+        """Free servers that could be of a kind of chain, by its label."""
         self.models = {model.name: model for model in self._models()}
         self.lengths = {
             name: length
@@ -150,6 +152,7 @@ class ChainChoice:
             for precision in self._precisions(model):
                 for tensor in self._sites.degrees():
                     servers = self._able(model, precision, self._sites.free(tensor, server_host(tensor)))
+                    self.kinds[kind_label(model, precision, tensor)] = len(servers)
                     for at_once in AT_ONCE if servers else ():
                         yield from self._sets(model, precision, at_once, servers, (), rate)
 

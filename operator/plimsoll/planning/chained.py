@@ -186,7 +186,7 @@ class _Planner:
             served=served,
             broken=self._broken,
             given_up=self._given_up,
-            rejected=self._rejected(task, best),
+            rejected=self._rejected(choice, best),
             findings=tuple(self._findings),
         )
 
@@ -277,19 +277,22 @@ class _Planner:
                 return min(found, key=lambda option: option.rank(task.rate_per_second))
         return None
 
-    def _rejected(self, task: ChainTask, best: ChainOption) -> tuple[Rejected, ...]:
+    def _rejected(self, choice: ChainChoice, best: ChainOption) -> tuple[Rejected, ...]:
         """What was tried of free servers and not taken, the best of each kind."""
-        rate = task.rate_per_second
+        rate = choice.task.rate_per_second
         taken = f"{best.carried(rate) * rate * 60:.1f} at {best.chosen.price_per_hour:.2f}"
-        return tuple(
-            Rejected(
-                kind,
-                f"chains of free servers carry {option.carried(rate) * rate * 60:.1f} of {rate * 60:.1f} planned "
-                f"requests per minute at {option.chosen.price_per_hour:.2f} per hour, those planned {taken}",
-            )
-            for kind, option in sorted(self._tried.items())
-            if option is not best
-        )
+        found = []
+        for kind, servers in sorted(choice.kinds.items()):
+            option = self._tried.get(kind)
+            reason = f"{servers} free servers make no chain that holds the model and meets the targets"
+            if option is not None:
+                reason = (
+                    f"chains of free servers carry {option.carried(rate) * rate * 60:.1f} of {rate * 60:.1f} planned "
+                    f"requests per minute at {option.chosen.price_per_hour:.2f} per hour, those planned {taken}"
+                )
+            if option is not best:
+                found.append(Rejected(kind, reason))
+        return tuple(found)
 
     # --- Parts -------------------------------------------------------------------------------------------------------
 

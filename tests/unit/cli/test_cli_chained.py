@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from plimsoll.cli.main import main
@@ -63,15 +64,27 @@ def run(*arguments: object):
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def test_the_plan_holds_every_layer_and_is_not_rendered(folder: Path) -> None:
+def test_the_plan_holds_every_layer_and_is_rendered(folder: Path) -> None:
     document = json.loads(run("plan", "-f", folder, "-o", "json").stdout)
     chained = document["chained"][0]
     for chain in chained["chains"]:
         assert sum(hop["layers"] for hop in chain["servers"]) == chained["layers"] == 80
     assert float(chained["costPerHour"]) == pytest.approx(sum(float(one["costPerHour"]) for one in chained["servers"]))
-    result = run("plan", "-f", folder, "--render")
-    assert result.exit_code == 1
-    assert "LLMDeployment chat/assistant is chained" in result.stderr
+    rendered = list(yaml.safe_load_all(run("plan", "-f", folder, "--render").stdout))
+    servers = [item for item in rendered if item["kind"] == "StatefulSet"]
+    assert len(servers) == len(chained["servers"])
+    (routing,) = [item for item in rendered if item["kind"] == "ConfigMap"]
+    told = json.loads(routing["data"]["routing.json"])["chains"]
+    assert [server["node"] for server in told[0]["servers"]] == [hop["name"] for hop in chained["chains"][0]["servers"]]
+
+
+def test_what_else_chains_could_be_made_of_is_explained(folder: Path) -> None:
+    text = (folder / "fleet.yaml").read_text().replace("precisions: [", "precisions: [{name: fp8}, ")
+    (folder / "fleet.yaml").write_text(text)
+    result = run("explain", "-f", folder)
+    assert result.exit_code == 0, result.stderr
+    assert "Llama-3.3-70B-Instruct fp8, 1 GPU per server" in result.stdout
+    assert "make no chain that holds the model and meets the targets" in result.stdout
 
 
 def test_sessions_are_simulated_from_every_region_beside_replicas(folder: Path) -> None:
