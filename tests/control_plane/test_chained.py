@@ -25,7 +25,7 @@ POLICY = policy(
     network={"roundTripMilliseconds": [{"region": a, "peer": b, "milliseconds": time} for a, b, time in TRIPS]},
     defaultSLO={
         "ttft": {"statistic": "Percentile", "percentile": 95, "milliseconds": 8000},
-        "tpot": {"statistic": "Mean", "milliseconds": 700},
+        "tpot": {"statistic": "Percentile", "percentile": 95, "milliseconds": 700},
     },
 )
 DEPLOYMENT = {
