@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +41,7 @@ def run_plan(paths: Sequence[Path], output: str) -> int:
     if output == "table":
         for plan in chained.plans:
             print_chained(wide_console(), chained_document(plan))
-        # Chains have been shown.
-        print_plan(replace(fleet, deployments=tuple(one for one in fleet.deployments if not one.chains)))
+        print_plan(fleet, [plan.ref for plan in chained.plans])
     elif output == "render":
         click.echo(yaml.safe_dump_all(_manifests(inputs, fleet), sort_keys=False), nl=False)
     elif output == "json":

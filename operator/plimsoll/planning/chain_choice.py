@@ -24,6 +24,7 @@ from plimsoll.planning.objectives import ResolvedClass, deployment_finding
 from plimsoll.planning.plan import Finding, Severity
 from plimsoll.planning.pools import Pool, Pools
 from plimsoll.planning.running_chains import RunningChain
+from plimsoll.planning.speeds import Speeds
 from plimsoll.planning.variants import max_model_length
 
 AT_ONCE = (2, 8, 32)
@@ -122,12 +123,13 @@ class ChainChoice:
         deployment: LLMDeployment,
         policy: PlacementPolicySpec,
         catalog: Catalog,
+        speeds: Speeds,
         pools: Pools,
         sites: Sites,
         classes: Sequence[ResolvedClass],
         findings: list[Finding],
     ) -> None:
-        self._deployment, self._policy, self._catalog = deployment, policy, catalog
+        self._deployment, self._policy, self._catalog, self._speeds = deployment, policy, catalog, speeds
         self._pools, self._sites, self._findings = pools, sites, findings
         rate = sum(item.planned_rate_per_second for item in classes)
         self.task = ChainTask(tuple(classes), rate, *origins(deployment, sites.nearest()))
@@ -187,8 +189,7 @@ class ChainChoice:
             return
         pools = [self._pools.usable[server.pool] for server in servers]
         hardware = [
-            Server(pool.gpu, pool.network.bytes_per_second, server.tensor)
-            for server, pool in zip(servers, pools, strict=True)
+            self._hardware(model, precision, pool, server.tensor) for server, pool in zip(servers, pools, strict=True)
         ]
         problem = _problem(model, precision, hardware, trips, self.task, at_once)
         worst = worst_client(problem)
@@ -209,6 +210,11 @@ class ChainChoice:
             of = {chain.route: known for chain, known in zip(chains, kept, strict=True)}
             known = tuple(of.get(chain.route) for chain in found.chains)
             yield ChainOption(model, precision, at_once, tuple(servers), tuple(pools), problem, found, known)
+
+    def _hardware(self, model: ModelArchitecture, precision: Precision, pool: Pool, tensor: int) -> Server:
+        """GPUs of a pool, with what is known of their speed for the model."""
+        shape = self._speeds.of(ReplicaShape(model, precision, pool.gpu, Parallelism(tensor, 1), 1))
+        return Server(pool.gpu, pool.network.bytes_per_second, tensor, shape.coefficients, shape.correction)
 
     def _as_planned(self, problem: ChainProblem, kept: Sequence[RunningChain]) -> Iterator[Chain | None]:
         """Running chains with the times of this problem, whose first servers are theirs; None where memory for the

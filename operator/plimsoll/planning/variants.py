@@ -132,7 +132,10 @@ def option_label(model: str, precision: str, pool: str, parallelism: Parallelism
 
 
 def label_of(option: Option) -> str:
-    """The label of an option."""
+    """The label of an option; of a chain's server that of the whole chain."""
+    if option.stage is not None:
+        whole = Parallelism(option.parallelism.tensor, len(option.stage.partition))
+        return f"chain of {option_label(option.model, option.precision, option.pool, whole)}"
     return option_label(option.model, option.precision, option.pool, option.parallelism, option.nodes)
 
 

@@ -10,8 +10,9 @@ from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.planning import plan_fleet
 from plimsoll.planning.archive import archived, restored
 from plimsoll.planning.plan import DeploymentState, Option, Severity
+from plimsoll.planning.snapshot import SpeedCorrection
 from plimsoll.planning.transition import backends_of
-from tests.unit.planning.chain_cluster import REGIONS, Running, cluster, deployment, node, only
+from tests.unit.planning.chain_cluster import MODEL, REGIONS, Running, cluster, deployment, node, only
 
 RATE = 45
 """Takes three chains of three servers."""
@@ -209,3 +210,26 @@ def test_back_to_replicas_chains_serve_until_these_are_there() -> None:
     assert only(fleet).placements
     assert running.table == before
     assert step.prune == ()
+
+
+def test_what_is_known_of_a_gpus_speed_counts() -> None:
+    slower = SpeedCorrection(MODEL, "int4", "L4", 1, 1, prefill=1.5, decode=1.5)
+    plain, slow = (
+        only(plan_fleet(replace(cluster(deployment(15)), corrections=corrections))) for corrections in ((), (slower,))
+    )
+    assert slow.chains[0].tpot_milliseconds > 1.1 * plain.chains[0].tpot_milliseconds
+
+
+def test_two_releases_share_chains() -> None:
+    """What another release made is kept as it is, under its name."""
+    running = at_rest(15)
+    before = nodes_of(running)
+    other = tuple(
+        replace(item, made=replace(item.made, release="0.0.1", image="other:1"))
+        for item in running.snapshot.workloads
+        if item.made is not None
+    )
+    running.snapshot = replace(running.snapshot, workloads=other)
+    plan = only(plan_fleet(running.snapshot))
+    assert {chain.name for chain in plan.chains} == before.keys()
+    assert {(item.made_by, item.option.image) for item in plan.placements} == {("0.0.1", "other:1")}
