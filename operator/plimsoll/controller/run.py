@@ -18,6 +18,7 @@ from plimsoll.controller.apply import Applier
 from plimsoll.controller.client import ApiError, Client, load_configuration
 from plimsoll.controller.corrections import Corrections
 from plimsoll.controller.discovery import Outdated, StartError, until_served
+from plimsoll.controller.distances import Distances
 from plimsoll.controller.duties import Operator, work
 from plimsoll.controller.election_thread import ElectionThread
 from plimsoll.controller.events import Recorder
@@ -173,7 +174,10 @@ def _assemble(
     corrections = (
         Corrections(settings, client, store, recorder, metrics, lambda: loop.plan) if settings.prometheus_url else None
     )
-    return Operator(settings, client, store, planner, recorder, loop, corrections, election, kinds, metrics, vitals)
+    distances = Distances(client, store, settings.namespace)
+    return Operator(
+        settings, client, store, planner, recorder, loop, corrections, distances, election, kinds, metrics, vitals
+    )
 
 
 async def _feed(operator: Operator, stop: asyncio.Event, wind_down: Callable[[], Awaitable[None]]) -> int:

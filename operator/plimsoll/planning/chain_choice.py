@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.api.llmdeployment import LLMDeployment
-from plimsoll.api.placementpolicy import PlacementPolicySpec
-from plimsoll.catalog import Catalog, ModelArchitecture, Precision, UnknownName
+from plimsoll.api.placementpolicy import PlacementPolicy, PlacementPolicySpec
+from plimsoll.catalog import ModelArchitecture, Precision, UnknownName
 from plimsoll.catalog.precisions import unsupported_reason
 from plimsoll.chains import Chain, ChainProblem, Route, session_seconds
 from plimsoll.chains.hardware import Server, SessionShape, chain_problem
@@ -18,13 +18,15 @@ from plimsoll.chains.sets import ServerSet
 from plimsoll.performance import LatencyTarget, LatencyTargets, Parallelism, ReplicaShape, load_seconds
 from plimsoll.performance.shapes import parallelism_problem
 from plimsoll.planning.chain_options import server_host
-from plimsoll.planning.chain_servers import ChainServer, Sites, origins, round_trips
+from plimsoll.planning.chain_servers import ChainServer, Sites, known_distances, origins, round_trips
+from plimsoll.planning.facts import catalog_of
 from plimsoll.planning.images import engine_image
 from plimsoll.planning.objectives import ResolvedClass, deployment_finding
 from plimsoll.planning.plan import Finding, Severity
 from plimsoll.planning.pools import Pool, Pools
 from plimsoll.planning.running_chains import RunningChain
-from plimsoll.planning.speeds import Speeds
+from plimsoll.planning.snapshot import Snapshot
+from plimsoll.planning.speeds import speeds
 from plimsoll.planning.variants import max_model_length
 
 AT_ONCE = (2, 8, 32)
@@ -121,16 +123,17 @@ class ChainChoice:
     def __init__(
         self,
         deployment: LLMDeployment,
-        policy: PlacementPolicySpec,
-        catalog: Catalog,
-        speeds: Speeds,
+        snapshot: Snapshot,
         pools: Pools,
         sites: Sites,
         classes: Sequence[ResolvedClass],
         findings: list[Finding],
     ) -> None:
-        self._deployment, self._policy, self._catalog, self._speeds = deployment, policy, catalog, speeds
-        self._pools, self._sites, self._findings = pools, sites, findings
+        self._deployment, self._pools, self._sites, self._findings = deployment, pools, sites, findings
+        self._policy: PlacementPolicySpec = (snapshot.policy or PlacementPolicy.implied()).spec
+        self._catalog = catalog_of(snapshot)
+        self._speeds, _ = speeds(snapshot.profiles, snapshot.corrections, self._catalog)
+        self._distances = known_distances(self._policy, snapshot.round_trips)
         rate = sum(item.planned_rate_per_second for item in classes)
         self.task = ChainTask(tuple(classes), rate, *origins(deployment, sites.nearest()))
         self.kinds: dict[str, int] = {}
@@ -144,7 +147,7 @@ class ChainChoice:
         tensor = min(sites.degrees(), default=0)
         if tensor:
             # Distances that are missing are asked for whether or not what is planned needs them.
-            round_trips(policy, self.task.regions, sites.free(tensor, server_host(tensor)), self._error)
+            round_trips(self._distances, self.task.regions, sites.free(tensor, server_host(tensor)), self._error)
 
     def fresh(self, rate: float) -> Iterator[ChainOption]:
         """Chains of free servers only."""
@@ -184,7 +187,7 @@ class ChainChoice:
         kept: Sequence[RunningChain],
         rate: float,
     ) -> Iterator[ChainOption]:
-        trips = round_trips(self._policy, self.task.regions, servers, self._error)
+        trips = round_trips(self._distances, self.task.regions, servers, self._error)
         if self._failed:
             return
         pools = [self._pools.usable[server.pool] for server in servers]

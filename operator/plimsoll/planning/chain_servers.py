@@ -1,6 +1,6 @@
 """Nodes as servers of chains: what they have free, in which regions they and the requests are, and how far that is."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.placementpolicy import PlacementPolicySpec
 from plimsoll.planning.plan import HostDemand
 from plimsoll.planning.pools import REGION_LABEL, Pool, Pools
-from plimsoll.planning.snapshot import PodFacts, Snapshot
+from plimsoll.planning.snapshot import MeasuredTrip, PodFacts, Snapshot
 from plimsoll.planning.stock import NodeStock, measure_stock
 
 WITHIN_REGION_SECONDS = 0.001
@@ -115,14 +115,22 @@ def origins(deployment: LLMDeployment, nearest: str) -> tuple[tuple[str, ...], d
     }
 
 
-def round_trips(
-    policy: PlacementPolicySpec, regions: Sequence[str], servers: Sequence[ChainServer], complain: Complain
-) -> NDArray[np.float64]:
-    """(C, S) seconds."""
-    known = {
+def known_distances(policy: PlacementPolicySpec, measured: Sequence[MeasuredTrip]) -> dict[frozenset[str], float]:
+    """Round trips in seconds by the two regions. What is measured takes the place of what the policy says."""
+    declared = {
         frozenset((entry.region, entry.peer)): entry.milliseconds / 1000
         for entry in policy.network.round_trip_milliseconds
     }
+    return declared | {frozenset((trip.region, trip.peer)): trip.milliseconds / 1000 for trip in measured}
+
+
+def round_trips(
+    known: Mapping[frozenset[str], float],
+    regions: Sequence[str],
+    servers: Sequence[ChainServer],
+    complain: Complain,
+) -> NDArray[np.float64]:
+    """(C, S) seconds, from distances by region."""
     trips = np.full((len(regions), len(servers)), WITHIN_REGION_SECONDS)
     missing: set[tuple[str, str]] = set()
     for row, origin in enumerate(regions):

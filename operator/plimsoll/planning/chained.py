@@ -20,13 +20,11 @@ from plimsoll.planning.chain_choice import ChainChoice, ChainOption, ChainTask, 
 from plimsoll.planning.chain_limits import Room, RoomLimit
 from plimsoll.planning.chain_options import obsolete, server_host
 from plimsoll.planning.chain_servers import ChainServer, Sites
-from plimsoll.planning.facts import catalog_of
 from plimsoll.planning.objectives import ResolvedClass, deployment_finding, resolve_classes
 from plimsoll.planning.plan import Finding, Rejected, Severity
 from plimsoll.planning.pools import Pool, Pools
 from plimsoll.planning.running_chains import Health, RunningChain, running_chains
 from plimsoll.planning.snapshot import ObjectRef, PodFacts, Snapshot
-from plimsoll.planning.speeds import speeds
 
 PARTS = (1.0, 0.6, 0.3)
 """Of the rate, where budget or limits leave no room for the whole of it."""
@@ -148,11 +146,7 @@ class _Planner:
         sites = Sites(self._deployment, self._snapshot, self._pools, self._in_the_way(), self._error)
         if self._failed:
             return self._not_planned(short=False)
-        catalog = catalog_of(self._snapshot)
-        known, _ = speeds(self._snapshot.profiles, self._snapshot.corrections, catalog)
-        choice = ChainChoice(
-            self._deployment, self._policy, catalog, known, self._pools, sites, classes, self._findings
-        )
+        choice = ChainChoice(self._deployment, self._snapshot, self._pools, sites, classes, self._findings)
         task = choice.task
         best = None if self._failed else self._best(choice, self._kept(choice))
         if best is None:
