@@ -106,7 +106,7 @@ def routing_table_from_config_map(manifest: Mapping[str, Any]) -> RoutingTable |
         if document["apiVersion"] != DOCUMENT_VERSION:
             return None
         classes = tuple(_read_class(item) for item in document["classes"])
-        return RoutingTable(_integer(document["epoch"]), classes, tuple(map(_read_chain, document["chains"])))
+        return RoutingTable(_integer(document["epoch"]), classes, tuple(map(_read_chain, document.get("chains", ()))))
     except (KeyError, TypeError, ValueError, RecursionError):
         return None
 
