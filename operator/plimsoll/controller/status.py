@@ -219,7 +219,7 @@ def _counted(plan: DeploymentPlan) -> str:
     if not plan.chains:
         return f"{count} placement{'' if count == 1 else 's'}"
     chains = len(plan.chains)
-    broken = f" ({', '.join(plan.broken)} cannot serve: a node is lost)" if plan.broken else ""
+    broken = f" ({', '.join(plan.broken)} cannot serve: a server lacks its node)" if plan.broken else ""
     return f"{chains} chain{'' if chains == 1 else 's'} of {count} servers{broken}"
 
 

@@ -23,7 +23,7 @@ from plimsoll.planning.chain_servers import ChainServer, Sites
 from plimsoll.planning.objectives import ResolvedClass, deployment_finding, resolve_classes
 from plimsoll.planning.plan import Finding, Rejected, Severity
 from plimsoll.planning.pools import Pool, Pools
-from plimsoll.planning.running_chains import Health, RunningChain, running_chains
+from plimsoll.planning.running_chains import Health, RunningChain, running_chains, shut_out
 from plimsoll.planning.snapshot import ObjectRef, PodFacts, Snapshot
 
 PARTS = (1.0, 0.6, 0.3)
@@ -122,12 +122,14 @@ class _Planner:
         self._findings: list[Finding] = list(noted)
         self._refused: RoomLimit | None = None
         self._tried: dict[str, ChainOption] = {}
-        own = [
-            item
-            for item in snapshot.workloads
-            if (item.namespace, item.deployment) == (deployment.namespace, deployment.name)
-        ]
-        self._running = running_chains(own, snapshot.nodes)
+        mine = (deployment.namespace, deployment.name)
+        own = [item for item in snapshot.workloads if (item.namespace, item.deployment) == mine]
+        others = {(item.namespace, item.name) for item in snapshot.workloads} - {
+            (item.namespace, item.name) for item in own
+        }
+        resources = {name: pool.resource_name for name, pool in pools.usable.items()}
+        closed = shut_out(own, snapshot.pods, snapshot.nodes, resources, others)
+        self._running = running_chains(own, snapshot.nodes, closed)
         self._broken = tuple(chain.name for chain in self._running if chain.health is not Health.WHOLE)
         self._given_up = tuple(chain.name for chain in self._running if chain.health is Health.GONE)
 

@@ -233,3 +233,33 @@ def test_two_releases_share_chains() -> None:
     plan = only(plan_fleet(running.snapshot))
     assert {chain.name for chain in plan.chains} == before.keys()
     assert {(item.made_by, item.option.image) for item in plan.placements} == {("0.0.1", "other:1")}
+
+
+def test_a_drained_node_is_replaced() -> None:
+    running = at_rest(15)
+    before = nodes_of(running)
+    drained = next(iter(before.values()))[1]
+    nodes = tuple(
+        replace(item, unschedulable_reason="cordoned") if item.name == drained else item
+        for item in running.snapshot.nodes or ()
+    )
+    running.snapshot = replace(running.snapshot, nodes=nodes)
+    running.turn()
+    assert nodes_of(running) == before, "cordoned, it serves on"
+    pods = tuple(pod for pod in running.snapshot.pods if pod.node != drained)
+    plan = only(plan_fleet(replace(running.snapshot, pods=pods)))
+    assert plan.broken == tuple(before)
+    assert drained not in {stage_node(item.option) for item in plan.placements}
+
+
+def test_a_server_whose_gpu_somebody_else_took_is_replaced() -> None:
+    running = at_rest(15)
+    before = nodes_of(running)
+    taken = next(iter(before.values()))[1]
+    pods = tuple(
+        replace(pod, placement="", name="other", uid="other") if pod.node == taken else pod
+        for pod in running.snapshot.pods
+    )
+    plan = only(plan_fleet(replace(running.snapshot, pods=pods)))
+    assert plan.broken == tuple(before)
+    assert taken not in {stage_node(item.option) for item in plan.placements}
