@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from plimsoll.allocation.decomposition import Memory, objective, solve_decomposed
+from plimsoll.allocation.decomposition import DecomposedSolution, Memory, objective, solve_decomposed
 from plimsoll.allocation.decomposition_stay import stay
 from plimsoll.allocation.greedy import solve as solve_greedy
 from plimsoll.allocation.guard import RemainingSeconds, endless
@@ -23,7 +23,7 @@ FEW_DEPLOYMENTS = 12
 GREEDY_PAIRS = 50_000
 """Up to so many pairs of class and option GH takes less than a second, and its answer is one more start."""
 WIDE_GAP = 0.05
-"""Above this gap the answer for a larger fleet is compared with GH's."""
+"""Above this gap the first answer for a larger fleet is compared with GH's."""
 
 
 def solve_adaptive(
@@ -32,6 +32,7 @@ def solve_adaptive(
     seed: int = 0,
     memory: Memory | None = None,
     remaining_seconds: RemainingSeconds = endless,
+    prove: bool = True,
 ) -> Solution:
     """A good answer with its lower bound. Same problem and seed, same answer, unless the guard fired.
 
@@ -40,6 +41,7 @@ def solve_adaptive(
         seed: of the random orders and neighbourhoods.
         memory: keeps what depends on one deployment alone from call to call; it saves time and never changes an answer.
         remaining_seconds: guard of wall-clock time, asked between steps; `Solution.interrupted` tells that it fired.
+        prove: False leaves out work that only raises the bound; the allocation is the same.
     """
     starts = _staying(problem)
     if _decomposes(problem):
@@ -47,7 +49,7 @@ def solve_adaptive(
     starts.append(solve_agh(problem, seed=seed, remaining_seconds=remaining_seconds))
     if len(starts) > 1:
         starts += _afresh(problem, seed, remaining_seconds)
-    return finish(problem, starts, seed=seed, remaining_seconds=remaining_seconds)
+    return finish(problem, starts, seed=seed, remaining_seconds=remaining_seconds, prove=prove)
 
 
 def _decomposes(problem: AllocationProblem) -> bool:
@@ -62,13 +64,21 @@ def _decomposed(
         starts.append(solve_greedy(problem))
         return solve_decomposed(problem, starts, memory=memory, remaining_seconds=remaining_seconds)
     solution = solve_decomposed(problem, starts, memory=memory, remaining_seconds=remaining_seconds)
-    # GH alone takes longer here than all else; a narrow gap says that it has little to add.
-    if solution.interrupted or solution.gap_as_served <= WIDE_GAP:
+    if solution.interrupted or _suffices(problem, starts, solution):
         return solution
     second = solve_greedy(problem)
     if objective(problem, second) >= objective(problem, solution.allocation):
         return solution
     return solve_decomposed(problem, [*starts, second], memory=memory, remaining_seconds=remaining_seconds)
+
+
+def _suffices(problem: AllocationProblem, starts: list[Allocation], solution: DecomposedSolution) -> bool:
+    """GH, which takes longer than all else here, has little to add.
+
+    Either the gap is narrow; or nobody is short, and what runs, which was found with GH's help, was a start.
+    """
+    *lacking, _ = objective(problem, solution.allocation)
+    return solution.gap_as_served <= WIDE_GAP or (bool(starts) and not any(lacking))
 
 
 def _staying(problem: AllocationProblem) -> list[Allocation]:

@@ -77,6 +77,11 @@ def _running(problem: AllocationProblem) -> dict[int, int]:
     return total
 
 
+def _used(allocation: Allocation, running: dict[int, int]) -> list[int]:
+    """Options that have replicas, or run now."""
+    return sorted({*np.flatnonzero(allocation.replicas).tolist(), *running})
+
+
 def _signs(problem: AllocationProblem, allocation: Allocation, tolerance: float) -> Iterator[Violation]:
     for option in np.flatnonzero(allocation.replicas < 0).tolist():
         yield Violation("sign", f"option {option} has {allocation.replicas[option]} replicas")
@@ -148,8 +153,8 @@ def _options(problem: AllocationProblem, allocation: Allocation, tolerance: floa
 
 def _deployments(problem: AllocationProblem, allocation: Allocation) -> Iterator[Violation]:
     total: dict[int, int] = defaultdict(int)
-    for option, count in enumerate(allocation.replicas.tolist()):
-        total[int(problem.option_deployment[option])] += count
+    for option in np.flatnonzero(allocation.replicas).tolist():
+        total[int(problem.option_deployment[option])] += int(allocation.replicas[option])
     for deployment, count in total.items():
         limit = int(problem.deployment_max_replicas[deployment])
         if count > limit:
@@ -177,8 +182,8 @@ def _packing(problem: AllocationProblem, allocation: Allocation, tolerance: floa
     proven: dict[int, int] = defaultdict(int)
     for (option, _), count in placed.items():
         proven[option] += count
-    for option, replicas in enumerate(allocation.replicas.tolist()):
-        pieces = replicas * int(problem.option_nodes[option])
+    for option in sorted({*np.flatnonzero(allocation.replicas).tolist(), *proven}):
+        pieces = int(allocation.replicas[option]) * int(problem.option_nodes[option])
         expected = pieces - min(pieces, unknown[option])
         if problem.pool_unlimited[problem.option_pool[option]]:
             expected = 0
@@ -225,8 +230,8 @@ def _limits(problem: AllocationProblem, allocation: Allocation, tolerance: float
     rent = 0.0
     grown = []
     gpus: dict[int, float] = defaultdict(float)
-    for option, replicas in enumerate(allocation.replicas.tolist()):
-        pool = int(problem.option_pool[option])
+    for option in _used(allocation, running):
+        replicas, pool = int(allocation.replicas[option]), int(problem.option_pool[option])
         rent += float(problem.option_price_per_hour[option]) * replicas
         counted = max(replicas, running[option]) if problem.keep_running else replicas
         gpus[pool] += float(problem.option_demand[option, 0]) * int(problem.option_nodes[option]) * counted
@@ -284,7 +289,8 @@ def _cost(problem: AllocationProblem, allocation: Allocation, tolerance: float) 
     running = _running(problem)
     rental = change = latency = unserved = 0.0
     storage = _stored(problem, allocation) * problem.storage_price_per_gigabyte_hour
-    for option, replicas in enumerate(allocation.replicas.tolist()):
+    for option in _used(allocation, running):
+        replicas = int(allocation.replicas[option])
         rental += replicas * float(problem.option_price_per_hour[option])
         change += max(0, replicas - running[option]) * float(problem.option_start_cost_per_hour[option])
         change += max(0, running[option] - replicas) * float(problem.option_stop_cost_per_hour[option])

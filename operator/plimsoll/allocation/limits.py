@@ -87,14 +87,16 @@ def padded(problem: AllocationProblem) -> tuple[Ints, Floats]:
     return limit, amount
 
 
-def dense(problem: AllocationProblem, options: Ints) -> tuple[Ints, Floats]:
-    """Limits that any of these options takes of (l,), and what a replica of each takes (l, options)."""
-    if not len(problem.use_limit):
+def dense(problem: AllocationProblem, options: Ints, chosen: Ints) -> tuple[Ints, Floats]:
+    """Limits that any of these options takes of (l,), and what a replica of each takes (l, options).
+
+    Args:
+        options: in ascending order.
+        chosen: all entries of `use_option` that name one of them.
+    """
+    if not len(chosen):
         return np.zeros(0, dtype=np.int64), np.zeros((0, len(options)))
-    position = np.full(problem.options, -1, dtype=np.int64)
-    position[options] = np.arange(len(options))
-    chosen = np.flatnonzero(position[problem.use_option] >= 0)
     limits, row = np.unique(problem.use_limit[chosen], return_inverse=True)
     amount = np.zeros((len(limits), len(options)))
-    amount[row.reshape(-1), position[problem.use_option[chosen]]] = problem.use_amount[chosen]
+    amount[row.reshape(-1), np.searchsorted(options, problem.use_option[chosen])] = problem.use_amount[chosen]
     return limits, amount

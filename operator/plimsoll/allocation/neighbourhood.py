@@ -51,6 +51,7 @@ def finish(
     *,
     seed: int = 0,
     remaining_seconds: RemainingSeconds = endless,
+    prove: bool = True,
 ) -> Solution:
     """The best allocation found from these feasible ones, never worse than the best of them, and a lower bound.
 
@@ -63,6 +64,7 @@ def finish(
         starts: at least one feasible allocation.
         seed: of the neighbourhoods.
         remaining_seconds: guard of wall-clock time, asked before each program, which gets what is left.
+        prove: False leaves the bound at -inf where the search alone has not proven one.
 
     Raises:
         ValueError: no start.
@@ -74,6 +76,8 @@ def finish(
     if search.proven > -np.inf:
         known = -np.inf if search.bounds is None else search.bounds.value_per_hour
         bound = max(known, min(search.proven, cost))
+    elif not prove:
+        bound = -np.inf
     elif search.bounds is None or (search.best.unserved > allowed).any():
         bound = lower_bound(problem, best)
     else:

@@ -408,23 +408,42 @@ def _terms(value: Floats, limit: Floats, eligible: Bools, over_all: bool) -> tup
 def workloads(problem: AllocationProblem) -> Iterator[Workload]:
     """Every deployment that has options or classes, in order."""
     count = len(problem.deployment_max_replicas)
-    running = problem.running_replicas()
-    held = need_no_place(problem)
-    option_order = np.argsort(problem.option_deployment, kind="stable")
-    option_ends = np.searchsorted(problem.option_deployment[option_order], np.arange(count + 1)).tolist()
-    class_order = np.argsort(problem.class_deployment, kind="stable")
-    class_ends = np.searchsorted(problem.class_deployment[class_order], np.arange(count + 1)).tolist()
+    common = _Common.of(problem)
+    all_options = _by_owner(problem.option_deployment, count)
+    all_classes = _by_owner(problem.class_deployment, count)
+    all_uses = _by_owner(problem.option_deployment[problem.use_option], count)
     position = np.zeros(problem.options, dtype=np.int64)
     pair_ends = np.searchsorted(problem.pair_class, np.arange(problem.classes + 1)).tolist()
-    for deployment in range(count):
-        options = option_order[option_ends[deployment] : option_ends[deployment + 1]]
-        classes = class_order[class_ends[deployment] : class_ends[deployment + 1]]
+    for deployment, (options, classes, uses) in enumerate(zip(all_options, all_classes, all_uses, strict=True)):
+        if not len(options) and not len(classes):
+            continue
         position[options] = np.arange(len(options))
         pair_index = np.full((len(classes), len(options)), -1, dtype=np.int64)
         for row, number in enumerate(classes.tolist()):
             first, last = pair_ends[number], pair_ends[number + 1]
             pair_index[row, position[problem.pair_option[first:last]]] = np.arange(first, last)
-        yield _workload(problem, deployment, classes, options, pair_index, running, held)
+        yield _workload(problem, deployment, classes, options, pair_index, uses, common)
+
+
+def _by_owner(owner: Ints, count: int) -> list[Ints]:
+    """Rows of each owner, in order."""
+    order = np.argsort(owner, kind="stable")
+    return np.split(order, np.searchsorted(owner[order], np.arange(1, count)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Common:
+    """What is the same for all deployments of a problem."""
+
+    running: Ints
+    held: Ints
+    gpus: Floats
+    stores_data: bool
+
+    @classmethod
+    def of(cls, problem: AllocationProblem) -> "_Common":
+        stores_data = bool(problem.pair_storage_cost_per_hour.any())
+        return cls(problem.running_replicas(), need_no_place(problem), problem.replica_gpus(), stores_data)
 
 
 def _workload(
@@ -433,8 +452,8 @@ def _workload(
     classes: Ints,
     options: Ints,
     pair_index: Ints,
-    running: Ints,
-    held: Ints,
+    uses: Ints,
+    common: _Common,
 ) -> Workload:
     eligible = pair_index >= 0
     all_eligible = bool(eligible.all())
@@ -448,8 +467,7 @@ def _workload(
     loads = np.stack([by_class(problem.pair_load[:, resource]) for resource in range(problem.resources)])
     work = loads / np.where(eligible.any(axis=0), problem.option_capacity[options].T, 1.0)[:, None, :]
     delay, error = by_class(problem.pair_delay_seconds), by_class(problem.pair_error)
-    stores_data = bool(problem.pair_storage_cost_per_hour.any())
-    storage_cost = by_class(problem.pair_storage_cost_per_hour) if stores_data else np.zeros(eligible.shape)
+    storage_cost = by_class(problem.pair_storage_cost_per_hour) if common.stores_data else np.zeros(eligible.shape)
     rate = problem.class_rate_per_hour[classes]
     delay_limit = problem.class_mean_delay_limit_seconds[classes]
     error_limit = problem.class_mean_error_limit[classes]
@@ -457,7 +475,7 @@ def _workload(
     error_terms, error_bounds = _terms(error, error_limit, eligible, problem.means_over_all)
     acceptable = eligible & (error_terms <= error_bounds[:, None])
     traffic_cost = (problem.class_latency_penalty_per_request_second[classes] * rate)[:, None] * delay
-    limits, limit_use = dense(problem, options)
+    limits, limit_use = dense(problem, options, uses)
     return Workload(
         classes=classes,
         options=options,
@@ -473,7 +491,7 @@ def _workload(
         stored_gigabytes=problem.option_storage_gigabytes[options],
         storage_price=problem.storage_price_per_gigabyte_hour,
         exclusive=problem.one_option_per_pair,
-        gpus=problem.replica_gpus()[options],
+        gpus=common.gpus[options],
         nodes=problem.option_nodes[options],
         spare=problem.option_spare[options],
         pool=problem.option_pool[options],
@@ -481,12 +499,12 @@ def _workload(
         tensor=problem.option_tensor[options],
         pipeline=problem.option_pipeline[options],
         option_max=problem.option_max_replicas[options],
-        running=running[options],
-        held=held[options],
+        running=common.running[options],
+        held=common.held[options],
         pair_index=pair_index,
         load=work if all_eligible else np.where(eligible, work, np.inf),
         work=work,
-        traffic_cost=traffic_cost + storage_cost if stores_data else traffic_cost,
+        traffic_cost=traffic_cost + storage_cost if common.stores_data else traffic_cost,
         storage_cost=storage_cost,
         delay_seconds=delay,
         mean_terms=np.stack((delay_terms, error_terms)),

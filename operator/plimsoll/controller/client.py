@@ -4,15 +4,23 @@ Server-side apply must send only the fields that Plimsoll owns; typed models wit
 are none.
 """
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from plimsoll.controller.kinds import Kind, kind_of
 from plimsoll.controller.transport import ApiError, Manifest, Transport, bearer_token, load_configuration
+from plimsoll.controller.wire import HeadPage, Page, UnreadableError, head_page_of, page_of
 
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _APPLY = "application/apply-patch+yaml"
 _PAGE = 500
+_SILENCE_SECONDS = 90.0
+"""A watch that brings nothing for so long is taken for dead: a bookmark is due every minute."""
+_MARGIN_SECONDS = 15.0
+"""What a watch may last beyond the time that the API server was asked for."""
+AnyPage = TypeVar("AnyPage", Page, HeadPage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,26 +91,46 @@ class Client(Transport):
         """What exists of a kind where the feed looks, by its selectors, read from the API server's own store."""
         found: list[Listed] = []
         for namespace in kind.scopes(self.namespaces):
-            found.extend(await self._list_metadata(kind, namespace))
+            async for page in self._pages(kind, namespace, _METADATA_LIST, head_page_of):
+                heads = (item.metadata for item in page.items or ())
+                found.extend(Listed(head.uid, head.namespace, head.name, head.resource_version) for head in heads)
         return found
 
-    async def _list_metadata(self, kind: Kind, namespace: str) -> list[Listed]:
-        query = {"limit": str(_PAGE)}
-        if kind.label_selector:
-            query["labelSelector"] = kind.label_selector
-        if kind.field_selector:
-            query["fieldSelector"] = kind.field_selector
-        found: list[Listed] = []
+    def pages(self, kind: Kind, namespace: str) -> AsyncIterator[Page]:
+        """The objects of a kind by its selectors, in one namespace or everywhere: 500 at a time, as at one moment.
+
+        Raises:
+            ApiError: 410 when that moment is too long ago to go on.
+        """
+        return self._pages(kind, namespace, "application/json", page_of)
+
+    async def _pages(
+        self, kind: Kind, namespace: str, accept: str, decode: Callable[[bytes], AnyPage]
+    ) -> AsyncIterator[AnyPage]:
+        path, query = kind.path(namespace), {"limit": str(_PAGE), **_selectors(kind)}
         while True:
-            page = await self.request("GET", kind.path(namespace), query, accept=_METADATA_LIST, verb="list")
-            for item in page.get("items") or ():
-                metadata = item["metadata"]
-                place = metadata.get("namespace", ""), metadata["name"]
-                found.append(Listed(metadata["uid"], *place, metadata["resourceVersion"]))
-            token = (page.get("metadata") or {}).get("continue")
-            if not token:
-                return found
-            query["continue"] = token
+            data = await self.fetch("GET", path, query, accept=accept, verb="list")
+            try:
+                page = decode(data)
+            except UnreadableError as error:
+                raise ApiError(0, "Unreadable", f"GET {path}: the answer is not JSON of a list: {error}") from error
+            yield page
+            if not page.metadata.token:
+                return
+            query["continue"] = page.metadata.token
+
+    def watch(
+        self, kind: Kind, namespace: str, version: str, seconds: float
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """What changes after a version, with bookmarks: JSON, one event a line, in pieces of any size.
+
+        Raises:
+            ApiError: 410 when the version is too old; 0 when the connection breaks or is dead.
+        """
+        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version, **_selectors(kind)}
+        query["timeoutSeconds"] = str(round(seconds))
+        limits = {"seconds": seconds + _MARGIN_SECONDS, "silence_seconds": _SILENCE_SECONDS}
+        return self.stream(kind.path(namespace), query, **limits, verb="watch")
 
     async def find(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
         """One object; None when there is none. By a list, so that no right is needed beyond those of the feed."""
@@ -120,6 +148,11 @@ class Client(Transport):
                 return frozenset()
             raise
         return frozenset(str(resource.get("name")) for resource in answer.get("resources") or ())
+
+
+def _selectors(kind: Kind) -> dict[str, str]:
+    given = {"labelSelector": kind.label_selector, "fieldSelector": kind.field_selector}
+    return {name: selector for name, selector in given.items() if selector}
 
 
 __all__ = ["ApiError", "Client", "Listed", "bearer_token", "load_configuration"]

@@ -13,6 +13,7 @@ from plimsoll.controller.discovery import confirm
 from plimsoll.controller.distances import Distances
 from plimsoll.controller.election_thread import ElectionThread
 from plimsoll.controller.events import Recorder
+from plimsoll.controller.feed import Feed
 from plimsoll.controller.health import Vitals
 from plimsoll.controller.kinds import Kind
 from plimsoll.controller.loop import Loop
@@ -30,6 +31,7 @@ class Operator:
 
     settings: Settings
     client: Client
+    feed: Feed
     store: Store
     planner: PlannerProcess
     recorder: Recorder
@@ -50,8 +52,10 @@ async def work(operator: Operator) -> None:
         BaseExceptionGroup: of what ended it.
     """
     operator.vitals.detail = "waiting until every kind is known"
-    failure, _ = await asyncio.gather(
-        operator.planner.start(), until_synced(operator.client, operator.store, operator.kinds)
+    failure, *_ = await asyncio.gather(
+        operator.planner.start(),
+        operator.feed.listed(),
+        until_synced(operator.client, operator.store, operator.feed.by_kopf),
     )
     if failure is not None:
         _log.error("%s", failure.message)

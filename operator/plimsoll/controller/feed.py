@@ -1,7 +1,7 @@
-"""How changes come in: every kopf decorator, and nothing else.
+"""How changes come in: kopf for Plimsoll's own kinds, reflectors for what clusters have by the ten thousands.
 
-Only `on.event`: it writes nothing to anybody's objects. The handlers are idempotent, return nothing (kopf would store
-it in the object's status) and never raise (kopf would log and forget).
+Of kopf only `on.event`: it writes nothing to anybody's objects. The handlers are idempotent, return nothing (kopf would
+store it in the object's status) and never raise (kopf would log and forget).
 """
 
 import asyncio
@@ -14,9 +14,10 @@ from typing import Any, cast
 
 import kopf
 
-from plimsoll.controller.client import bearer_token, load_configuration
-from plimsoll.controller.kinds import Kind
+from plimsoll.controller.client import Client, bearer_token, load_configuration
+from plimsoll.controller.kinds import RESOURCES, Kind
 from plimsoll.controller.metrics import Metrics
+from plimsoll.controller.reflector import Reflector
 from plimsoll.controller.store import Store
 
 _log = logging.getLogger(__name__)
@@ -77,44 +78,80 @@ def register(
         kopf.on.event(*key, registry=registry, id=f"feed-{kind.plural}")(_handler(kind, store, metrics))
 
 
-async def watch(
-    kinds: Sequence[Kind],
-    namespaces: Sequence[str],
-    store: Store,
-    metrics: Metrics,
-    stop: asyncio.Event,
-    *,
-    on_cleanup: Callable[[], Awaitable[None]],
-) -> None:
-    """Feed the store until `stop`. With `namespaces` only those are watched, but for what counts everywhere.
+class Feed:
+    """Everything that is watched, in all namespaces or in some."""
 
-    kopf confines all kinds of an operator or none of them, so that two of them run side by side then.
-    """
-    confined = [kind for kind in kinds if kind.scopes(namespaces) != ("",)]
-    parts = [(confined, tuple(namespaces))] if confined else []
-    parts.append(([kind for kind in kinds if kind not in confined], ()))
+    def __init__(
+        self, client: Client, kinds: Sequence[Kind], namespaces: Sequence[str], store: Store, metrics: Metrics
+    ) -> None:
+        """`client` is for watches alone: they must not wait behind writes."""
+        self._namespaces, self._store, self._metrics = tuple(namespaces), store, metrics
+        self.by_kopf = [kind for kind in kinds if kind in RESOURCES.values()]
+        """What kopf watches. Whether it is complete, kopf does not say."""
+        self._reflectors = [
+            Reflector(client, kind, namespace, store, metrics)
+            for kind in kinds
+            if kind not in self.by_kopf
+            for namespace in kind.scopes(namespaces)
+        ]
 
-    async def feed(part: Sequence[Kind], where: Sequence[str]) -> None:
+    async def listed(self) -> None:
+        """Return when the store has had a complete list of every kind that kopf does not watch."""
+        for reflector in self._reflectors:
+            await reflector.listed.wait()
+
+    async def run(self, stop: asyncio.Event, *, on_cleanup: Callable[[], Awaitable[None]]) -> None:
+        """Feed the store until `stop`.
+
+        Raises:
+            Exception: what ended a part of it; the others end with it.
+        """
+        # Before kopf starts: at its end it cancels every task that is younger than itself.
+        tasks = [asyncio.create_task(reflector.run(), name="reflector") for reflector in self._reflectors]
+        for task in tasks:
+            task.add_done_callback(lambda _: stop.set())
+        try:
+            ended = await asyncio.gather(
+                *(self._run_kopf(*part, stop, on_cleanup) for part in self._parts()), return_exceptions=True
+            )
+        finally:
+            for task in tasks:
+                task.cancel()
+            reflected = await asyncio.gather(*tasks, return_exceptions=True)
+        # Reflectors end by being cancelled, kopf does not.
+        failures = (item for item in reflected if not isinstance(item, asyncio.CancelledError))
+        for outcome in (*failures, *ended):
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    def _parts(self) -> list[tuple[Sequence[Kind], tuple[str, ...]]]:
+        """Kinds and where to watch them. kopf confines all kinds of an operator or none: two of them run then."""
+        confined = [kind for kind in self.by_kopf if kind.scopes(self._namespaces) != ("",)]
+        free = [kind for kind in self.by_kopf if kind not in confined]
+        return [part for part in ((confined, self._namespaces), (free, ())) if part[0]]
+
+    async def _run_kopf(
+        self,
+        kinds: Sequence[Kind],
+        namespaces: Sequence[str],
+        stop: asyncio.Event,
+        on_cleanup: Callable[[], Awaitable[None]],
+    ) -> None:
         registry, settings = kopf.OperatorRegistry(), operator_settings()
-        register(registry, settings, part, store, metrics, on_cleanup=on_cleanup)
+        register(registry, settings, kinds, self._store, self._metrics, on_cleanup=on_cleanup)
         try:
             await kopf.operator(
                 registry=registry,
                 settings=settings,
                 standalone=True,
-                clusterwide=not where,
-                namespaces=where,
+                clusterwide=not namespaces,
+                namespaces=namespaces,
                 stop_flag=stop,
                 # Not from getpass: images without a passwd entry for the user have no answer there.
                 identity=cast("Any", "plimsoll"),
             )
         finally:
             stop.set()
-
-    ended = await asyncio.gather(*(feed(*part) for part in parts), return_exceptions=True)
-    for outcome in ended:
-        if isinstance(outcome, BaseException):
-            raise outcome
 
 
 def _handler(kind: Kind, store: Store, metrics: Metrics) -> Callable[..., Awaitable[None]]:
@@ -135,7 +172,8 @@ def _handler(kind: Kind, store: Store, metrics: Metrics) -> Callable[..., Awaita
             metadata = manifest.get("metadata", {})
             _log.exception("cannot read %s %s", kind.name, metadata.get("name"))
             if metadata.get("uid"):
-                store.pass_over(kind, str(metadata["uid"]), str(metadata.get("resourceVersion", "")))
+                version, namespace = (str(metadata.get(key, "")) for key in ("resourceVersion", "namespace"))
+                store.pass_over(kind, str(metadata["uid"]), version, namespace)
 
     return handle
 

@@ -41,7 +41,10 @@ class Metrics:
         r = self.registry
         self.feed_events = Counter("plimsoll_feed_events", "Watch events received.", ["kind"], registry=r)
         self.feed_last_event = Gauge(
-            "plimsoll_feed_last_event_timestamp_seconds", "When the last event of a kind came.", ["kind"], registry=r
+            "plimsoll_feed_last_event_timestamp_seconds",
+            "When the last event of a kind came, or a bookmark (of Plimsoll's own kinds bookmarks do not count).",
+            ["kind"],
+            registry=r,
         )
         self.store_objects = Gauge("plimsoll_store_objects", "Objects known.", ["kind"], registry=r)
         self.audit_drift = Counter(

@@ -4,6 +4,7 @@ Frames on standard input and output: eight bytes of length, then a pickle. It en
 middle of a plan, so that no planner outlives its operator.
 """
 
+import gc
 import importlib
 import os
 import pickle
@@ -85,6 +86,8 @@ def main(factory: str) -> None:
     answers.write(frame(("ready", os.getpid())))
     answers.flush()
     known, told = Snapshot(), None
+    # A plan makes objects by the million and hardly a cycle: to look for these meanwhile took a fifth of the time.
+    gc.disable()
     while True:
         payload = requests.get()
         try:
@@ -99,6 +102,8 @@ def main(factory: str) -> None:
             answer = ("error", traceback.format_exc(limit=20))
         answers.write(frame(answer))
         answers.flush()
+        if requests.empty():
+            gc.collect()
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from plimsoll.controller.distances import Distances
 from plimsoll.controller.duties import Operator, work
 from plimsoll.controller.election_thread import ElectionThread
 from plimsoll.controller.events import Recorder
-from plimsoll.controller.feed import watch
+from plimsoll.controller.feed import Feed
 from plimsoll.controller.guarding import Guarding
 from plimsoll.controller.health import HealthServer, Vitals
 from plimsoll.controller.kinds import HTTP_ROUTE, LEADER_WORKER_SET, Kind
@@ -80,7 +80,9 @@ async def run(settings: Settings, stop: asyncio.Event | None = None) -> int:
             )
             client.namespaces = settings.watch_namespaces
             await clients.enter_async_context(client)
-            return await _operate(settings, stop, client, election, metrics, vitals)
+            watcher = Client(await load_configuration(), metrics, identity=identity)
+            await clients.enter_async_context(watcher)
+            return await _operate(settings, stop, client, watcher, election, metrics, vitals)
     except (StartError, ApiError) as error:
         _log.error("%s", error)
         return 1
@@ -111,6 +113,7 @@ async def _operate(
     settings: Settings,
     stop: asyncio.Event,
     client: Client,
+    watcher: Client,
     election: ElectionThread | None,
     metrics: Metrics,
     vitals: Vitals,
@@ -133,7 +136,8 @@ async def _operate(
         kinds = await until_served(client, stop, vitals)
         if not kinds:
             return 0
-        operator = _assemble(settings, client, election, store, kinds, metrics, vitals)
+        feed = Feed(watcher, kinds, settings.watch_namespaces, store, metrics)
+        operator = _assemble(settings, client, feed, election, store, kinds, metrics, vitals)
         tasks.append(asyncio.create_task(work(operator), name="control loop"))
         for task in tasks:
             task.add_done_callback(lambda _: stop.set())
@@ -152,6 +156,7 @@ async def _operate(
 def _assemble(
     settings: Settings,
     client: Client,
+    feed: Feed,
     election: ElectionThread | None,
     store: Store,
     kinds: Sequence[Kind],
@@ -174,17 +179,27 @@ def _assemble(
     corrections = (
         Corrections(settings, client, store, recorder, metrics, lambda: loop.plan) if settings.prometheus_url else None
     )
-    distances = Distances(client, store, settings.namespace)
     return Operator(
-        settings, client, store, planner, recorder, loop, corrections, distances, election, kinds, metrics, vitals
+        settings,
+        client,
+        feed,
+        store,
+        planner,
+        recorder,
+        loop,
+        corrections,
+        Distances(client, store, settings.namespace),
+        election,
+        kinds,
+        metrics,
+        vitals,
     )
 
 
 async def _feed(operator: Operator, stop: asyncio.Event, wind_down: Callable[[], Awaitable[None]]) -> int:
-    """Run kopf until `stop` is set. Returns the exit code."""
-    namespaces = operator.settings.watch_namespaces
+    """Run the feed until `stop` is set. Returns the exit code."""
     try:
-        await watch(operator.kinds, namespaces, operator.store, operator.metrics, stop, on_cleanup=wind_down)
+        await operator.feed.run(stop, on_cleanup=wind_down)
     except Exception:  # noqa: BLE001
         _log.exception("the feed cannot go on")
         return 1

@@ -35,6 +35,7 @@ class Entry:
     facts: Facts
     live: Manifest | None
     resource_version: str
+    namespace: str = ""
 
 
 class Store:
@@ -69,12 +70,12 @@ class Store:
         if known is not None and known.facts == facts:
             facts = known.facts  # the very same, so that snapshots are quick to compare
         live = None if isinstance(facts, Absent) else live_part(kind, manifest)
-        entries[uid] = Entry(facts, live, version)
+        entries[uid] = Entry(facts, live, version, str(metadata.get("namespace") or ""))
         return self._compare(kind, known.facts if known is not None else Absent(), facts)
 
-    def pass_over(self, kind: Kind, uid: str, version: str) -> None:
+    def pass_over(self, kind: Kind, uid: str, version: str, namespace: str) -> None:
         """Take note of a version that cannot be read: what was known of the object stays, and nothing waits for it."""
-        known = self._entries[kind].get(uid) or Entry(Absent(), None, version)
+        known = self._entries[kind].get(uid) or Entry(Absent(), None, version, namespace)
         if not _older(version, known.resource_version):
             self._entries[kind][uid] = replace(known, resource_version=version)
 
@@ -127,8 +128,14 @@ class Store:
 
     # --- Reading -----------------------------------------------------------------------------------------------------
 
-    def uids(self, kind: Kind) -> frozenset[str]:
-        return frozenset(self._entries[kind])
+    def uids(self, kind: Kind, namespace: str = "") -> frozenset[str]:
+        """Of one namespace, or of all."""
+        return frozenset(uid for uid, entry in self._entries[kind].items() if namespace in ("", entry.namespace))
+
+    def knows(self, kind: Kind, uid: str, version: str) -> bool:
+        """Whether that very version of an object is known."""
+        entry = self._entries[kind].get(uid)
+        return entry is not None and entry.resource_version == version
 
     def stale(self, kind: Kind, versions: Mapping[str, str]) -> frozenset[str]:
         """Uids of known objects of which a newer version exists; `versions` are by uid."""

@@ -5,7 +5,8 @@ import base64
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
@@ -24,6 +25,7 @@ Manifest = Mapping[str, Any]
 
 UNREACHABLE = "Unreachable"
 _TIMEOUT_SECONDS = 30
+_CONNECT_SECONDS = 5
 _log = logging.getLogger(__name__)
 _SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
@@ -47,7 +49,7 @@ class Answer:
     """What the API server said."""
 
     status: int
-    text: str
+    data: bytes
     retry_after: float | None
     """The seconds that it asks to wait."""
 
@@ -68,7 +70,8 @@ class Transport:
         guard: Callable[[], None] | None = None,
     ) -> None:
         """`guard` is asked right before each write is sent, and raises where it must not be."""
-        configuration.connection_pool_maxsize = max(32, in_flight * 2)
+        # The slots limit requests, and each watch keeps a connection of its own.
+        configuration.connection_pool_maxsize = 0
         # Like kopf: the proxy of the kubeconfig counts, that of the environment does not.
         configuration.client_session_kwargs = {"trust_env": False}
         if guard is not None:
@@ -107,7 +110,30 @@ class Transport:
         accept: str = "application/json",
         verb: str = "",
     ) -> dict[str, Any]:
-        """One request, within rate and concurrency.
+        """One request, within rate and concurrency. Returns what the API server says.
+
+        Raises:
+            ApiError: as `fetch` does.
+        """
+        data = await self.fetch(method, path, query, body=body, content_type=content_type, accept=accept, verb=verb)
+        try:
+            content: dict[str, Any] = json.loads(data) if data else {}
+        except ValueError as error:
+            raise ApiError(0, "Unreadable", f"{method} {path}: the answer is not JSON") from error
+        return content
+
+    async def fetch(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        *,
+        body: Manifest | None = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+        verb: str = "",
+    ) -> bytes:
+        """The same, with the answer as it comes.
 
         It is repeated when the server asks to come back later, and after other failures when it only reads. A write
         that fails otherwise is left to the caller, who knows whether it is still wanted.
@@ -138,12 +164,42 @@ class Transport:
             await asyncio.sleep(pause_seconds(attempt))
         assert answer is not None  # noqa: S101  (the last attempt raises instead)
         if not 200 <= answer.status < 300:
-            raise _error(method, path, answer.status, answer.text)
+            raise _error(method, path, answer.status, answer.data)
+        return answer.data
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, query: Mapping[str, str], *, seconds: float, silence_seconds: float, verb: str
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """A GET whose answer goes on: piece by piece, at most `seconds` and without more silence than allowed.
+
+        It takes part in the rate and not in the concurrency, and is not repeated.
+
+        Raises:
+            ApiError: for every answer that is not a success, and when the connection breaks.
+        """
+        await self._bucket.take()
+        url = f"{self.configuration.host}{path}?{urlencode(query)}"
+        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS, sock_read=silence_seconds)
+        headers = {"Accept": "application/json", "User-Agent": self._agent} | await self._login()
+        status = 0
         try:
-            content: dict[str, Any] = json.loads(answer.text) if answer.text else {}
-        except ValueError as error:
-            raise ApiError(0, "Unreadable", f"{method} {path}: the answer is not JSON") from error
-        return content
+            answer = await self._api.call_api("GET", url, headers, _request_timeout=timeout)
+            response: aiohttp.ClientResponse = answer.response
+            async with response:
+                status = int(response.status)
+                self._metrics.api_requests.labels(verb, str(status)).inc()
+                if status != 200:
+                    retry_after = asked_for(response.headers.get("Retry-After"))
+                    if status in (429, 503) and retry_after is not None:
+                        self._bucket.close_for(retry_after)
+                    raise _error("GET", path, status, await response.read())
+                yield response.content.iter_any()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if not status:
+                self._metrics.api_requests.labels(verb, "0").inc()
+            reason = str(error) or type(error).__name__
+            raise ApiError(0, UNREACHABLE, f"GET {url}: {reason}") from error
 
     async def _send(self, method: str, url: str, body: Manifest | None, content_type: str, accept: str) -> Answer:
         """One attempt. A write that has begun goes on when its caller is cancelled: `settle` waits for it."""
@@ -173,9 +229,7 @@ class Transport:
             self._metrics.api_requests.labels(method.lower(), "0").inc()
             reason = str(error) or type(error).__name__
             raise ApiError(0, UNREACHABLE, f"{method} {url}: {reason}") from error
-        return Answer(
-            int(response.status), data.decode(errors="replace"), asked_for(response.headers.get("Retry-After"))
-        )
+        return Answer(int(response.status), data, asked_for(response.headers.get("Retry-After")))
 
     async def _login(self) -> dict[str, str]:
         token = await bearer_token(self.configuration)
@@ -231,9 +285,9 @@ def _once_more_when_connected(guard: Callable[[], None]) -> aiohttp.TraceConfig:
     return trace
 
 
-def _error(method: str, path: str, status: int, text: str) -> ApiError:
+def _error(method: str, path: str, status: int, data: bytes) -> ApiError:
     try:
-        answer = json.loads(text)
+        answer = json.loads(data)
     except ValueError:
         answer = {}
     reason = str(answer.get("reason") or "") if isinstance(answer, dict) else ""

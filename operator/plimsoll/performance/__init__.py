@@ -27,7 +27,7 @@ from plimsoll.performance.loading import load_seconds
 from plimsoll.performance.memory import MemoryFit, memory_fit
 from plimsoll.performance.monotone import settled
 from plimsoll.performance.observations import Latencies, Observation
-from plimsoll.performance.prediction import Prediction, predict
+from plimsoll.performance.prediction import Operation, Prediction, predict, predict_each
 from plimsoll.performance.requests import Stream
 from plimsoll.performance.shapes import (
     FloatArray,
@@ -65,6 +65,7 @@ __all__ = [
     "Link",
     "MemoryFit",
     "Observation",
+    "Operation",
     "Parallelism",
     "Prediction",
     "Prior",
@@ -88,6 +89,7 @@ __all__ = [
     "node_hop",
     "parallelism_problem",
     "predict",
+    "predict_each",
     "prior_for",
     "rated",
     "settled",

@@ -27,7 +27,7 @@ LEAST_GAIN = 0.002
 """A smaller operating point is tried where its rate is higher by this share at least."""
 LEAST_SHARE = 1e-4
 """Rates below this share of the saturation rate count as none."""
-_BLOCK = 5000
+_BLOCK = 1000
 """Replicas at once: enough that calls cost little, few enough that their columns stay in the cache."""
 
 

@@ -18,11 +18,11 @@ from plimsoll.performance.latency import (
 from plimsoll.performance.memory import memory_fit
 from plimsoll.performance.monotone import Path, load_of, settled
 from plimsoll.performance.queue import Load
-from plimsoll.performance.replicas import Engines, Replicas
+from plimsoll.performance.replicas import Engines, Replicas, StackedTraffic, Traffic
 from plimsoll.performance.requests import Stream, cannot_run, held, mixture, traffic_of
 from plimsoll.performance.shapes import FloatArray, LatencyTarget, LatencyTargets, ReplicaShape, TokenLengths
 from plimsoll.performance.stacked import StackedTerms
-from plimsoll.performance.statistics import asked_of, statistic
+from plimsoll.performance.statistics import asked_of, statistic, statistic_of
 from plimsoll.performance.steps import ANALYTIC_STEPS, StepModel
 
 
@@ -99,6 +99,19 @@ class Alone:
         return worst if worst is not None and ratios[worst] > 1 else None
 
 
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One class at a rate of its own on one replica, alone or with others beside it."""
+
+    shape: ReplicaShape
+    lengths: TokenLengths
+    targets: LatencyTargets
+    rate_per_second: float
+    max_num_seqs: int
+    arrivals: Arrivals = POISSON
+    beside: tuple[Stream, ...] = ()
+
+
 def predict(
     shape: ReplicaShape,
     lengths: TokenLengths,
@@ -109,43 +122,103 @@ def predict(
     arrivals: Arrivals = POISSON,
     beside: Sequence[Stream] = (),
 ) -> Prediction:
-    """Latencies of one class at a rate of its own on one replica; infinite when the queue would grow without end.
+    """Latencies of one class at a rate of its own on one replica; see `predict_each`."""
+    one = Operation(shape, lengths, targets, rate_per_second, max_num_seqs, arrivals, tuple(beside))
+    return predict_each([one], steps)[0]
 
-    With other classes `beside` it, lengths of all together stand for what its requests meet: lognormal with the first
+
+def predict_each(asked: Sequence[Operation], steps: StepModel = ANALYTIC_STEPS) -> list[Prediction]:
+    """Latencies of each class on its replica, in few passes; infinite when the queue would grow without end.
+
+    With other classes beside it, lengths of all together stand for what its requests meet: lognormal with the first
     two moments of the mixture. Utilization and concurrency are those of all.
     """
-    fit = memory_fit(shape)
-    if cannot_run(shape, fit) is not None:
-        return IMPOSSIBLE
-    traffic, terms = traffic_of(lengths, arrivals), StackedTerms.of([steps.terms(shape)])
-    engines = Engines.alike(traffic, terms)
-    alone = Alone.of(engines, targets).prediction(0)
-    if rate_per_second <= 0:
-        return alone
-    own = engines.traffic if beside else None
-    if beside:
-        traffic = mixture(traffic, beside)
-        engines = Engines.alike(traffic, terms)
-        rate_per_second *= 1.0 + sum(stream.per_request for stream in beside)
-    batch = min(max_num_seqs, held(fit, traffic))
-    saturation = float(Replicas.of(engines, np.array([float(batch)])).saturation_rate[0])
-    utilization = rate_per_second / saturation
-    if utilization >= 1:
-        return Prediction(np.inf, np.inf, np.inf, np.inf, utilization, float(batch))
-    path = Path.to(utilization)
-    several = engines.take([0] * len(path.numbers))
-    replicas = Replicas.of(several, np.full(len(path.numbers), float(batch)))
-    load = Load.of(replicas, load_of(path.numbers) * saturation)
-    own = own and own.take([0] * len(path.numbers))
-    whole = end_to_end(load, own)
-    return Prediction(
-        ttft_seconds=path.value(alone.ttft_seconds, settled(statistic(first_token(load, own), targets.ttft))),
-        tpot_seconds=path.value(alone.tpot_seconds, settled(statistic(per_token(load, own), targets.tpot))),
-        end_to_end_seconds=path.value(alone.end_to_end_seconds, settled(statistic(whole, targets.end_to_end))),
-        mean_end_to_end_seconds=path.value(alone.mean_end_to_end_seconds, settled(whole.mean())),
-        utilization=utilization,
-        concurrency=min(path.value(0.0, load.running), float(batch)),
+    found = [IMPOSSIBLE] * len(asked)
+    groups: dict[object, list[_Row]] = {}
+    for number, one in enumerate(asked):
+        fit = memory_fit(one.shape)
+        if cannot_run(one.shape, fit) is not None:
+            continue
+        own = traffic_of(one.lengths, one.arrivals)
+        met = mixture(own, one.beside) if one.beside else own
+        row = _Row(number, one, own, met, float(min(one.max_num_seqs, held(fit, met))))
+        groups.setdefault(row.kind, []).append(row)
+    for rows in groups.values():
+        for start in range(0, len(rows), _BLOCK):
+            part = rows[start : start + _BLOCK]
+            for row, prediction in zip(part, _predicted(part, steps), strict=True):
+                found[row.number] = prediction
+    return found
+
+
+_BLOCK = 500
+"""Predictions in one pass: each is looked at at up to eight loads."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """An operation of a replica that can run."""
+
+    number: int
+    asked: Operation
+    own: Traffic
+    met: Traffic
+    """Of all classes together."""
+    batch: float
+
+    @property
+    def kind(self) -> object:
+        """Rows of one kind are computed together."""
+        targets = self.asked.targets
+        statistics = map(statistic_of, (targets.ttft, targets.tpot, targets.end_to_end))
+        traffics = [(one.arrivals, one.decodes) for one in (self.own, self.met)]
+        return bool(self.asked.beside), *traffics, *statistics
+
+    @property
+    def rate_per_second(self) -> float:
+        """Of all classes together."""
+        return self.asked.rate_per_second * (1.0 + sum(stream.per_request for stream in self.asked.beside))
+
+
+def _predicted(rows: Sequence[_Row], steps: StepModel) -> list[Prediction]:
+    """Of rows of one kind."""
+    each = range(len(rows))
+    targets, company = rows[0].asked.targets, bool(rows[0].asked.beside)
+    terms = StackedTerms.of([steps.terms(row.asked.shape) for row in rows])
+    own = Engines(StackedTraffic.of([row.own for row in rows], each), terms)
+    alone = Alone.of(own, targets)
+    found = [alone.prediction(row) for row in each]
+    engines = Engines(StackedTraffic.of([row.met for row in rows], each), terms) if company else own
+    batch = np.array([row.batch for row in rows])
+    saturation = settled(Replicas.of(engines, batch).saturation_rate)
+    paths: dict[int, Path] = {}
+    for number, row in enumerate(rows):
+        utilization = row.rate_per_second / float(saturation[number])
+        if utilization >= 1:
+            found[number] = Prediction(np.inf, np.inf, np.inf, np.inf, utilization, row.batch)
+        elif utilization > 0:
+            paths[number] = Path.to(utilization)
+    if not paths:
+        return found
+    several = [number for number, path in paths.items() for _ in path.numbers]
+    replicas = Replicas.of(engines.take(several), batch[several])
+    load = Load.of(replicas, load_of(np.concatenate([path.numbers for path in paths.values()])) * saturation[several])
+    traffic = own.traffic.take(several) if company else None
+    whole = end_to_end(load, traffic)
+    latencies = (
+        (alone.ttft, settled(statistic(first_token(load, traffic), targets.ttft))),
+        (alone.tpot, settled(statistic(per_token(load, traffic), targets.tpot))),
+        (alone.end_to_end, settled(statistic(whole, targets.end_to_end))),
+        (alone.mean_end_to_end, settled(whole.mean())),
+        (np.zeros(len(rows)), settled(load.running)),
     )
+    end = 0
+    for number, path in paths.items():
+        start, end = end, end + len(path.numbers)
+        figures = (path.value(float(least[number]), values[start:end]) for least, values in latencies)
+        ttft, tpot, whole_time, mean, running = figures
+        found[number] = Prediction(ttft, tpot, whole_time, mean, path.load, min(running, rows[number].batch))
+    return found
 
 
 def _alone_ttft(engines: Engines, target: LatencyTarget | None) -> FloatArray:

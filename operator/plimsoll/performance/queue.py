@@ -114,8 +114,10 @@ class Load:
         rest = np.maximum(1.0 - full, 1e-9)
         middle = np.maximum(running - full * replicas.batch, 0.0) / rest
         width = np.maximum(_rows(weights, squares) - full * np.square(replicas.batch), 0.0) / rest - np.square(middle)
-        few = np.maximum(middle - np.sqrt(np.maximum(width, 0.0)), 0.3 * middle)
-        many = np.minimum(middle + np.maximum(width, 0.0) / np.maximum(middle - few, 1e-9), replicas.batch)
+        # What rounding leaves of no width at all is none: its root would be seen in the latencies.
+        width = np.where(width > 1e-12 * np.square(replicas.batch), width, 0.0)
+        few = np.maximum(middle - np.sqrt(width), 0.3 * middle)
+        many = np.minimum(middle + width / np.maximum(middle - few, 1e-9), replicas.batch)
         # Clustered arrivals find those before them, too.
         before = np.minimum(arrivals.companions(rate * stay), replicas.batch)
         found = np.clip(last * before * fade ** (-0.5 * (before + 1.0)), 0.0, 0.9)

@@ -1,6 +1,7 @@
 """From the answer's arrays back to placements with names, predicted latencies and reasons."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from functools import cached_property
 
@@ -15,7 +16,7 @@ from plimsoll.performance import LatencyTarget, Prediction, Question
 from plimsoll.planning.beside import short_classes
 from plimsoll.planning.company import companions, crowded
 from plimsoll.planning.decide import Decision, without_limits
-from plimsoll.planning.evaluate import Evaluator
+from plimsoll.planning.evaluate import Evaluator, Expected
 from plimsoll.planning.fleet import Fleet, Kept
 from plimsoll.planning.grouplimits import exhausted, said, used_up
 from plimsoll.planning.keeping import kept_findings
@@ -30,6 +31,7 @@ from plimsoll.planning.plan import (
     LatencyFigure,
     LimitKind,
     Placement,
+    Rejected,
     Severity,
     Share,
 )
@@ -38,6 +40,22 @@ from plimsoll.planning.snapshot import ObjectRef
 from plimsoll.planning.speeds import Speeds
 from plimsoll.planning.weighing import stored_by_deployment
 from plimsoll.planning.wording import Wording
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """What an option is used for."""
+
+    shares: tuple[Share, ...]
+    utilization: float
+    expected: dict[int, Expected]
+    """By number of the class."""
+
+    @property
+    def served(self) -> list[int]:
+        """Numbers of the classes."""
+        return list(self.expected)
+
 
 _ALTERNATIVES = 3
 _POLICY = ObjectRef("PlacementPolicy", "", POLICY_NAME)
@@ -56,6 +74,7 @@ class Assembly:
         speeds: Speeds,
     ) -> None:
         self._notes = decision.notes
+        self._rejections: dict[int, list[Rejected]] = {}
         self._fleet = fleet
         self._problem = fleet.problem
         self._allocation = decision.allocation
@@ -198,10 +217,14 @@ class Assembly:
         class_numbers = self._fleet.classes_of(number)
         own = self._fleet.options_of(number)
         options = np.flatnonzero(self._allocation.replicas[own] > 0) + own.start
-        predictions: dict[int, list[Prediction]] = {index: [] for index in class_numbers}
-        placements = [self._placement(int(option), class_numbers, choices.classes, predictions) for option in options]
+        placements = [self._placement(option) for option in options.tolist()]
         classes = tuple(
-            self._class_plan(index, choices.classes[self._fleet.class_keys[index][1]], predictions[index], number)
+            self._class_plan(
+                index,
+                choices.classes[self._fleet.class_keys[index][1]],
+                [self._predictions[option, index] for option in options.tolist() if index in self._uses[option].served],
+                number,
+            )
             for index in class_numbers
         )
         ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
@@ -229,54 +252,63 @@ class Assembly:
             storage_cost_per_hour=float(self._storage_cost[number]),
         )
 
-    def _placement(
-        self,
-        option: int,
-        class_numbers: Sequence[int],
-        classes: Sequence[ResolvedClass],
-        predictions: dict[int, list[Prediction]],
-    ) -> Placement:
-        candidate = self._fleet.candidates[option]
+    def _placement(self, option: int) -> Placement:
+        candidate, use = self._fleet.candidates[option], self._uses[option]
         replicas = int(self._allocation.replicas[option])
-        shares: list[Share] = []
-        load = 0.0
-        served: list[int] = []
-        rates: dict[str, float] = {}
-        for index in class_numbers:
-            pair = self._fleet.pair(index, option)
-            share = 0.0 if pair is None else float(self._allocation.share[pair])
-            if pair is None or share <= TOLERANCE:
-                continue
-            served.append(index)
-            name = classes[self._fleet.class_keys[index][1]].declared.name
-            shares.append(Share(name, round(share, 6)))
-            part = share * float(self._problem.pair_load[pair, 0])
-            rates[name] = part * candidate.capacities[name].max_rate_per_second
-            load += part
-        utilization = load / replicas
-        expected = min(1.0, utilization * self._expected)
-        by_name = {item.declared.name: item for item in classes}
-        for index in served:
-            item = classes[self._fleet.class_keys[index][1]]
-            name = item.declared.name
-            question = Question(candidate.shape, item.lengths, item.targets, arrivals=item.arrivals)
-            rate = rates[name] / load * expected if load > 0 else 0.0
-            batch = candidate.capacities[name].max_num_seqs
-            others = companions(name, rates, by_name)
-            predictions[index].append(self._evaluator.predict(question, batch, rate, expected, others))
         return Placement(
             name=candidate.name,
             option=candidate.option,
             replicas=replicas,
-            shares=tuple(shares),
+            shares=use.shares,
             price_per_hour=replicas * candidate.price_per_hour,
-            utilization=utilization,
-            reason=self._reason(option, served),
+            utilization=use.utilization,
+            reason=self._reason(option, use.served),
             speed=self._speeds.source(candidate.shape),
             correction=candidate.shape.correction,
             asked=candidate.asked,
             made_by=candidate.made_by,
         )
+
+    @cached_property
+    def _uses(self) -> dict[int, "_Use"]:
+        """Of every option with replicas."""
+        return {option: self._use(option) for option in np.flatnonzero(self._allocation.replicas > 0).tolist()}
+
+    @cached_property
+    def _predictions(self) -> dict[tuple[int, int], Prediction]:
+        """Of options and the classes that they serve; all at once, since the model computes many in the time of one."""
+        asked = {(option, index): one for option, use in self._uses.items() for index, one in use.expected.items()}
+        return dict(zip(asked, self._evaluator.predict_each(list(asked.values())), strict=True))
+
+    def _use(self, option: int) -> "_Use":
+        candidate, number = self._fleet.candidates[option], int(self._problem.option_deployment[option])
+        classes = self._fleet.choices[number].classes
+        items: dict[int, ResolvedClass] = {}
+        shares: list[Share] = []
+        rates: dict[str, float] = {}
+        load = 0.0
+        for index in self._fleet.classes_of(number):
+            pair = self._fleet.pair(index, option)
+            share = 0.0 if pair is None else float(self._allocation.share[pair])
+            if pair is None or share <= TOLERANCE:
+                continue
+            items[index] = classes[self._fleet.class_keys[index][1]]
+            name = items[index].declared.name
+            shares.append(Share(name, round(share, 6)))
+            part = share * float(self._problem.pair_load[pair, 0])
+            rates[name] = part * candidate.capacities[name].max_rate_per_second
+            load += part
+        utilization = load / int(self._allocation.replicas[option])
+        at = min(1.0, utilization * self._expected)
+        by_name = {item.declared.name: item for item in classes}
+        expected: dict[int, Expected] = {}
+        for index, item in items.items():
+            name = item.declared.name
+            batch = candidate.capacities[name].max_num_seqs
+            question = Question(candidate.shape, item.lengths, item.targets, batch, item.arrivals)
+            rate = rates[name] / load * at if load > 0 else 0.0
+            expected[index] = Expected(question, rate, at, companions(name, rates, by_name))
+        return _Use(tuple(shares), utilization, expected)
 
     def _reason(self, option: int, served: Sequence[int]) -> str:
         """Why this option: what else could serve its main class, and why it does not."""
@@ -287,10 +319,17 @@ class Assembly:
         if spare:
             kept += f"can lose {spare} replica{'' if spare == 1 else 's'}, and so any one node; "
         name = self._names.of_class(served[0])
-        others = self._names.rejected(served[0], self._alternatives.of_class(served[0]), 1)
+        others = self._rejected(served[0])
         if not others:
             return f"{kept}the only option that meets the objectives of {name}"
         return f"{kept}next best for {name}: {others[0].option}: {others[0].reason}"
+
+    def _rejected(self, index: int) -> list[Rejected]:
+        """The best alternatives of a class; placements and the class itself speak of them."""
+        if index not in self._rejections:
+            found = self._names.rejected(index, self._alternatives.of_class(index), _ALTERNATIVES)
+            self._rejections[index] = found
+        return self._rejections[index]
 
     @cached_property
     def _alternatives(self) -> Alternatives:
@@ -303,14 +342,13 @@ class Assembly:
     def _class_plan(
         self, index: int, item: ResolvedClass, predictions: Sequence[Prediction], deployment: int
     ) -> ClassPlan:
-        rejected = self._names.rejected(index, self._alternatives.of_class(index), _ALTERNATIVES)
-        rejected.extend(rejections(self._fleet.choices[deployment], item.declared.name, _ALTERNATIVES))
+        excluded = rejections(self._fleet.choices[deployment], item.declared.name, _ALTERNATIVES)
         return ClassPlan(
             name=item.declared.name,
             requests_per_minute=float(item.declared.requests_per_minute),
             unserved=float(self._allocation.unserved[index]) if self._problem.class_rate_per_hour[index] > 0 else 0.0,
             latency=_figures(item, predictions),
-            rejected=tuple(rejected),
+            rejected=(*self._rejected(index), *excluded),
         )
 
     def _shortages(self, number: int, class_numbers: Sequence[int]) -> list[Finding]:

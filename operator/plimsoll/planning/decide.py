@@ -78,7 +78,8 @@ class _Round:
         self._problem = problem
         self._search = search
         self.interrupted = False
-        self.free = self._solve(problem)
+        self.free = search.solve(problem)
+        self.interrupted |= self.free.interrupted
 
     def answer(self) -> Allocation:
         problem = self._problem
@@ -93,10 +94,10 @@ class _Round:
             return allocation
         return self._look_ahead(allocation, moves)
 
-    def _solve(self, problem: AllocationProblem) -> Solution:
-        solution = self._search.solve(problem)
+    def _solve(self, problem: AllocationProblem) -> Allocation:
+        solution = self._search.answer(problem)
         self.interrupted |= solution.interrupted
-        return solution
+        return solution.allocation
 
     def _gains(self, stay: Allocation, other: Allocation) -> Bools:
         """Deployments (D) for which the other answer is worth a move."""
@@ -117,7 +118,7 @@ class _Round:
                 break
             last = attempt + 1 == ATTEMPTS
             growth = beside(problem, stay, moves, moves if last else adding)
-            found = growth.merged(self._solve(growth.problem).allocation)
+            found = growth.merged(self._solve(growth.problem))
             gains = moves & self._gains(stay, found)
             found = exchanged(problem, stay, found, gains)
             again = gains & gives_up(problem, found) & ~adding
@@ -144,7 +145,7 @@ class _Round:
                 self.interrupted = True  # GH, which has no guard of its own, would go on for as long as it likes
                 break
             part = following(problem, allocation, movable)
-            after = part.merged(self._solve(part.problem).allocation)
+            after = part.merged(self._solve(part.problem))
             now, saving = allocation.replicas, self._search.minimal_saving
             if not (movable & (worthwhile(problem, now, allocation, after, saving) | stuck)).any():
                 break
@@ -153,7 +154,7 @@ class _Round:
             after = exchanged(problem, allocation, after, moves)
             if overspends(problem, after):
                 part = following(problem, allocation, moves)
-                after = part.merged(self._solve(part.problem).allocation)
+                after = part.merged(self._solve(part.problem))
                 moves &= worthwhile(problem, now, allocation, after, 0.0) | stuck
                 after = exchanged(problem, allocation, after, moves)
             if not _holds(problem, after):

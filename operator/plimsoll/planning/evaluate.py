@@ -4,8 +4,9 @@ Rates do not enter the former, so a round after a change of traffic costs nothin
 """
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import TypeVar
 
 from plimsoll.allocation.decomposition import Memory
@@ -17,6 +18,7 @@ from plimsoll.performance import (
     Correction,
     LatencyTargets,
     Link,
+    Operation,
     Prediction,
     Question,
     ReplicaShape,
@@ -25,7 +27,7 @@ from plimsoll.performance import (
     load_seconds,
     memory_fit,
     parallelism_problem,
-    predict,
+    predict_each,
     rated,
     settled,
 )
@@ -50,6 +52,38 @@ class Startup:
     load_seconds: float
     excess: float = float("inf")
     """1 + the weights as a multiple of the GPU's memory; inf when something else is wrong. Ranks near misses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a replica is expected to serve of a class."""
+
+    question: Question
+    """With the operating point."""
+    rate_per_second: float
+    utilization: float
+    beside: tuple[Stream, ...] = ()
+    """Other classes at the same replica."""
+
+    def operation(self) -> Operation:
+        """At the whole per cent of utilization above."""
+        # A class without traffic may be asked about at replicas that others use: its rate is 0 all the same.
+        rate, question = 0.0, self.question
+        if self.rate_per_second > 0:
+            whole = math.ceil(self.utilization * 100 - 1e-9)
+            rate = float(settled(self.rate_per_second * whole / (self.utilization * 100)))
+        if self.beside:
+            rate = float(f"{rate:.3g}")  # it drifts with the others' traffic
+        assert question.max_num_seqs is not None  # noqa: S101  (whoever asks names the operating point)
+        return Operation(
+            question.shape,
+            question.lengths,
+            question.targets,
+            rate,
+            question.max_num_seqs,
+            question.arrivals,
+            self.beside,
+        )
 
 
 @dataclass(slots=True)
@@ -82,6 +116,11 @@ class Evaluator:
         self._answers.update(zip(new, rated(list(new.values())), strict=True))
         return [self._answers[key] for key in keys]
 
+    def answer_each(self, groups: Sequence[Collection[Question]]) -> list[list[Capacity]]:
+        """Capacities of each group in the order of its questions, all computed together."""
+        answers = iter(self.answer(question for group in groups for question in group))
+        return [list(islice(answers, len(group))) for group in groups]
+
     def recall(self, name: Hashable, inputs: object, kind: type[Result]) -> Result | None:
         """What was last remembered under a name, if it came from equal inputs."""
         known = self._recalled.get(name)
@@ -100,36 +139,23 @@ class Evaluator:
             self._startups[key] = _startup(shape)
         return self._startups[key]
 
-    def predict(
-        self,
-        question: Question,
-        max_num_seqs: int,
-        rate_per_second: float,
-        utilization: float,
-        beside: tuple[Stream, ...] = (),
-    ) -> Prediction:
-        """Latencies at a rate, for the whole per cent of utilization above: a small drift of traffic costs nothing.
+    def predict(self, asked: "Expected") -> Prediction:
+        """Latencies of one; see `predict_each`."""
+        return self.predict_each([asked])[0]
 
-        Only figures that are remembered by enter the prediction, so that one made afresh is the same.
+    def predict_each(self, asked: Sequence["Expected"]) -> list[Prediction]:
+        """Latencies at rates, for the whole per cent of utilization above: a small drift of traffic costs nothing.
+
+        Only figures that are remembered by enter a prediction, so that one made afresh is the same.
         """
-        # A class without traffic may be asked about at replicas that others use: its rate is 0 all the same.
-        rate = 0.0
-        if rate_per_second > 0:
-            rate = float(settled(rate_per_second * math.ceil(utilization * 100 - 1e-9) / (utilization * 100)))
-        if beside:
-            rate = float(f"{rate:.3g}")  # it drifts with the others' traffic
-        key = (self._keys([replace(question, max_num_seqs=max_num_seqs)])[0], rate, beside)
-        if key not in self._predictions:
-            self._predictions[key] = predict(
-                question.shape,
-                question.lengths,
-                question.targets,
-                rate,
-                max_num_seqs,
-                arrivals=question.arrivals,
-                beside=beside,
-            )
-        return self._predictions[key]
+        operations = [one.operation() for one in asked]
+        keys = [
+            (key, operation.rate_per_second, operation.beside)
+            for key, operation in zip(self._keys([one.question for one in asked]), operations, strict=True)
+        ]
+        new = {key: one for key, one in zip(keys, operations, strict=True) if key not in self._predictions}
+        self._predictions.update(zip(new, predict_each(list(new.values())), strict=True))
+        return [self._predictions[key] for key in keys]
 
     def _keys(self, questions: Sequence[Question]) -> list[_Key]:
         """Small keys. Many questions share the very same shape or objective, whose contents are hashed only once."""

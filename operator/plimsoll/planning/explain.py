@@ -109,12 +109,12 @@ def explain_limits(turn: Round, chosen: Sequence[ObjectRef] | None) -> list[Limi
     problem, base = turn.fleet.problem, turn.decision.allocation
     if not problem.options:
         return []
-    again = turn.search.solve(problem).allocation
+    again = turn.search.answer(problem).allocation
     if _positive(worth(problem, base, again)):
         base = again  # what could be had as things are is not the limit's doing
     everyone = alternatives(problem, turn.decision.allocation)
     found = [
-        LimitExplanation(limit, step, worth(more, base, turn.search.solve(more).allocation))
+        LimitExplanation(limit, step, worth(more, base, turn.search.answer(more).allocation))
         for limit, step, more in _fleet_limits(turn, everyone)
     ]
     found.extend(_own_limits(turn, chosen, everyone))
@@ -204,9 +204,9 @@ def _own_worth(turn: Round, more: AllocationProblem, only: Bools) -> Worth:
     problem, planned = turn.fleet.problem, turn.decision.allocation
     undecided = exchanged(problem, planned, as_it_runs(problem), only)
     part, richer = subset(problem, undecided, only), subset(more, undecided, only)
-    now = part.merged(turn.search.solve(part.problem).allocation)
+    now = part.merged(turn.search.answer(part.problem).allocation)
     base = now if _positive(worth(problem, planned, now)) else planned
-    return worth(more, base, richer.merged(turn.search.solve(richer.problem).allocation))
+    return worth(more, base, richer.merged(turn.search.answer(richer.problem).allocation))
 
 
 def _positive(found: Worth) -> bool:

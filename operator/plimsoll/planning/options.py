@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from heapq import nsmallest
 
 from plimsoll import __version__
 from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.performance import Capacity, Question, ReplicaShape, checkpoint_bytes
 from plimsoll.planning.dominance import Offering, OptionKey, beaten, option_key
-from plimsoll.planning.evaluate import Evaluator
 from plimsoll.planning.identity import PlacementNames
 from plimsoll.planning.objectives import ResolvedClass
 from plimsoll.planning.pause import holds
@@ -123,6 +123,10 @@ class Choices:
         return any(map(holds, self.findings))
 
 
+Point = tuple[int, int, int]
+"""Number of a variant, operating point, number of a class."""
+
+
 def questions(classes: Sequence[ResolvedClass], variants: Variants) -> list[Question]:
     """What must be known first: each class alone on each variant, which gives the operating points."""
     return [
@@ -136,20 +140,22 @@ def further_questions(
     classes: Sequence[ResolvedClass],
     variants: Variants,
     running: Set[OptionKey],
-    evaluator: Evaluator,
+    alone: Sequence[Capacity],
     likeness: Mapping[str, str],
-) -> dict[tuple[int, int, int], Question]:
+) -> dict[Point, Question]:
     """What must be known then: each class at the operating points of the others, since classes share replicas.
 
     And at those of running replicas, which no class may choose any more: what is learnt of a GPU, or a new release, may
-    find another point best, and that alone is no reason to start everything anew. Keys are variant, operating point and
-    class.
+    find another point best, and that alone is no reason to start everything anew.
+
+    Args:
+        alone: answers to `questions`.
     """
     run_at: dict[tuple[object, ...], set[int]] = {}
     for *what, batch in (_on_first(key, likeness) for key in running):
         run_at.setdefault(tuple(what), set()).add(int(batch))
-    answers = iter(evaluator.answer(questions(classes, variants)))
-    asked: dict[tuple[int, int, int], Question] = {}
+    answers = iter(alone)
+    asked: dict[Point, Question] = {}
     for number, variant in enumerate(variants.fitting):
         own = [next(answers) for _ in classes]
         chosen = {capacity.max_num_seqs for capacity in own if capacity.max_rate_per_second > 0}
@@ -167,13 +173,19 @@ def choose(
     classes: Sequence[ResolvedClass],
     variants: Variants,
     running: Set[OptionKey],
-    evaluator: Evaluator,
+    alone: Sequence[Capacity],
+    together: Mapping[Point, Capacity],
     likeness: Mapping[str, str],
 ) -> Choices:
-    """Options that meet the objectives of at least one class and that no other beats; running ones always stay."""
+    """Options that meet the objectives of at least one class and that no other beats; running ones always stay.
+
+    Args:
+        alone: answers to `questions`.
+        together: answers to `further_questions`.
+    """
     if any(finding.severity is Severity.ERROR for finding in variants.findings):
         return Choices(tuple(classes), (), variants.excluded, variants.findings, alike=variants.alike)
-    offerings, missed, usual = _eligible(classes, variants, running, evaluator, likeness)
+    offerings, missed, usual = _eligible(classes, variants, alone, together, likeness)
     limited = deployment.spec.placement.replicas.max is not None
     always = [offering for offering in offerings if _on_first(option_key(offering.option), likeness) in usual]
     gone = frozenset(_on_first(key, likeness) for key in beaten(always, classes, whole_replicas=limited))
@@ -237,27 +249,26 @@ def _as_it_runs(candidate: Candidate, running: Sequence[tuple[Workload, Made]]) 
 def _eligible(
     classes: Sequence[ResolvedClass],
     variants: Variants,
-    running: Set[OptionKey],
-    evaluator: Evaluator,
+    alone: Sequence[Capacity],
+    together: Mapping[Point, Capacity],
     likeness: Mapping[str, str],
 ) -> tuple[list[Offering], list[Excluded], frozenset[OptionKey]]:
     """Operating points that meet the targets of some class, why the rest is out, and those points that are looked at
     whatever runs."""
     excluded: list[Excluded] = []
     usual: set[OptionKey] = set()
-    alone = iter(evaluator.answer(questions(classes, variants)))
+    answers = iter(alone)
     for variant in variants.fitting:
         model, precision, pool, tensor, pipeline, _ = _on_first(option_key(variant.option), likeness)
         for item in classes:
-            capacity = next(alone)
+            capacity = next(answers)
             usual.add((model, precision, pool, tensor, pipeline, capacity.max_num_seqs))
             if capacity.max_rate_per_second <= 0:
                 reason = capacity.reason or "no rate meets the targets"
                 excess, where = _excess(item, capacity), variant.pool.name
                 excluded.append(Excluded(variant.label, reason, item.declared.name, excess, where))
-    asked = further_questions(classes, variants, running, evaluator, likeness)
     usable: dict[tuple[int, int], dict[str, Capacity]] = {}
-    for (number, point, index), capacity in zip(asked, evaluator.answer(asked.values()), strict=True):
+    for (number, point, index), capacity in together.items():
         variant, item = variants.fitting[number], classes[index]
         if capacity.max_rate_per_second <= 0:
             continue
@@ -278,11 +289,9 @@ def _eligible(
 
 def rejections(choices: Choices, traffic: str, limit: int = 3) -> list[Rejected]:
     """The most telling exclusions of one class: nearest misses first."""
-    relevant = sorted(
-        (item for item in choices.excluded if item.traffic in ("", traffic)),
-        key=lambda item: (item.excess, item.label),
-    )
-    return [Rejected(_with_twins(item, choices), item.reason) for item in relevant[:limit]]
+    relevant = (item for item in choices.excluded if item.traffic in ("", traffic))
+    nearest = nsmallest(limit, relevant, key=lambda item: (item.excess, item.label))
+    return [Rejected(_with_twins(item, choices), item.reason) for item in nearest]
 
 
 def _with_twins(item: Excluded, choices: Choices) -> str:

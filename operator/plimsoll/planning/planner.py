@@ -52,7 +52,7 @@ from plimsoll.planning.snapshot import ObjectRef, PodFacts, Snapshot, Workload
 from plimsoll.planning.speeds import Speeds, speeds
 from plimsoll.planning.stock import Demand, measure_stock
 from plimsoll.planning.tenants import Tenants, clamped, resolve_tenants
-from plimsoll.planning.variants import Variants, enumerate_variants
+from plimsoll.planning.variants import Fits, Variants, enumerate_variants
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -290,6 +290,7 @@ def _all_choices(
     found: dict[ObjectRef, Choices] = {}
     inputs: dict[ObjectRef, object] = {}
     fresh: list[tuple[LLMDeployment, ObjectRef, tuple[ResolvedClass, ...], Variants]] = []
+    fits: Fits = {}
     for deployment in snapshot.deployments:
         ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
         classes, findings = resolve_classes(deployment, slos, policy)
@@ -313,27 +314,28 @@ def _all_choices(
             found[ref] = known
         else:
             variants = enumerate_variants(
-                deployment, classes, pools, catalog, known_speeds, evaluator, alike, several_nodes=several
+                deployment, classes, pools, catalog, known_speeds, evaluator, alike, several_nodes=several, fits=fits
             )
             variants = replace(variants, findings=(*findings, *variants.findings))
             fresh.append((deployment, ref, classes, variants))
     # All at once, since the model computes many shapes in the time of one.
-    evaluator.answer(question for _, _, classes, variants in fresh for question in questions(classes, variants))
-    evaluator.answer(
-        question
-        for _, ref, classes, variants in fresh
-        for question in further_questions(classes, variants, running.get(ref, frozenset()), evaluator, alike).values()
-    )
-    for deployment, ref, classes, variants in fresh:
-        found[ref] = choose(deployment, classes, variants, running.get(ref, frozenset()), evaluator, alike)
+    alone = evaluator.answer_each([questions(classes, variants) for _, _, classes, variants in fresh])
+    asked = [
+        further_questions(classes, variants, running.get(ref, frozenset()), own, alike)
+        for (_, ref, classes, variants), own in zip(fresh, alone, strict=True)
+    ]
+    together = evaluator.answer_each([further.values() for further in asked])
+    for (deployment, ref, classes, variants), own, points, answers in zip(fresh, alone, asked, together, strict=True):
+        at_points = dict(zip(points, answers, strict=True))
+        found[ref] = choose(deployment, classes, variants, running.get(ref, frozenset()), own, at_points, alike)
     evaluator.remember({ref: (inputs[ref], found[ref]) for ref in inputs})
-    own: dict[ObjectRef, list[Workload]] = {}
+    workloads: dict[ObjectRef, list[Workload]] = {}
     for workload in snapshot.workloads:
-        own.setdefault(ObjectRef("LLMDeployment", workload.namespace, workload.deployment), []).append(workload)
+        workloads.setdefault(ObjectRef("LLMDeployment", workload.namespace, workload.deployment), []).append(workload)
     refs = [(item, ObjectRef("LLMDeployment", item.namespace, item.name)) for item in snapshot.deployments]
     if policy.availability.tolerate_node_loss:
         found = {ref: spread(deployment, found[ref]) for deployment, ref in refs}
-    return [keep_running(deployment, found[ref], own.get(ref, ())) for deployment, ref in refs]
+    return [keep_running(deployment, found[ref], workloads.get(ref, ())) for deployment, ref in refs]
 
 
 def _running_options(snapshot: Snapshot) -> dict[ObjectRef, frozenset[OptionKey]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from plimsoll.performance import LatencyTarget, LatencyTargets, Question
 from plimsoll.planning.company import companions
-from plimsoll.planning.evaluate import Evaluator
+from plimsoll.planning.evaluate import Evaluator, Expected
 from plimsoll.planning.objectives import ResolvedClass
 from plimsoll.planning.options import Candidate
 from plimsoll.planning.plan import ClassPlan, DeploymentPlan, FleetPlan, Placement
@@ -171,12 +171,13 @@ def _predicted(
     for percentile in PERCENTILES:
         # Only the statistic of a target enters a prediction, never its seconds.
         target = LatencyTarget(1.0, percentile)
-        found = []
+        asked = []
         for placement in serving:
             candidate = candidates[placement_key(deployment.ref.namespace, placement.name)]
             expected = min(1.0, placement.utilization * kept)
             targets = LatencyTargets(target, target, target)
-            question = Question(candidate.shape, item.lengths, targets, arrivals=item.arrivals)
+            batch = placement.option.max_num_seqs
+            question = Question(candidate.shape, item.lengths, targets, batch, item.arrivals)
             rates = {
                 share.traffic: share.value * classes[share.traffic].planned_rate_per_second
                 for share in placement.shares
@@ -185,7 +186,8 @@ def _predicted(
             load = sum(loads.values())
             rate = rates[name] / load * expected if load > 0 else 0.0
             others = companions(name, rates, classes)
-            found.append(evaluator.predict(question, placement.option.max_num_seqs, rate, expected, others))
+            asked.append(Expected(question, rate, expected, others))
+        found = evaluator.predict_each(asked)
         columns.append(
             (
                 max(each.ttft_seconds for each in found),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -38,6 +39,9 @@ class Search:
     """How one planning round searches. Where the solver breaks down something simpler answers, and `faults` grows."""
 
     solve: Callable[[AllocationProblem], Solution]
+    """With a lower bound, if there is time to find one."""
+    answer: Callable[[AllocationProblem], Solution]
+    """The same allocation as `solve`, without the work that only raises the bound."""
     bound: Callable[[AllocationProblem, Allocation], float]
     """Valid for any feasible answer: see `Solution.lower_bound_per_hour`. UNPROVEN once the time is up."""
     route: Callable[[AllocationProblem, Ints], Allocation | None]
@@ -74,14 +78,14 @@ def search_for(
     def remaining() -> float:
         return seconds - (clock() - began)
 
-    def solve(problem: AllocationProblem) -> Solution:
+    def solve(problem: AllocationProblem, *, prove: bool = True) -> Solution:
         # GH needs no solver: one strange object must not end the planning of the whole fleet.
         for algorithm in _FROM[policy.algorithm]:
             try:
-                return algorithm(problem, seed, memory, remaining)
+                return algorithm(problem, seed, memory, remaining, prove)
             except SolverError as error:
                 faults.append(str(error))
-        return _greedy(problem, seed, memory, remaining)
+        return _greedy(problem, seed, memory, remaining, prove)
 
     def bound(problem: AllocationProblem, allocation: Allocation) -> float:
         try:
@@ -99,6 +103,7 @@ def search_for(
 
     return Search(
         solve=solve,
+        answer=partial(solve, prove=False),
         bound=bound,
         route=routed,
         time_is_up=lambda: remaining() <= 0,
@@ -121,16 +126,20 @@ def _bound(problem: AllocationProblem, allocation: Allocation, memory: Memory, r
     return lower_bound(problem, allocation) if quick and remaining() > 0 else UNPROVEN
 
 
-def _greedy(problem: AllocationProblem, _seed: int, _memory: Memory, _remaining: RemainingSeconds) -> Solution:
+def _greedy(
+    problem: AllocationProblem, _seed: int, _memory: Memory, _remaining: RemainingSeconds, _prove: bool
+) -> Solution:
     return Solution(solve_greedy(problem), UNPROVEN)
 
 
-def _adaptive(problem: AllocationProblem, seed: int, memory: Memory, remaining: RemainingSeconds) -> Solution:
-    return solve_adaptive(problem, seed=seed, memory=memory, remaining_seconds=remaining)
+def _adaptive(
+    problem: AllocationProblem, seed: int, memory: Memory, remaining: RemainingSeconds, prove: bool
+) -> Solution:
+    return solve_adaptive(problem, seed=seed, memory=memory, remaining_seconds=remaining, prove=prove)
 
 
-def _exact(problem: AllocationProblem, seed: int, memory: Memory, remaining: RemainingSeconds) -> Solution:
-    start = solve_adaptive(problem, seed=seed, memory=memory, remaining_seconds=remaining)
+def _exact(problem: AllocationProblem, seed: int, memory: Memory, remaining: RemainingSeconds, prove: bool) -> Solution:
+    start = solve_adaptive(problem, seed=seed, memory=memory, remaining_seconds=remaining, prove=prove)
     found = solve_exact(problem, start=start.allocation, time_limit_seconds=max(0.0, remaining()))
     # Where time runs out the start's bound may be the better one.
     bound = max(proven(problem, start, found.allocation), found.lower_bound_per_hour)

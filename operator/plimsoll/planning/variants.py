@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from plimsoll.api.llmdeployment import LLMDeployment, Precision
-from plimsoll.catalog import Catalog, ModelArchitecture, UnknownName, unsupported_reason
+from plimsoll.api.llmdeployment import LLMDeployment
+from plimsoll.catalog import Catalog, ModelArchitecture, Precision, UnknownName, unsupported_reason
 from plimsoll.performance import Parallelism, ReplicaShape
 from plimsoll.planning.evaluate import Evaluator
 from plimsoll.planning.images import engine_image
@@ -62,6 +62,14 @@ class Variants:
     """Pools that may be used, by the name of the one that stands for them."""
 
 
+Fits = dict[tuple[str, str, str, str, int, str | None, float, tuple[Parallelism, ...]], "_Found"]
+"""Of one round: by model, precision, checkpoint, pool, length, image, factor of task error and parallelisms.
+
+That many LLMDeployments share the very same shapes also keeps memory small, and tells the shapes apart quickly.
+"""
+_Found = tuple[tuple[Variant, ...], tuple[Excluded, ...]]
+
+
 def enumerate_variants(
     deployment: LLMDeployment,
     classes: Sequence[ResolvedClass],
@@ -72,14 +80,18 @@ def enumerate_variants(
     likeness: Mapping[str, str],
     *,
     several_nodes: bool,
+    fits: Fits,
 ) -> Variants:
     """All ways to run a deployment's models that fit, why the others are out, and what is wrong with its inputs.
 
     Args:
         likeness: of `pools`, as `pools.likeness` tells it.
+        fits: what was found for other deployments of the same round.
     """
     findings: list[Finding] = []
     alike = _alike(_allowed_pools(deployment, pools, findings), likeness)
+    choice = deployment.spec.placement.parallelism
+    splits = tuple(Parallelism(*degrees) for degrees in product(sorted(choice.tensor), sorted(choice.pipeline)))
     excluded: list[Excluded] = []
     variants: list[Variant] = []
     for model_index, declared in enumerate(deployment.spec.models):
@@ -106,19 +118,15 @@ def enumerate_variants(
                 continue
             if length is None:
                 continue
+            facts, factor = catalog.precision(precision.name), float(precision.task_error_factor)
             for pool in (group[0] for group in alike.values()):
-                fitting, out = _fitting(
-                    deployment,
-                    model,
-                    precision,
-                    checkpoint,
-                    pool,
-                    length,
-                    catalog,
-                    speeds,
-                    evaluator,
-                    several_nodes=several_nodes,
-                )
+                image = engine_image(deployment.spec.engine.images, pool.gpu.vendor)
+                key = (model.name, facts.name, checkpoint, pool.name, length, image, factor, splits)
+                if key not in fits:
+                    split = sorted(((nodes_needed(one, pool.gpus_per_node), one) for one in splits), key=_on_one_first)
+                    asked = _Asked(model, facts, checkpoint, pool, length, image, factor)
+                    fits[key] = _fitting(asked, split, speeds, evaluator, several_nodes=several_nodes)
+                fitting, out = fits[key]
                 excluded.extend(out)
                 variants.extend(fitting)
     return Variants(tuple(variants), tuple(excluded), tuple(findings), alike)
@@ -139,42 +147,48 @@ def label_of(option: Option) -> str:
     return option_label(option.model, option.precision, option.pool, option.parallelism, option.nodes)
 
 
+def _on_one_first(split: tuple[int, Parallelism]) -> bool:
+    """Whether any fits on one node decides how much must be known of the others."""
+    return split[0] > 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A model variant on a pool, in any parallelism."""
+
+    model: ModelArchitecture
+    precision: Precision
+    checkpoint: str
+    pool: Offer
+    length: int
+    image: str | None
+    task_error_factor: float
+
+
 def _fitting(
-    deployment: LLMDeployment,
-    model: ModelArchitecture,
-    precision: Precision,
-    checkpoint: str,
-    pool: Offer,
-    length: int,
-    catalog: Catalog,
+    asked: _Asked,
+    splits: Sequence[tuple[int, Parallelism]],
     speeds: Speeds,
     evaluator: Evaluator,
     *,
     several_nodes: bool,
-) -> tuple[list[Variant], list[Excluded]]:
-    """Parallelisms of one variant on one pool at which it can run at all; the rest with the reason."""
+) -> tuple[tuple[Variant, ...], tuple[Excluded, ...]]:
+    """Parallelisms (with pods per replica) at which it can run at all; the rest with the reason."""
     fitting: list[Variant] = []
     excluded: list[Excluded] = []
-    facts = catalog.precision(precision.name)
+    model, facts, pool, image = asked.model, asked.precision, asked.pool, asked.image
     unsupported = unsupported_reason(facts, pool.gpu)
-    image = engine_image(deployment.spec.engine.images, pool.gpu.vendor)
     if image is None:
         unsupported = f"no engine image for {pool.gpu.vendor} GPUs: set spec.engine.images.{pool.gpu.vendor}"
-    choice = deployment.spec.placement.parallelism
-    splits = [Parallelism(*degrees) for degrees in product(sorted(choice.tensor), sorted(choice.pipeline))]
-    # Those on one node first: whether any fits decides how much must be known of the others.
-    for nodes, parallelism in sorted(
-        ((nodes_needed(parallelism, pool.gpus_per_node), parallelism) for parallelism in splits),
-        key=lambda split: split[0] > 1,
-    ):
-        label = option_label(model.name, precision.name, pool.name, parallelism, nodes)
+    for nodes, parallelism in splits:
+        label = option_label(model.name, facts.name, pool.name, parallelism, nodes)
         shape = speeds.of(
             ReplicaShape(
                 model,
                 facts,
                 pool.gpu,
                 parallelism,
-                length,
+                asked.length,
                 nodes=max(1, nodes),
                 network=pool.network if nodes > 1 else None,
             )
@@ -194,16 +208,16 @@ def _fitting(
                 excluded.append(Excluded(label, startup.problem, excess=startup.excess, pool=pool.name))
             continue
         checkpoint_args = (
-            () if checkpoint != model.name or precision.name == model.native_precision else facts.engine_args
+            () if asked.checkpoint != model.name or facts.name == model.native_precision else facts.engine_args
         )
         option = Option(
             model=model.name,
-            precision=precision.name,
-            checkpoint=checkpoint,
+            precision=facts.name,
+            checkpoint=asked.checkpoint,
             pool=pool.name,
             parallelism=parallelism,
             max_num_seqs=0,
-            max_model_length=length,
+            max_model_length=asked.length,
             image=image,
             gpu_resource=pool.resource_name,
             engine_args=checkpoint_args,
@@ -212,8 +226,8 @@ def _fitting(
             gated=model.gated,
             nodes=nodes,
         )
-        fitting.append(Variant(option, pool, shape, float(precision.task_error_factor)))
-    return fitting, excluded
+        fitting.append(Variant(option, pool, shape, asked.task_error_factor))
+    return tuple(fitting), tuple(excluded)
 
 
 def load_bucket(seconds: float) -> float:

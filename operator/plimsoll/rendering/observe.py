@@ -4,6 +4,7 @@ What is left out matters as much as what is kept: a heartbeat or a resource vers
 """
 
 from collections.abc import Iterable, Mapping
+from sys import intern
 from typing import Any
 
 from plimsoll.api.common import GROUP
@@ -18,13 +19,15 @@ Manifest = Mapping[str, Any]
 def node_facts(manifest: Manifest) -> NodeFacts:
     """A node without its heartbeat, images, addresses and everything else that does not move a placement."""
     spec, status = mapping_of(manifest, "spec"), mapping_of(manifest, "status")
+    own = mapping_of(metadata_of(manifest), "labels")
     taints = tuple(
         Taint(str(taint.get("key", "")), str(taint.get("value") or ""), str(taint.get("effect") or ""))
         for taint in spec.get("taints") or ()
     )
     return NodeFacts(
-        name=_name(manifest),
-        labels=dict(sorted(mapping_of(metadata_of(manifest), "labels").items())),
+        name=intern(_name(manifest)),
+        # Thousands of nodes say the same: interned, it is kept once, here and in what the planner is sent.
+        labels={intern(str(key)): intern(str(value)) for key, value in sorted(own.items())},
         allocatable=_resources(mapping_of(status, "allocatable")),
         taints=tuple(sorted(taints, key=lambda taint: (taint.key, taint.value, taint.effect))),
         unschedulable_reason=_unschedulable_reason(manifest),
@@ -48,9 +51,9 @@ def pod_facts(manifest: Manifest) -> PodFacts | None:
     ours = own.get(labels.MANAGED_BY) == labels.MANAGER
     return PodFacts(
         uid=str(metadata.get("uid", "")),
-        namespace=str(metadata.get("namespace", "")),
+        namespace=intern(str(metadata.get("namespace", ""))),
         name=_name(manifest),
-        node=str(spec.get("nodeName") or ""),
+        node=intern(str(spec.get("nodeName") or "")),
         requests=pod_requests(spec),
         placement=str(own.get(labels.PLACEMENT, "")) if ours else "",
         ready=_condition(manifest, "Ready"),
@@ -155,7 +158,7 @@ def _resources(quantities: Manifest) -> dict[str, float]:
     for name, text in sorted(quantities.items()):
         if name in ("cpu", "memory") or ("/" in name and not name.startswith("attachable-volumes")):
             try:
-                kept[name] = float(parse_quantity(str(text)))
+                kept[intern(name)] = float(parse_quantity(str(text)))
             except ValueError:
                 continue  # the API server lets none through; a fact that cannot be read is no fact
     return kept

@@ -11,7 +11,7 @@ from plimsoll.controller.discovery import Outdated
 from plimsoll.controller.distances import Distances
 from plimsoll.controller.duties import Operator, work
 from plimsoll.controller.health import Vitals
-from plimsoll.controller.kinds import ALL, HTTP_ROUTE, NODE
+from plimsoll.controller.kinds import ALL, HTTP_ROUTE, NODE, RESOURCES
 from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.settings import Settings
 from plimsoll.controller.store import Store
@@ -52,13 +52,34 @@ class Idle:
         await asyncio.Event().wait()
 
 
+class QuickFeed:
+    """Has listed everything, but for Plimsoll's own kinds."""
+
+    by_kopf = tuple(RESOURCES.values())
+
+    async def listed(self):
+        pass
+
+
 @pytest.fixture
 def operator(monkeypatch):
     monkeypatch.setattr("plimsoll.controller.audit._GRACE_SECONDS", 0.01)
     settings, cluster, store = Settings(audit_interval_seconds=0.02), Cluster(), Store()
     distances = Distances(cluster, store, "plimsoll")
     return Operator(
-        settings, cluster, store, Idle(), None, Idle(), None, distances, None, WITHOUT_GATEWAY, Metrics(), Vitals()
+        settings,
+        cluster,
+        QuickFeed(),
+        store,
+        Idle(),
+        None,
+        Idle(),
+        None,
+        distances,
+        None,
+        WITHOUT_GATEWAY,
+        Metrics(),
+        Vitals(),
     )
 
 
@@ -75,6 +96,16 @@ async def test_an_operator_that_agrees_with_the_cluster_goes_on(operator):
         await asyncio.wait_for(work(operator), 0.5)
     assert operator.vitals.ready
     assert operator.client.audits > 3
+
+
+async def test_nothing_is_led_before_the_feed_has_listed_everything(operator):
+    class SlowFeed(QuickFeed):
+        async def listed(self):
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(work(replace(operator, feed=SlowFeed())), 0.5)
+    assert not operator.vitals.ready
 
 
 async def test_a_feed_that_does_not_bring_what_exists_ends_the_operator(operator):

@@ -165,22 +165,22 @@ async def test_an_object_that_cannot_be_read_costs_no_other_and_looks_like_no_lo
     async def nothing():
         pass
 
-    register(registry, settings, [NODE], store, Metrics(), on_cleanup=nothing)
-    (handler,) = (item.fn for item in registry._watching.get_all_handlers() if item.id == "feed-nodes")
+    register(registry, settings, [LLM], store, Metrics(), on_cleanup=nothing)
+    (handler,) = (item.fn for item in registry._watching.get_all_handlers() if item.id == "feed-llmdeployments")
 
     def poisoned(kind, manifest):
-        if manifest["metadata"]["name"] == "n1":
-            raise ValueError("nobody has seen such a node before")
+        if manifest["metadata"]["name"] == "x":
+            raise ValueError("nobody has seen such an object before")
         return facts_of(kind, manifest)
 
-    await handler(event={"type": None, "object": node("n1", "3")})
+    await handler(event={"type": None, "object": llm("x", "3")})
     before = store.snapshot()
     monkeypatch.setattr("plimsoll.controller.store.facts_of", poisoned)
-    await handler(event={"type": "MODIFIED", "object": node("n1", "8", ready="False")})
+    await handler(event={"type": "MODIFIED", "object": llm("x", "8", generation=2)})
     assert store.snapshot() == before
-    assert store.stale(NODE, {"uid-n1": "8"}) == frozenset()
-    await handler(event={"type": "ADDED", "object": node("n2", "9")})
-    assert [item.name for item in store.snapshot().nodes] == ["n1", "n2"]
+    assert store.stale(LLM, {"uid-x": "8"}) == frozenset()
+    await handler(event={"type": "ADDED", "object": llm("y", "9")})
+    assert [item.name for item in store.snapshot().deployments] == ["x", "y"]
 
 
 def labelled(name, version="1", **labels):
