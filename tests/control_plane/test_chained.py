@@ -14,37 +14,10 @@ from click.testing import CliRunner
 from devcluster.nodes import gpu_node
 from plimsoll.cli.main import main
 from plimsoll.rendering import labels, routing_schema
-from tests.control_plane.bench import Bench, Manifest, document, option_value, placements, policy, pool, ready
+from tests.control_plane.bench import Bench, Manifest, document, option_value, placements, ready
 
 NAME, NAMESPACE = "assistant", "chat"
-MODEL = "meta-llama/Llama-3.3-70B-Instruct"
-"""80 layers, 40 GB with 4 bits; a node has one GPU of 24 GB."""
 REGIONS = ("us-east", "us-west", "eu-west")
-TRIPS = (("us-east", "us-west", 62), ("us-east", "eu-west", 80), ("us-west", "eu-west", 130))
-POLICY = policy(
-    network={"roundTripMilliseconds": [{"region": a, "peer": b, "milliseconds": time} for a, b, time in TRIPS]},
-    defaultSLO={
-        "ttft": {"statistic": "Percentile", "percentile": 95, "milliseconds": 8000},
-        "tpot": {"statistic": "Percentile", "percentile": 95, "milliseconds": 700},
-    },
-)
-DEPLOYMENT = {
-    "apiVersion": "plimsoll.dev/v1alpha1",
-    "kind": "LLMDeployment",
-    "metadata": {"name": NAME, "namespace": NAMESPACE},
-    "spec": {
-        "models": [{"name": MODEL, "precisions": [{"name": "int4", "checkpoint": "example/Llama-3.3-70B-AWQ"}]}],
-        "placement": {"mode": "Chained"},
-        "traffic": [
-            {
-                "name": "chat",
-                "requestsPerMinute": 45,
-                "tokens": {"input": 400, "output": 150},
-                "origins": [{"region": "us-east", "share": "0.6"}, {"region": "eu-west", "share": "0.4"}],
-            }
-        ],
-    },
-}
 
 
 @pytest.fixture
@@ -83,8 +56,7 @@ def explained(bench: Bench, folder: Path) -> Manifest:
 
 
 def test_chains_over_three_regions_outlive_a_node(bench: Bench, regions: None, tmp_path: Path) -> None:
-    pools = [pool(region, "L4", "0.70", location={"region": region}) for region in REGIONS]
-    bench.apply(POLICY, *pools, DEPLOYMENT)
+    bench.apply_example("chained")
     (deployment,) = bench.settle()
     routed = chains(bench)
     assert len(routed) == 3

@@ -4,7 +4,7 @@ The others see what they leave: GPUs that chains take are taken from the stock, 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from plimsoll.api.gpunodepool import GPUNodePool
 from plimsoll.api.llmdeployment import LLMDeployment
@@ -39,8 +39,10 @@ class ChainedFleet:
     """Without chained LLMDeployments, and with their servers as if they ran."""
     held_per_hour: float = 0.0
     """Rent of what runs of those that nothing was decided about."""
-    reserved: Mapping[str, int] | None = None
+    reserved: Mapping[str, int] = field(default_factory=dict)
     """GPUs by pool that only count as running in `rest`."""
+    declared: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Nodes and their GPUs by pool that `rest` lacks, where nodes are only declared."""
 
 
 def plan_chained(snapshot: Snapshot) -> ChainedFleet:
@@ -62,6 +64,7 @@ def plan_chained(snapshot: Snapshot) -> ChainedFleet:
     failed: list[Finding] = []
     deployments: list[DeploymentPlan] = []
     reserved: dict[str, int] = {}
+    declared: dict[str, tuple[int, int]] = {}
     held = 0.0
     for deployment in chained:
         noted = [
@@ -83,12 +86,16 @@ def plan_chained(snapshot: Snapshot) -> ChainedFleet:
             if wrong:
                 raise PlanRejectedError("; ".join(wrong[:5]))
             plans.append(found)
-            rest = _without(rest, plan, pools, reserved)
+            before, rest = rest, _without(rest, plan, pools, reserved)
+            for own, left in zip(before.pools, rest.pools, strict=True):
+                nodes = (own.spec.nodes.max or 0) - (left.spec.nodes.max or 0)
+                known = declared.get(own.name, (0, 0))
+                declared[own.name] = known[0] + nodes, known[1] + nodes * (own.spec.gpus_per_node or 0)
         else:
             failed.extend(found.findings)
             own = (item for item in snapshot.workloads if _owner(item) == (deployment.namespace, deployment.name))
             held += sum(_gpus(item) * prices.get(item.option.get("pool", ""), 0.0) for item in own)
-    return ChainedFleet(tuple(plans), tuple(failed), tuple(deployments), rest, held, reserved)
+    return ChainedFleet(tuple(plans), tuple(failed), tuple(deployments), rest, held, reserved, declared)
 
 
 def joined(fleet: FleetPlan, chained: ChainedFleet, snapshot: Snapshot) -> FleetPlan:
@@ -98,17 +105,21 @@ def joined(fleet: FleetPlan, chained: ChainedFleet, snapshot: Snapshot) -> Fleet
     cost = sum(plan.cost_per_hour for plan in chained.deployments)
     planned: dict[str, int] = {}
     for placement in (item for plan in chained.deployments for item in plan.placements):
-        pool = placement.option.pool
-        planned[pool] = planned.get(pool, 0) + placement.option.parallelism.gpus
-    reserved = chained.reserved or {}
-    pools = (
-        replace(
-            pool,
-            gpus_planned=pool.gpus_planned + planned.get(pool.name, 0),
-            gpus_running=pool.gpus_running - reserved.get(pool.name, 0),
+        option = placement.option
+        planned[option.pool] = planned.get(option.pool, 0) + option.parallelism.gpus
+    pools = []
+    for pool in fleet.pools:
+        nodes, gpus = chained.declared.get(pool.name, (0, 0))
+        pools.append(
+            replace(
+                pool,
+                nodes=pool.nodes + nodes,
+                gpus=pool.gpus + gpus,
+                gpus_allocatable=pool.gpus_allocatable + gpus,
+                gpus_planned=pool.gpus_planned + planned.get(pool.name, 0),
+                gpus_running=pool.gpus_running - chained.reserved.get(pool.name, 0),
+            )
         )
-        for pool in fleet.pools
-    )
     return replace(
         fleet,
         digest=inputs_digest(snapshot),

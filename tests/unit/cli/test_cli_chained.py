@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from plimsoll.cli.main import main
 
+EXAMPLE = Path(__file__).parents[3] / "examples" / "chained"
 MANIFESTS = """
 apiVersion: plimsoll.dev/v1alpha1
 kind: GPUNodePool
@@ -85,6 +86,20 @@ def test_what_else_chains_could_be_made_of_is_explained(folder: Path) -> None:
     assert result.exit_code == 0, result.stderr
     assert "Llama-3.3-70B-Instruct fp8, 1 GPU per server" in result.stdout
     assert "make no chain that holds the model and meets the targets" in result.stdout
+
+
+def test_the_example_is_drawn_and_explained() -> None:
+    for command in ("plan", "explain"):
+        result = run(command, "-f", EXAMPLE)
+        assert result.exit_code == 0, result.stderr
+        for part in ("chained, meta-llama/Llama-3.3-70B-Instruct int4, 80 layers", "l4-us-west-2 54-79", "lower bound"):
+            assert part in result.stdout
+    pools = json.loads(run("plan", "-f", EXAMPLE, "-o", "json").stdout)["pools"]
+    assert [(pool["nodes"], pool["gpus"]["total"], pool["gpus"]["planned"]) for pool in pools] == [
+        (4, 4, 4),
+        (4, 4, 4),
+        (4, 4, 1),
+    ]
 
 
 def test_sessions_are_simulated_from_every_region_beside_replicas(folder: Path) -> None:
