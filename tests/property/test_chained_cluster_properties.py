@@ -36,7 +36,7 @@ def usable(running: Running) -> set[str]:
     return {one.name for one in running.snapshot.nodes or () if not one.unschedulable_reason}
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(st.lists(EVENTS, min_size=1, max_size=4))
 def test_whatever_happens_to_nodes_what_is_routed_can_serve(events: list[tuple[str, int]]) -> None:
     running = Running(cluster(deployment(20)))

@@ -54,7 +54,8 @@ def _of_chain(chain: PlannedChain, servers: list[Placement], layers: int) -> Ite
 
 
 def _of_nodes(plan: DeploymentPlan, snapshot: Snapshot) -> Iterator[str]:
-    """No node is asked for more than it has, beside the pods of others and those of its own that stay."""
+    """No node is asked for more than it has, beside the pods of others and those of its own that stay. Where nothing
+    is new on a node, what runs there fits, whatever the node says by now."""
     if snapshot.nodes is None:
         return
     given_up = {item.name for item in snapshot.workloads if item.option.get("chain") in plan.given_up and plan.given_up}
@@ -65,7 +66,8 @@ def _of_nodes(plan: DeploymentPlan, snapshot: Snapshot) -> Iterator[str]:
             servers.setdefault(item.option.stage.node, []).append(item)
     for node in snapshot.nodes:
         here = servers.pop(node.name, [])
-        if not here:
+        running = {pod.placement for pod in snapshot.pods if pod.node == node.name}
+        if all(item.name in running for item in here):
             continue
         others = [
             pod

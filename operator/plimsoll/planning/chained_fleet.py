@@ -73,6 +73,8 @@ def plan_chained(snapshot: Snapshot) -> ChainedFleet:
             *permission_findings(deployment, policy, tenants),
             *places.stranded(deployment),
         ]
+        if snapshot.nodes is None:
+            pools = resolve_pools(rest.pools, None, load_catalog())  # without what the ones before took
         found: ChainedPlan | NotPlanned
         if any(map(holds, noted)):
             found = NotPlanned(deployment, tuple(noted), short=False)
@@ -87,10 +89,10 @@ def plan_chained(snapshot: Snapshot) -> ChainedFleet:
                 raise PlanRejectedError("; ".join(wrong[:5]))
             plans.append(found)
             before, rest = rest, _without(rest, plan, pools, reserved)
-            for own, left in zip(before.pools, rest.pools, strict=True):
-                nodes = (own.spec.nodes.max or 0) - (left.spec.nodes.max or 0)
-                known = declared.get(own.name, (0, 0))
-                declared[own.name] = known[0] + nodes, known[1] + nodes * (own.spec.gpus_per_node or 0)
+            for pool, left in zip(before.pools, rest.pools, strict=True):
+                nodes = (pool.spec.nodes.max or 0) - (left.spec.nodes.max or 0)
+                known = declared.get(pool.name, (0, 0))
+                declared[pool.name] = known[0] + nodes, known[1] + nodes * (pool.spec.gpus_per_node or 0)
         else:
             failed.extend(found.findings)
             own = (item for item in snapshot.workloads if _owner(item) == (deployment.namespace, deployment.name))

@@ -140,3 +140,13 @@ def test_unknown_nodes_are_asked_for():
     )
     found = plan_chained(snapshot(deployment(), pools=(endless,)))
     assert [finding.reason for finding in found.failed] == ["NodesUnknown"]
+
+
+def test_declared_nodes_are_given_once():
+    found = plan_chained(snapshot(deployment("one", per_minute=5), deployment("other", per_minute=5)))
+    taken = {
+        name: sum(item.option.pool == name for plan in found.deployments for item in plan.placements)
+        for name in ("east", "west")
+    }
+    assert [len(plan.chains) for plan in found.deployments] == [1, 1]
+    assert max(taken.values()) <= 5

@@ -263,3 +263,16 @@ def test_a_server_whose_gpu_somebody_else_took_is_replaced() -> None:
     plan = only(plan_fleet(replace(running.snapshot, pods=pods)))
     assert plan.broken == tuple(before)
     assert taken not in {stage_node(item.option) for item in plan.placements}
+
+
+def test_a_gpu_that_fails_under_a_server_stops_no_plan() -> None:
+    running = at_rest(15)
+    before = nodes_of(running)
+    failed = next(iter(before.values()))[0]
+    nodes = tuple(
+        replace(item, allocatable={**item.allocatable, "nvidia.com/gpu": 0.0}) if item.name == failed else item
+        for item in running.snapshot.nodes or ()
+    )
+    running.snapshot = replace(running.snapshot, nodes=nodes)
+    plan = only(plan_fleet(running.snapshot))
+    assert plan.state is not DeploymentState.SHORT
