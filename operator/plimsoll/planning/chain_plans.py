@@ -16,6 +16,7 @@ from plimsoll.planning.plan import (
     ClassPlan,
     DeploymentPlan,
     DeploymentState,
+    Finding,
     LatencyFigure,
     Option,
     Placement,
@@ -24,6 +25,7 @@ from plimsoll.planning.plan import (
     Share,
     Stage,
 )
+from plimsoll.planning.renewal import RENEW
 from plimsoll.planning.running_chains import RunningChain
 
 _STEP_TOKENS = 256
@@ -63,11 +65,27 @@ def deployment_plan(found: ChainedPlan | NotPlanned) -> DeploymentPlan:
         state=DeploymentState.SHORT if short else DeploymentState.PLANNED,
         placements=tuple(sorted(placements, key=lambda item: item.name)),
         classes=tuple(_class(found, item) for item in found.classes),
-        findings=found.findings,
+        findings=(*found.findings, *_kept(found, placements)),
         chains=tuple(sorted(chains, key=lambda item: item.name)),
         broken=found.broken,
         given_up=found.given_up,
     )
+
+
+def _kept(found: ChainedPlan, placements: Sequence[Placement]) -> list[Finding]:
+    """What a person should know about chains that another release made."""
+    chains = {item.option.stage.chain: item.made_by for item in placements if item.made_by and item.option.stage}
+    return [
+        Finding(
+            found.ref,
+            "MadeByOtherRelease",
+            f"chain {name} runs as release {release} made it, and is kept; to have it made anew by release "
+            f"{__version__}: kubectl annotate llmdeployment {found.ref.name} --namespace {found.ref.namespace} "
+            f"--overwrite {RENEW}={__version__}",
+            Severity.WARNING,
+        )
+        for name, release in sorted(chains.items())
+    ]
 
 
 def _placements(found: ChainedPlan, chain: Chain, running: RunningChain | None, share: float) -> tuple[Placement, ...]:

@@ -233,6 +233,7 @@ def test_two_releases_share_chains() -> None:
     plan = only(plan_fleet(running.snapshot))
     assert {chain.name for chain in plan.chains} == before.keys()
     assert {(item.made_by, item.option.image) for item in plan.placements} == {("0.0.1", "other:1")}
+    assert [(item.reason, item.severity) for item in plan.findings] == [("MadeByOtherRelease", Severity.WARNING)]
 
 
 def test_a_drained_node_is_replaced() -> None:
