@@ -1,12 +1,13 @@
 """Chains that share no server, for engines whose processes belong to one pipeline each.
 
 A chain gets its part of the requests by a weight and has a queue of its own, so each promises for itself and rates add
-up. Times are those of a client that relays hidden states. In a pipeline they go from server to server, which is no
-further where distances keep the triangle inequality: promises hold all the same.
+up. Hidden states go from server to server and the sampled token back to the first. Times are those of a relay beside
+the first server, to each server and back: no shorter where distances keep the triangle inequality, so promises hold.
 """
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -60,6 +61,16 @@ def chain_rate(
     return promised(problem, [chain], targets, client=client, utilisation=utilisation).rate_per_second
 
 
+def seen_from(problem: ChainProblem, client: int, approach_seconds: float = 0.0) -> ChainProblem:
+    """The problem of one client, which requests take so long to reach."""
+    return replace(
+        problem,
+        decode_trip_seconds=problem.decode_trip_seconds[[client]],
+        prefill_trip_seconds=problem.prefill_trip_seconds[[client]],
+        setup_seconds=problem.setup_seconds + approach_seconds,
+    )
+
+
 def pipeline_set(
     problem: ChainProblem,
     groupings: Sequence[Ints],
@@ -67,9 +78,10 @@ def pipeline_set(
     targets: LatencyTargets,
     rate_per_second: float,
     *,
+    entry: Ints | None = None,
+    approach_seconds: Floats | None = None,
     kept: Sequence[Chain] = (),
     least_places: int = 1,
-    client: int = 0,
     utilisation: float = UTILISATION,
 ) -> ServerSet | None:
     """The cheapest disjoint chains found that carry the rate, or such as carry most of it; None where there are none.
@@ -79,6 +91,8 @@ def pipeline_set(
     Args:
         groupings: each (S), the group of each server. Chains are made within groups first, then of what is left.
         price_per_hour: (S)
+        entry: (S) the client that is beside each server: its trips count for chains that begin there. None: the first.
+        approach_seconds: (C) until requests reach each client; none without.
         kept: chains that are there already and stay; their servers are in no other.
         least_places: of a chain.
 
@@ -92,7 +106,7 @@ def pipeline_set(
             )
     if not rate_per_second > 0:
         raise ChainError(f"rate_per_second is {rate_per_second}; it must be above 0")
-    search = _Search(problem, price_per_hour, targets, client, utilisation)
+    search = _Search(problem, price_per_hour, targets, entry, approach_seconds, utilisation)
     best: tuple[tuple[float, float, float], list[Chain]] | None = None
     taken = {server for chain in kept for server in chain.route.servers}
     for grouping in groupings:
@@ -110,22 +124,29 @@ def pipeline_set(
 
 class _Search:
     def __init__(
-        self, problem: ChainProblem, prices: Floats, targets: LatencyTargets, client: int, utilisation: float
+        self,
+        problem: ChainProblem,
+        prices: Floats,
+        targets: LatencyTargets,
+        entry: Ints | None,
+        approach_seconds: Floats | None,
+        utilisation: float,
     ) -> None:
-        self._problem, self._prices, self._targets = problem, prices, targets
-        self._client, self._utilisation = client, utilisation
-        self._rates: dict[tuple[int, float, float], float] = {}
+        self._problem, self._prices, self._targets, self._utilisation = problem, prices, targets, utilisation
+        self._entry = np.zeros(problem.servers, dtype=np.int64) if entry is None else entry
+        self._approach = np.zeros(problem.clients) if approach_seconds is None else approach_seconds
+        self._views = [seen_from(problem, client, float(self._approach[client])) for client in range(problem.clients)]
+        self._rates: dict[tuple[int, float, float, float], float] = {}
 
     def rate(self, chain: Chain) -> float:
         """What a chain promises. Chains of like servers promise the same."""
-        spare = spare_seconds(self._problem, chain, self._targets, self._client)
+        view = self._views[self._entry[chain.route.servers[0]]]
+        spare = spare_seconds(view, chain, self._targets)
         if spare < 0:
             return 0.0
-        key = chain.places, chain.service_seconds, spare
+        key = chain.places, chain.service_seconds, spare, view.setup_seconds
         if key not in self._rates:
-            self._rates[key] = chain_rate(
-                self._problem, chain, self._targets, client=self._client, utilisation=self._utilisation
-            )
+            self._rates[key] = chain_rate(view, chain, self._targets, utilisation=self._utilisation)
         return self._rates[key]
 
     def price(self, chain: Chain) -> float:
@@ -137,9 +158,8 @@ class _Search:
         free[list(taken)] = False
         limits = _limits(self._problem, np.arange(self._problem.servers), places)
         free &= limits > 0
-        trip = self._problem.session_trip_seconds[self._client]
-        # What a block costs, then the nearest.
-        order = np.lexsort((trip, self._prices / np.maximum(limits, 1)))
+        # What a block costs, then the nearest to those who ask.
+        order = np.lexsort((self._approach[self._entry], self._prices / np.maximum(limits, 1)))
         found: list[Chain] = []
         left: list[int] = []
         for group in np.unique(grouping[free]).tolist():
@@ -150,19 +170,31 @@ class _Search:
 
     def _filled(self, members: Sequence[int], limits: Ints, found: list[Chain]) -> list[int]:
         """Chains of servers in this order go to `found`; returns what is left of them."""
-        trip = self._problem.session_trip_seconds[self._client]
         own: list[int] = []
         for server in members:
             own = [*own, server][-MOST_SERVERS:]
             if int(limits[own].sum()) >= self._problem.blocks:
-                # Of one place after the other, the nearest to the client first.
-                chain = pipeline(self._problem, sorted(own, key=lambda one: (trip[one], one)), client=self._client)
+                chain = self._chain(own)
                 if chain is not None and self.rate(chain) > 0:
                     found.append(chain)
                     own = []
                 else:
                     own = own[1:]
         return own
+
+    def _chain(self, servers: Sequence[int]) -> Chain | None:
+        """The best chain of these servers: it begins in one place, and goes on to the next nearest."""
+        best: Chain | None = None
+        for client in np.unique(self._entry[servers]).tolist():
+            trip = self._problem.session_trip_seconds[client]
+            order = sorted(servers, key=lambda one: (self._entry[one] != client, trip[one], self._entry[one], one))
+            chain = pipeline(self._views[client], order)
+            if chain is not None and (best is None or self._merit(chain) > self._merit(best)):
+                best = chain
+        return best
+
+    def _merit(self, chain: Chain) -> tuple[float, float]:
+        return self.rate(chain), -chain.service_seconds
 
     def cheapest(self, kept: Sequence[Chain], made: Sequence[Chain], rate: float) -> list[Chain]:
         """Those kept, and of the others the cheapest for what they promise until the rate is carried."""

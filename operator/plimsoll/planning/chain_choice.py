@@ -13,7 +13,7 @@ from plimsoll.catalog import ModelArchitecture, Precision, UnknownName
 from plimsoll.catalog.precisions import unsupported_reason
 from plimsoll.chains import Chain, ChainProblem, Route, session_seconds
 from plimsoll.chains.hardware import Server, SessionShape, chain_problem
-from plimsoll.chains.pipelines import pipeline_set
+from plimsoll.chains.pipelines import chain_rate, pipeline_set, seen_from
 from plimsoll.chains.sets import ServerSet
 from plimsoll.performance import LatencyTarget, LatencyTargets, Parallelism, ReplicaShape, load_seconds
 from plimsoll.performance.shapes import parallelism_problem
@@ -45,10 +45,12 @@ class ChainOption:
     pools: tuple[Pool, ...]
     """(S)"""
     problem: ChainProblem
-    """With a client for each region."""
+    """With a client for each region that requests come from."""
     chosen: ServerSet
     kept: tuple[RunningChain | None, ...]
     """What each chain is that runs already; None for a new one."""
+    rates_per_second: tuple[float, ...]
+    """What each chain carries within the targets."""
 
     def carried(self, rate: float) -> float:
         """The part of a rate that they carry, at most 1."""
@@ -187,39 +189,61 @@ class ChainChoice:
         kept: Sequence[RunningChain],
         rate: float,
     ) -> Iterator[ChainOption]:
-        trips = round_trips(self._distances, self.task.regions, servers, self._error)
-        if self._failed:
+        approach = round_trips(self._distances, self.task.regions, servers, self._error)
+        if self._failed or not servers:
             return
         pools = [self._pools.usable[server.pool] for server in servers]
         hardware = [
             self._hardware(model, precision, pool, server.tensor) for server, pool in zip(servers, pools, strict=True)
         ]
+        places = sorted({server.region for server in servers})
+        entry = _numbers([server.region for server in servers])
+        trips = round_trips(self._distances, places, servers)
         problem = _problem(model, precision, hardware, trips, self.task, at_once)
-        worst = worst_client(problem)
-        chains = [chain for chain in self._as_planned(worst, kept) if chain is not None]
+        # Planned for the farthest of the regions, so that the targets hold for each.
+        farthest = np.array([approach[:, entry == place].max() for place in range(len(places))])
+        chains = [chain for chain in self._as_planned(problem, entry, kept) if chain is not None]
         if len(chains) < len(kept):
             return
         given = self._deployment.spec.engine.max_model_length
         found = pipeline_set(
-            worst,
+            problem,
             [_numbers([name(server) for server in servers]) for name in (_pool, _region, _anywhere)],
             np.array([server.price_per_hour for server in servers]),
             self.task.targets,
             rate,
+            entry=entry,
+            approach_seconds=farthest,
             kept=chains,
             least_places=1 if given is None else max(1, math.ceil(given / sum(self.task.longest))),
         )
-        if found is not None:
-            of = {chain.route: known for chain, known in zip(chains, kept, strict=True)}
-            known = tuple(of.get(chain.route) for chain in found.chains)
-            yield ChainOption(model, precision, at_once, tuple(servers), tuple(pools), problem, found, known)
+        if found is None:
+            return
+        of = {chain.route: known for chain, known in zip(chains, kept, strict=True)}
+        firsts = [entry[chain.route.servers[0]] for chain in found.chains]
+        yield ChainOption(
+            model=model,
+            precision=precision,
+            at_once=at_once,
+            servers=tuple(servers),
+            pools=tuple(pools),
+            problem=_as_used(problem, found.chains, entry, approach),
+            chosen=found,
+            kept=tuple(of.get(chain.route) for chain in found.chains),
+            rates_per_second=tuple(
+                chain_rate(seen_from(problem, first, float(farthest[first])), chain, self.task.targets)
+                for chain, first in zip(found.chains, firsts, strict=True)
+            ),
+        )
 
     def _hardware(self, model: ModelArchitecture, precision: Precision, pool: Pool, tensor: int) -> Server:
         """GPUs of a pool, with what is known of their speed for the model."""
         shape = self._speeds.of(ReplicaShape(model, precision, pool.gpu, Parallelism(tensor, 1), 1))
         return Server(pool.gpu, pool.network.bytes_per_second, tensor, shape.coefficients, shape.correction)
 
-    def _as_planned(self, problem: ChainProblem, kept: Sequence[RunningChain]) -> Iterator[Chain | None]:
+    def _as_planned(
+        self, problem: ChainProblem, entry: NDArray[np.int64], kept: Sequence[RunningChain]
+    ) -> Iterator[Chain | None]:
         """Running chains with the times of this problem, whose first servers are theirs; None where memory for the
         sessions of today is missing."""
         number = 0
@@ -230,7 +254,8 @@ class ChainChoice:
             slots = problem.slots(problem.memory_bytes[servers], layers)
             places = min(chain.places, int((slots // layers).min()))
             route = Route(tuple(servers.tolist()), chain.partition)
-            yield Chain(route, places, session_seconds(problem, route, 0)) if places > 0 else None
+            seconds = session_seconds(problem, route, int(entry[servers[0]]))
+            yield Chain(route, places, seconds) if places > 0 else None
 
     def _models(self) -> list[ModelArchitecture]:
         found = []
@@ -324,13 +349,26 @@ def _problem(
     return replace(chain_problem(model, precision, servers, trips, expected), cache_bytes=caches.cache_bytes)
 
 
-def worst_client(problem: ChainProblem) -> ChainProblem:
-    """For the worst of the regions, so that the targets hold for each."""
-    return replace(
-        problem,
-        decode_trip_seconds=problem.decode_trip_seconds.max(axis=0, keepdims=True),
-        prefill_trip_seconds=problem.prefill_trip_seconds.max(axis=0, keepdims=True),
-    )
+def _as_used(
+    problem: ChainProblem, chains: Sequence[Chain], entry: NDArray[np.int64], approach: NDArray[np.float64]
+) -> ChainProblem:
+    """The problem with a client for each region that requests come from. Each server is in one chain at most, so its
+    trips are those from the chain's first server; to that one prompts come from the region.
+
+    Args:
+        entry: (S) clients of the given problem.
+        approach: (C, S) seconds from the regions.
+    """
+    rows = entry.copy()
+    firsts = [chain.route.servers[0] for chain in chains]
+    for chain, first in zip(chains, firsts, strict=True):
+        rows[list(chain.route.servers)] = entry[first]
+    columns = np.arange(problem.servers)
+    shape = (len(approach), problem.servers)
+    prefill = np.broadcast_to(problem.prefill_trip_seconds[rows, columns], shape).copy()
+    prefill[:, firsts] += approach[:, firsts]
+    decode = np.broadcast_to(problem.decode_trip_seconds[rows, columns], shape).copy()
+    return replace(problem, decode_trip_seconds=decode, prefill_trip_seconds=prefill)
 
 
 def _tightest(classes: Sequence[ResolvedClass]) -> LatencyTargets:

@@ -15,6 +15,7 @@ from plimsoll.planning.stock import NodeStock, measure_stock
 
 WITHIN_REGION_SECONDS = 0.001
 """Round trip."""
+_OUT_OF_REACH_SECONDS = 1e4
 HERE = "here"
 """Stands for a region that nobody named."""
 Complain = Callable[[str, str, str], None]
@@ -128,9 +129,9 @@ def round_trips(
     known: Mapping[frozenset[str], float],
     regions: Sequence[str],
     servers: Sequence[ChainServer],
-    complain: Complain,
+    complain: Complain | None = None,
 ) -> NDArray[np.float64]:
-    """(C, S) seconds, from distances by region."""
+    """(C, S) seconds, from distances by region. Where one is not known, it is complained of, or out of reach."""
     trips = np.full((len(regions), len(servers)), WITHIN_REGION_SECONDS)
     missing: set[tuple[str, str]] = set()
     for row, origin in enumerate(regions):
@@ -140,8 +141,11 @@ def round_trips(
             trip = known.get(frozenset((origin, server.region)))
             if trip is None:
                 missing.add((origin, server.region))
+                trips[row, column] = _OUT_OF_REACH_SECONDS
             else:
                 trips[row, column] = trip
+    if complain is None:
+        return trips
     for origin, region in sorted(missing):
         message = (
             f"the round trip between the regions {origin} and {region} is not known: "

@@ -13,10 +13,9 @@ from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.placementpolicy import PlacementPolicy, PlacementPolicySpec
 from plimsoll.catalog import ModelArchitecture, Precision
 from plimsoll.chains import Chain, ChainProblem
-from plimsoll.chains.pipelines import chain_rate
 from plimsoll.chains.routes import prefill_seconds
 from plimsoll.chains.sets import ServerSet
-from plimsoll.planning.chain_choice import ChainChoice, ChainOption, ChainTask, worst_client
+from plimsoll.planning.chain_choice import ChainChoice, ChainOption, ChainTask
 from plimsoll.planning.chain_limits import Room, RoomLimit
 from plimsoll.planning.chain_options import obsolete, server_host
 from plimsoll.planning.chain_servers import ChainServer, Sites
@@ -176,9 +175,7 @@ class _Planner:
             problem=best.problem,
             chosen=best.chosen,
             kept=best.kept,
-            rates_per_second=tuple(
-                chain_rate(worst_client(best.problem), chain, task.targets) for chain in best.chosen.chains
-            ),
+            rates_per_second=best.rates_per_second,
             max_model_length=choice.lengths[best.model.name],
             longest_tokens=sum(task.longest),
             planned_rate_per_second=rate,

@@ -85,7 +85,7 @@ def test_what_else_chains_could_be_made_of_is_explained(folder: Path) -> None:
     result = run("explain", "-f", folder)
     assert result.exit_code == 0, result.stderr
     assert "Llama-3.3-70B-Instruct fp8, 1 GPU per server" in result.stdout
-    assert "make no chain that holds the model and meets the targets" in result.stdout
+    assert "chains of free servers carry" in " ".join(result.stdout.split())
 
 
 def test_the_example_is_drawn_and_explained() -> None:
@@ -96,9 +96,9 @@ def test_the_example_is_drawn_and_explained() -> None:
             assert part in result.stdout
     pools = json.loads(run("plan", "-f", EXAMPLE, "-o", "json").stdout)["pools"]
     assert [(pool["nodes"], pool["gpus"]["total"], pool["gpus"]["planned"]) for pool in pools] == [
-        (4, 4, 4),
-        (4, 4, 4),
-        (4, 4, 1),
+        (4, 4, 3),
+        (4, 4, 3),
+        (4, 4, 3),
     ]
 
 
@@ -119,7 +119,11 @@ def test_sessions_are_simulated_from_every_region_beside_replicas(folder: Path) 
     for flow in flows.values():
         assert flow["latency"]["ttft"]["met"] is True
         assert flow["requests"]["completed"] == flow["requests"]["arrived"]
-    near, far = (flows[region]["latency"]["tpot"]["meanMilliseconds"] for region in ("us-west", "us-east"))
-    assert near < far
+    ttft, tpot = (
+        [flows[region]["latency"][name]["meanMilliseconds"] for region in ("us-west", "us-east")]
+        for name in ("ttft", "tpot")
+    )
+    assert ttft[0] < ttft[1], "prompts come from farther"
+    assert tpot[0] == pytest.approx(tpot[1]), "tokens go round within the chain"
     assert sum(route["sessions"] for route in chained["routes"]) == sum(arrived.values())
     assert "layers by servers, and routes" in report.read_text()

@@ -14,7 +14,7 @@ from plimsoll.planning.snapshot import SpeedCorrection
 from plimsoll.planning.transition import backends_of
 from tests.unit.planning.chain_cluster import MODEL, REGIONS, Running, cluster, deployment, node, only
 
-RATE = 45
+RATE = 100
 """Takes three chains of three servers."""
 
 
@@ -105,7 +105,7 @@ def test_guarded_nothing_is_taken_away() -> None:
 
 
 def test_more_load_adds_chains_and_moves_none() -> None:
-    running = at_rest(20)
+    running = at_rest(30)
     before = nodes_of(running)
     running.snapshot = replace(running.snapshot, deployments=(deployment(RATE),))
     running.settle()
