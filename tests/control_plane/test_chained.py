@@ -46,7 +46,7 @@ def chains(bench: Bench) -> dict[str, list[Manifest]]:
 
 def explained(bench: Bench, folder: Path) -> Manifest:
     """What `plimsoll explain` says of the cluster as it is."""
-    kinds = "llmdeployments,gpunodepools,placementpolicies,nodes,pods,statefulsets"
+    kinds = "llmdeployments,inferenceslos,gpunodepools,placementpolicies,nodes,pods,statefulsets"
     text = bench.cluster.kubectl("get", kinds, "--all-namespaces", "--output=json")
     (folder / "cluster.json").write_text(text)
     result = CliRunner().invoke(main, ["explain", "-f", str(folder), "-o", "json"])
