@@ -34,8 +34,8 @@ def chained_document(plan: ChainedPlan) -> dict[str, Any]:
     return {
         "namespace": plan.ref.namespace,
         "name": plan.ref.name,
-        "model": plan.model,
-        "precision": plan.precision,
+        "model": plan.model.name,
+        "precision": plan.precision.name,
         "layers": plan.problem.blocks,
         "costPerHour": money(chosen.price_per_hour),
         "gpus": plan.gpus,

@@ -10,6 +10,7 @@ from plimsoll.controller.audit import Drift, audit, refuse_repetition, until_cur
 from plimsoll.controller.client import ApiError, Client
 from plimsoll.controller.corrections import Corrections
 from plimsoll.controller.discovery import confirm
+from plimsoll.controller.distances import Distances
 from plimsoll.controller.election_thread import ElectionThread
 from plimsoll.controller.events import Recorder
 from plimsoll.controller.feed import Feed
@@ -36,6 +37,7 @@ class Operator:
     recorder: Recorder
     loop: Loop
     corrections: Corrections | None
+    distances: Distances
     election: ElectionThread | None
     """None when it runs alone."""
     kinds: Sequence[Kind]
@@ -79,8 +81,10 @@ async def _lead(operator: Operator) -> None:
     if operator.corrections is not None:
         # Before the first plan, which would otherwise undo what observation has taught.
         await operator.corrections.load()
+    await operator.distances.turn()
     async with asyncio.TaskGroup() as group:
         group.create_task(operator.loop.run())
+        group.create_task(operator.distances.run())
         if operator.corrections is not None:
             group.create_task(operator.corrections.run())
 

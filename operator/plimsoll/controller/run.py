@@ -18,6 +18,7 @@ from plimsoll.controller.apply import Applier
 from plimsoll.controller.client import ApiError, Client, load_configuration
 from plimsoll.controller.corrections import Corrections
 from plimsoll.controller.discovery import Outdated, StartError, until_served
+from plimsoll.controller.distances import Distances
 from plimsoll.controller.duties import Operator, work
 from plimsoll.controller.election_thread import ElectionThread
 from plimsoll.controller.events import Recorder
@@ -179,7 +180,19 @@ def _assemble(
         Corrections(settings, client, store, recorder, metrics, lambda: loop.plan) if settings.prometheus_url else None
     )
     return Operator(
-        settings, client, feed, store, planner, recorder, loop, corrections, election, kinds, metrics, vitals
+        settings,
+        client,
+        feed,
+        store,
+        planner,
+        recorder,
+        loop,
+        corrections,
+        Distances(client, store, settings.namespace),
+        election,
+        kinds,
+        metrics,
+        vitals,
     )
 
 

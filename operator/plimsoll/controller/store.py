@@ -16,7 +16,15 @@ from plimsoll.controller.extract import Absent, Facts, Manifest, OwnedFacts, Pla
 from plimsoll.controller.kinds import ALL, Kind
 from plimsoll.controller.sharing import Shared
 from plimsoll.planning.namespaces import LimitRangeFacts, NamespaceFacts, QuotaFacts, within
-from plimsoll.planning.snapshot import InvalidObject, NodeFacts, PodFacts, Snapshot, SpeedCorrection, Workload
+from plimsoll.planning.snapshot import (
+    InvalidObject,
+    MeasuredTrip,
+    NodeFacts,
+    PodFacts,
+    Snapshot,
+    SpeedCorrection,
+    Workload,
+)
 
 T = TypeVar("T")
 
@@ -40,6 +48,7 @@ class Store:
         self._sorted: dict[Kind, dict[type, tuple[Any, ...]]] = {kind: {} for kind in ALL}
         """Facts of each kind by type, in order; empty when the kind has changed."""
         self._dirty = asyncio.Event()
+        self._round_trips: tuple[MeasuredTrip, ...] = ()
         self._corrections: tuple[SpeedCorrection, ...] = ()
         self.observed: Mapping[tuple[str, str], ObservedLatency] = {}
         """What to report of placements, by namespace and name."""
@@ -94,6 +103,13 @@ class Store:
         """Take what running replicas have shown: factors in force, and latencies to report."""
         if (corrections, observed) != (self._corrections, self.observed):
             self._corrections, self.observed = corrections, dict(observed)
+            self.changes += 1
+            self._dirty.set()
+
+    def learn_distances(self, trips: tuple[MeasuredTrip, ...]) -> None:
+        """Take the measured round trips that are in force."""
+        if trips != self._round_trips:
+            self._round_trips = trips
             self.changes += 1
             self._dirty.set()
 
@@ -167,6 +183,7 @@ class Store:
             quotas=within(self._all(QuotaFacts, lambda item: (item.namespace, item.name)), in_use),
             limit_ranges=within(self._all(LimitRangeFacts, lambda item: (item.namespace, item.name)), in_use),
             several_nodes=several_nodes,
+            round_trips=self._round_trips,
         )
 
     def _all(self, type_: type[T], order: Callable[[T], Any]) -> tuple[T, ...]:

@@ -113,5 +113,11 @@ def inputs_digest(snapshot: Snapshot, declared: str | None = None, texts: Texts 
         snapshot.limit_ranges,
     )
     several = "several nodes" if snapshot.several_nodes else ""
-    optional = (snapshot.corrections, paused_objects(snapshot), limits if any(limits) else (), several)
+    optional = (
+        snapshot.corrections,
+        paused_objects(snapshot),
+        limits if any(limits) else (),
+        several,
+        snapshot.round_trips,
+    )
     return digest((*facts, *(value for value in optional if value)), texts)

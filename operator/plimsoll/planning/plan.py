@@ -51,6 +51,28 @@ class HostDemand:
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """The part of a chain that one server runs. Layers count from 0."""
+
+    chain: str
+    """Name of the chain: of the placement that is its first server."""
+    number: int
+    """Place in the chain, from 0."""
+    node: str
+    region: str
+    partition: tuple[int, ...]
+    """Layers of all servers of the chain, in order."""
+
+    @property
+    def first_layer(self) -> int:
+        return sum(self.partition[: self.number])
+
+    @property
+    def layers(self) -> int:
+        return self.partition[self.number]
+
+
+@dataclass(frozen=True, slots=True)
 class Option:
     """One way to serve: model variant, pool, parallelism and operating point, with what an engine needs to start it."""
 
@@ -79,6 +101,8 @@ class Option:
 
     Not in the representation: names are made of it, and those of replicas on one node stay as they were.
     """
+    stage: Stage | None = field(default=None, repr=False)
+    """For a server of a chain, which has the one replica; the parallelism is that of its own GPUs."""
 
     @property
     def gpus_per_pod(self) -> int:
@@ -107,6 +131,23 @@ class Placement:
     """What it is made for (`PlacementNames.asked`)."""
     made_by: str = ""
     """Release that made the running placement, which is kept as it is; empty where this release renders it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedChain:
+    """Servers that hold a model together, and what they carry."""
+
+    name: str
+    """That of its first server."""
+    servers: tuple[str, ...]
+    """Names of their placements, in order."""
+    places: int
+    """Requests that run at once."""
+    requests_per_minute: float
+    """The most within the targets."""
+    ttft_milliseconds: float
+    """From the farthest region, without waiting."""
+    tpot_milliseconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +206,12 @@ class DeploymentPlan:
     findings: tuple[Finding, ...]
     storage_cost_per_hour: float = 0.0
     """For the weights of its model variants in the pools that it uses."""
+    chains: tuple[PlannedChain, ...] = ()
+    """In mode Chained: what its placements, a server each, make together."""
+    broken: tuple[str, ...] = ()
+    """Running chains that cannot serve: a server's node is gone or not ready."""
+    given_up: tuple[str, ...] = ()
+    """Those of them that never will again: a node is gone for good."""
 
     @property
     def ref(self) -> ObjectRef:

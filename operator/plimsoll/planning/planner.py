@@ -13,7 +13,7 @@ from plimsoll.api.traffic import TrafficClass
 from plimsoll.catalog import Catalog, UnknownName, load_catalog
 from plimsoll.performance import checkpoint_bytes
 from plimsoll.planning.assemble import Assembly
-from plimsoll.planning.chained import chained_findings
+from plimsoll.planning.chained_fleet import joined, plan_chained
 from plimsoll.planning.decide import Decision, decide
 from plimsoll.planning.digest import declared_digest, inputs_digest
 from plimsoll.planning.dominance import OptionKey, key_of_workload
@@ -37,6 +37,7 @@ from plimsoll.planning.objectives import ResolvedClass, resolve_classes
 from plimsoll.planning.options import Choices, choose, further_questions, questions
 from plimsoll.planning.pause import holds, pause_findings, policy_pause_findings
 from plimsoll.planning.permissions import permission_findings
+from plimsoll.planning.places import Places
 from plimsoll.planning.plan import (
     DeploymentPlan,
     DeploymentState,
@@ -88,8 +89,9 @@ def plan_fleet(snapshot: Snapshot, evaluator: Evaluator | None = None, clock: Cl
     facts, known = _that_matter(snapshot), evaluator.planned
     if known is not None and known[0] == facts:
         return known[1]
-    turn = decide_fleet(snapshot, evaluator, clock)
-    plan = assembled(turn)
+    chained = plan_chained(snapshot)
+    turn = decide_fleet(chained.rest, evaluator, clock)
+    plan = joined(assembled(turn), chained, snapshot)
     if known is not None:
         plan = _as_known(plan, known[1])
     # What the clock or a breakdown has decided is no function of the facts.
@@ -112,7 +114,8 @@ def _as_known(plan: FleetPlan, known: FleetPlan) -> FleetPlan:
 
 
 def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stopped) -> Round:
-    """The decision and what it rests on."""
+    """The decision about LLMDeployments in replicas, beside the chained ones, and what it rests on."""
+    snapshot = plan_chained(snapshot).rest
     policy = (snapshot.policy or PlacementPolicy.implied()).spec
     tolerates = policy.availability.tolerate_node_loss > 0
     catalog = catalog_of(snapshot)
@@ -284,7 +287,7 @@ def _all_choices(
     """What each LLMDeployment may choose from. Where nothing that matters has changed it is what it was."""
     profiles = tuple(profile.spec for profile in snapshot.profiles)
     offers = {name: pool.offer for name, pool in pools.usable.items()}
-    running, alike, places = _running_options(snapshot), likeness(pools.usable), _Places(snapshot, pools)
+    running, alike, places = _running_options(snapshot), likeness(pools.usable), Places(snapshot, pools)
     found: dict[ObjectRef, Choices] = {}
     inputs: dict[ObjectRef, _Asked] = {}
     fresh: list[tuple[LLMDeployment, ObjectRef, tuple[ResolvedClass, ...], Variants]] = []
@@ -295,7 +298,6 @@ def _all_choices(
         classes, cuts = clamped(deployment, classes, tenants)
         findings = (
             *pause_findings(deployment, snapshot),
-            *chained_findings(deployment),
             *findings,
             *cuts,
             *permission_findings(deployment, policy, tenants),
@@ -386,51 +388,6 @@ def _policy_findings(deployment: LLMDeployment, snapshot: Snapshot) -> list[Find
         return []
     ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
     return [Finding(ref, "PolicyInvalid", "PlacementPolicy default is invalid; nothing changes until it is mended")]
-
-
-class _Places:
-    """Where each LLMDeployment's running placements are, and whether that still counts to their pools."""
-
-    def __init__(self, snapshot: Snapshot, pools: Pools) -> None:
-        self._pools = pools
-        self._own: dict[PlacementKey, dict[str, str]] = {}
-        for workload in snapshot.workloads:
-            own = self._own.setdefault((workload.namespace, workload.deployment), {})
-            own[workload.name] = workload.option.get("pool", "")
-        self._pods: dict[PlacementKey, list[PodFacts]] = {}
-        for pod in snapshot.pods:
-            if pod.placement:
-                self._pods.setdefault((pod.namespace, pod.placement), []).append(pod)
-        self._present = None if snapshot.nodes is None else {node.name for node in snapshot.nodes}
-        self._member = {(pool.name, node.name) for pool in pools.usable.values() for node in pool.nodes}
-
-    def stranded(self, deployment: LLMDeployment) -> list[Finding]:
-        """Running placements whose pool or node does not count any more: they are kept, so nothing else is decided."""
-        ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
-        findings: list[Finding] = []
-        own = self._own.get((deployment.namespace, deployment.name), {})
-        for workload, pool in sorted(own.items()):
-            if pool in self._pools.usable:
-                continue
-            why = self._pools.rejected.get(pool)
-            state = f"cannot be used ({why})" if why else "does not exist any more"
-            message = (
-                f"placement {workload} runs on GPUNodePool {pool}, which {state}; "
-                "it is kept as it is until the pool is back"
-            )
-            findings.append(Finding(ref, "PoolMissing", message))
-        if self._present is None or findings:
-            return findings
-        pods = [pod for name in own for pod in self._pods.get((deployment.namespace, name), ())]
-        for pod in sorted(pods, key=lambda pod: (pod.name, pod.uid)):
-            if pod.node in self._present and (own[pod.placement], pod.node) not in self._member:
-                message = (
-                    f"placement {pod.placement} runs on node {pod.node}, which does not count to GPUNodePool "
-                    f"{own[pod.placement]} now; it is kept as it is until selector and product of the pool agree "
-                    "with it"
-                )
-                return [Finding(ref, "NodeOutsidePool", message)]
-        return findings
 
 
 def _kept(snapshot: Snapshot, workloads: Iterable[Workload], catalog: Catalog, policy: PlacementPolicySpec) -> Kept:

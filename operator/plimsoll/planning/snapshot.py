@@ -128,6 +128,15 @@ class SpeedCorrection:
     """Fingerprint of the coefficients that were predicted with; for others it does not count. Empty: for all."""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class MeasuredTrip:
+    """A round trip between two regions that is in force in place of the policy's."""
+
+    region: str
+    peer: str
+    milliseconds: float
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything that a plan depends on. Tuples are sorted by name, so equal facts give equal snapshots."""
@@ -153,3 +162,5 @@ class Snapshot:
     """Both of namespaces that have LLMDeployments."""
     several_nodes: bool = False
     """The cluster has LeaderWorkerSet, so a replica may take several nodes."""
+    round_trips: tuple[MeasuredTrip, ...] = ()
+    """Measured ones, for chains."""
