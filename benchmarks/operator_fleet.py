@@ -179,7 +179,7 @@ class Benchmark:
             now = time.monotonic()
             self._sample()
             requests = self._requests()
-            if requests != seen:
+            if requests != seen or self._metric("plimsoll_planning"):
                 seen, since = requests, now
             elif now - since >= QUIET_SECONDS and self._metric("plimsoll_plan_seconds_count") and not self._pending():
                 return

@@ -46,9 +46,10 @@ def run() -> tuple[list[Figure], list[str]]:
         f"{NOTE} {large_fleet.DEPLOYMENTS} LLMDeployments, {len(large_fleet.POOLS)} GPUNodePools, "
         f"{sum(pool.nodes for pool in large_fleet.POOLS)} KWOK nodes with {large_fleet.PODS_PER_NODE} pods of others "
         f"each (benchmarks/large_fleet.py) stand before the operator starts. Writes at the rate limit are what the "
-        f"plan's objects take at {WRITES_PER_SECOND} per second. A storm is {STORM_EDITS} edits of LLMDeployments, "
-        f"{STORM_NODES} of nodes and {STORM_PODS} pods deleted; its time runs from the last change. The percentiles of "
-        f"{EDITS} edits are the median and the longest."
+        f"plan's objects take at {WRITES_PER_SECOND} per second; the API server, which has the same cores as the "
+        f"operator, takes longer for them, and that counts as the operator's time. A storm is {STORM_EDITS} edits of "
+        f"LLMDeployments, {STORM_NODES} of nodes and {STORM_PODS} pods deleted; its time runs from the last change. "
+        f"The percentiles of {EDITS} edits are the median and the longest."
     )
     return figures, [note]
 
@@ -105,6 +106,11 @@ class _Scale(operator_fleet.Benchmark):
         return [
             Figure("operator start until the first plan was applied, less its writes", whole - writing, "s", 60.0),
             Figure("its writes at the rate limit", writing, "s"),
+            Figure(
+                "operator start until the first object of the first plan was accepted",
+                operator_fleet.since(began, planned[:1]),
+                "s",
+            ),
             Figure("operator start until the last object of the first plan was accepted", whole, "s"),
             Figure("objects written for the first plan", len(planned), ""),
             Figure("planning rounds until rest", rounds, ""),

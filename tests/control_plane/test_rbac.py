@@ -17,6 +17,7 @@ from tests.good_objects import PROFILE
 
 NAMESPACE = "chat"
 NAME = "assistant"
+CHAINED = "chained"
 GIANT, SEVERAL_NODES = "giant", "meta-llama/Llama-3.1-405B-Instruct"
 KEPT_PLANS = 20
 
@@ -82,10 +83,13 @@ def _exercise(bench: Bench) -> None:
     route = {"httpRoute": {"parentRefs": [{"name": "public"}]}}
     bench.apply(llm_deployment(NAME, NAMESPACE, placement={"replicas": {"min": 2}}, routing=route))
     bench.apply(pool("h100", "H100-SXM-80GB", "2.50"), llm_deployment(GIANT, NAMESPACE, SEVERAL_NODES, rate=30))
+    mode = {"mode": "Chained", "pools": ["l4"]}
+    bench.apply(pool("l4", "L4", "0.80"), llm_deployment(CHAINED, NAMESPACE, rate=10, placement=mode))
     bench.start()
     deployment = bench.wait("planned and Ready", lambda: _settled(bench))
     giant = bench.wait("the giant, too", lambda: _settled(bench, GIANT))
-    old = {*placements(deployment), *placements(giant)}
+    chained = bench.wait("the chained one, too", lambda: _settled(bench, CHAINED))
+    old = {*placements(deployment), *placements(giant), *placements(chained)}
     owner = {
         "apiVersion": deployment["apiVersion"],
         "kind": "LLMDeployment",
@@ -95,15 +99,15 @@ def _exercise(bench: Bench) -> None:
     leftover = {"name": "of-an-earlier-release", "namespace": NAMESPACE, "ownerReferences": [owner]}
     own = {labels.MANAGED_BY: labels.MANAGER, labels.LLM_DEPLOYMENT: NAME}
     bench.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {**leftover, "labels": own}})
-    for name in (NAME, GIANT):
+    for name in (NAME, GIANT, CHAINED):
         bench.set(name, NAMESPACE, "/spec/engine/extraArgs", ["--enable-prefix-caching"])
     bench.patch("llmdeployment", NAME, NAMESPACE, {"op": "remove", "path": "/spec/routing/httpRoute"})
 
     def done() -> bool:
-        kinds = "deployments,leaderworkersets,services,networkpolicies,configmaps,httproutes,pdb"
+        kinds = "deployments,leaderworkersets,statefulsets,services,networkpolicies,configmaps,httproutes,pdb"
         names = {item["metadata"]["name"] for item in bench.own(kinds)}
         return (
-            all(settled(bench.get("llmdeployment", name, NAMESPACE)) for name in (NAME, GIANT))
+            all(settled(bench.get("llmdeployment", name, NAMESPACE)) for name in (NAME, GIANT, CHAINED))
             and not old & names
             and leftover["name"] not in names
             and not bench.own("httproutes")

@@ -32,7 +32,7 @@
   verbs: [list, watch]
 # What Plimsoll renders.
 - apiGroups: [apps]
-  resources: [deployments]
+  resources: [deployments, statefulsets]
   verbs: [list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [configmaps, services]

@@ -120,9 +120,9 @@ class PlacementLimits(APIModel):
     mode: Annotated[
         Literal["Replicated", "Chained"] | None,
         Field(
-            description="Replicated: each replica holds a whole model. Chained: servers hold parts of the model, and "
-            "requests take routes through them; so far `plimsoll plan` and `plimsoll simulate` know how, and no "
-            "cluster. When absent, Replicated."
+            description="Replicated: each replica holds a whole model. Chained: nodes hold parts of the model's layers "
+            "and serve requests in chains; of the limits here, pools and parallelism.tensor count. "
+            "When absent, Replicated."
         ),
     ] = None
     pools: Annotated[

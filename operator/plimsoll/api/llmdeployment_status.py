@@ -7,6 +7,7 @@ from pydantic import Field
 from plimsoll.api.common import (
     Count,
     DNSLabel,
+    DNSSubdomain,
     ImageName,
     Integer,
     ModelName,
@@ -67,8 +68,19 @@ class ObservedLatency(StatusModel):
     time: Annotated[Time | None, Field(description="When they were taken.")] = None
 
 
+class ChainServer(StatusModel):
+    """The part of a chain that a placement runs, in mode Chained."""
+
+    name: Annotated[DNSLabel, Field(description="The chain: name of the placement that is its first server.")]
+    server: Annotated[Count, Field(description="Place in the chain, from 0.")]
+    servers: Annotated[Count, Field(description="Servers of the chain.")]
+    node: Annotated[DNSSubdomain, Field(description="Node that it runs on.")]
+    first_layer: Annotated[Count, Field(description="First layer of the model that it holds, from 0.")]
+    layers: Annotated[Count, Field(description="Layers that it holds.")]
+
+
 class PlacementStatus(StatusModel):
-    """A placement: replicas of one model at one precision on one pool with one parallelism."""
+    """A placement: replicas of one model at one precision on one pool with one parallelism, or a server of a chain."""
 
     name: Annotated[DNSLabel, Field(description="Name of the placement and of its objects.")]
     model: Annotated[ModelName, Field(description="Model that it serves.")]
@@ -85,6 +97,9 @@ class PlacementStatus(StatusModel):
         Field(max_length=15, description="Traffic that it serves, by class."),
         ListMap("traffic"),
     ] = ()
+    chain: Annotated[
+        ChainServer | None, Field(description="Its part in a chain. Absent: a replica holds the whole model.")
+    ] = None
     image: Annotated[ImageName | None, Field(description="Container image that it runs.")] = None
     speed: Annotated[
         ShortText | None,

@@ -34,8 +34,8 @@ def chained_document(plan: ChainedPlan) -> dict[str, Any]:
     return {
         "namespace": plan.ref.namespace,
         "name": plan.ref.name,
-        "model": plan.model,
-        "precision": plan.precision,
+        "model": plan.model.name,
+        "precision": plan.precision.name,
         "layers": plan.problem.blocks,
         "costPerHour": money(chosen.price_per_hour),
         "gpus": plan.gpus,
@@ -141,7 +141,7 @@ def planned_classes(plans: Iterable[ChainedPlan]) -> dict[str, PlannedClass]:
     for plan in plans:
         for item in plan.classes:
             longest = int(item.lengths.input_p95 + item.lengths.output_p95)
-            shown = ClassPlan(item.declared.name, item.declared.requests_per_minute, 1.0 - plan.served, (), ())
+            shown = ClassPlan(item.declared.name, item.requests_per_minute, 1.0 - plan.served, (), ())
             known = PlannedClass(plan.ref, item, shown, None, longest)
             found[known.key] = known
     return found

@@ -1,6 +1,6 @@
 """`kubectl plimsoll status | explain | pause | resume`: the fleet of a cluster."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -8,7 +8,7 @@ import click
 from plimsoll.cli.cluster import Cluster, ClusterError, Target, asked
 from plimsoll.cli.cluster_plans import print_data, print_decision, record_document
 from plimsoll.cli.explain import explanation_document, print_deployment
-from plimsoll.cli.table import new_table, wide_console
+from plimsoll.cli.table import new_table, way_of, wide_console
 from plimsoll.cli.text import counted
 from plimsoll.controller import records
 from plimsoll.controller.kinds import RESOURCES
@@ -52,6 +52,8 @@ def run_cluster_explain(target: Target, deployment: str, plan: str, output: str)
 
 
 def _explained(plan: DeploymentPlan, item: ClassPlan) -> ClassExplanation:
+    if plan.chains:
+        return ClassExplanation(item.name, item.unserved, tuple(_chains(plan, item)), item.rejected, ())
     chosen = [
         Chosen(label_of(placement.option), placement.name, part.value, placement.replicas, placement.price_per_hour)
         for placement in plan.placements
@@ -167,3 +169,12 @@ def _paused(item: Manifest) -> bool:
 def _condition(item: Manifest, type_: str, key: str) -> str:
     found = (item.get("status") or {}).get("conditions") or ()
     return next((str(each.get(key, "-")) for each in found if each.get("type") == type_), "-")
+
+
+def _chains(plan: DeploymentPlan, item: ClassPlan) -> Iterator[Chosen]:
+    known = {placement.name: placement for placement in plan.placements}
+    for chain in plan.chains:
+        first = known[chain.name]
+        price = sum(known[name].price_per_hour for name in chain.servers)
+        share = sum(part.value for part in first.shares if part.traffic == item.name)
+        yield Chosen(f"{label_of(first.option)}: {way_of(chain, plan)}", chain.name, share, 1, price)

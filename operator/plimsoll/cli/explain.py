@@ -10,11 +10,14 @@ import yaml
 from rich.console import Console
 
 from plimsoll.allocation.milp import SolverError
+from plimsoll.cli.chained import chained_document, print_chained
 from plimsoll.cli.manifests import FileError, read_inputs
 from plimsoll.cli.plan import exit_status, print_problems
 from plimsoll.cli.table import new_table, totals, wide_console
 from plimsoll.cli.text import money, share
 from plimsoll.planning import Evaluator, PlanRejectedError
+from plimsoll.planning.chained import ChainedPlan
+from plimsoll.planning.chained_fleet import joined, plan_chained
 from plimsoll.planning.explain import (
     ClassExplanation,
     DeploymentExplanation,
@@ -37,20 +40,27 @@ def run_explain(paths: Sequence[Path], deployments: Sequence[str], output: str) 
     snapshot = inputs.snapshot()
     chosen = _chosen(snapshot, deployments) if deployments else None
     try:
-        turn = decide_fleet(snapshot, Evaluator(), time.monotonic)
+        chained = plan_chained(snapshot)
+        turn = decide_fleet(chained.rest, Evaluator(), time.monotonic)
     except PlanRejectedError as error:
         raise click.ClickException(f"the plan broke a limit and was rejected (please report this): {error}") from error
     except SolverError as error:
         raise click.ClickException(f"the solver broke down (please report this): {error}") from error
-    fleet = assembled(turn)
+    fleet = joined(assembled(turn), chained, snapshot)
+    chains = [plan for plan in chained.plans if chosen is None or plan.ref in chosen]
     print_problems(inputs, fleet)
     # What binds is asked of the plan that the search comes to when nobody hurries it.
-    unhurried = decide_fleet(snapshot, Evaluator()) if turn.decision.solution.interrupted else turn
-    classes = explain_classes(turn, chosen, _REJECTED)
-    limits = explain_limits(unhurried, chosen)
+    unhurried = decide_fleet(chained.rest, Evaluator()) if turn.decision.solution.interrupted else turn
+    others = None if chosen is None else [ref for ref in chosen if all(ref != plan.ref for plan in chained.deployments)]
+    classes = explain_classes(turn, others, _REJECTED)
+    limits = explain_limits(unhurried, others)
     if output == "table":
         console = wide_console()
-        console.print(f"{_MEANING}\n", style="dim")
+        for plan in chains:
+            print_chained(console, chained_document(plan))
+            _print_rejected(console, plan)
+        if classes:
+            console.print(f"{_MEANING}\n", style="dim")
         for item in classes:
             print_deployment(console, item)
         for line in totals(fleet):
@@ -59,6 +69,8 @@ def run_explain(paths: Sequence[Path], deployments: Sequence[str], output: str) 
             console.print(f"  {limit}", soft_wrap=True)
     else:
         document = explanation_document(classes, limits)
+        if chains:
+            document["chained"] = [_chained_document(plan) for plan in chains]
         if output == "json":
             import json
 
@@ -66,6 +78,21 @@ def run_explain(paths: Sequence[Path], deployments: Sequence[str], output: str) 
         else:
             click.echo(yaml.safe_dump(document, sort_keys=False), nl=False)
     return exit_status(inputs, fleet)
+
+
+def _chained_document(plan: ChainedPlan) -> dict[str, Any]:
+    rejected = [{"option": one.option, "reason": one.reason} for one in plan.rejected]
+    return {**chained_document(plan), "rejected": rejected}
+
+
+def _print_rejected(console: Console, plan: ChainedPlan) -> None:
+    """What chains could also be made of."""
+    table = new_table("", "option", "why")
+    for one in plan.rejected:
+        table.add_row("not taken", one.option, one.reason)
+    if plan.rejected:
+        console.print(table)
+    console.print()
 
 
 def _chosen(snapshot: Snapshot, names: Sequence[str]) -> list[ObjectRef]:

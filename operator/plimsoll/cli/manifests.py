@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,11 +17,13 @@ from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.modelprofile import ModelProfile
 from plimsoll.api.parse import InvalidResource, parse
 from plimsoll.api.placementpolicy import PlacementPolicy
+from plimsoll.planning import distances
 from plimsoll.planning.namespaces import LimitRangeFacts, NamespaceFacts, QuotaFacts, within
 from plimsoll.planning.observed import in_force
 from plimsoll.planning.recalled import recalled
 from plimsoll.planning.snapshot import (
     InvalidObject,
+    MeasuredTrip,
     NodeFacts,
     ObjectRef,
     PodFacts,
@@ -32,9 +35,16 @@ from plimsoll.rendering.corrections import NAME as CORRECTIONS
 from plimsoll.rendering.corrections import learnt_from_config_map
 from plimsoll.rendering.observe import metadata_of, node_facts, pod_facts, workload_facts
 from plimsoll.rendering.observe_namespaces import limit_range_facts, namespace_facts, quota_facts
+from plimsoll.rendering.round_trips import NAME as ROUND_TRIPS
+from plimsoll.rendering.round_trips import measurements_from_config_map
 
 Kind = TypeVar("Kind", bound=Resource)
 
+_WORKLOADS = (
+    ("apps/v1", "Deployment"),
+    ("apps/v1", "StatefulSet"),
+    ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet"),
+)
 LEADER_WORKER_SET_CRD = "leaderworkersets.leaderworkerset.x-k8s.io"
 _NAMESPACED = {kind.__name__ for kind in KINDS if kind.names.scope == "Namespaced"}
 _SUFFIXES = {".yaml", ".yml", ".json"}
@@ -56,6 +66,7 @@ class Inputs:
     pods: list[PodFacts] = field(default_factory=list)
     workloads: list[Workload] = field(default_factory=list)
     corrections: tuple[SpeedCorrection, ...] = ()
+    round_trips: tuple[MeasuredTrip, ...] = ()
     namespaces: list[NamespaceFacts] = field(default_factory=list)
     quotas: list[QuotaFacts] = field(default_factory=list)
     limit_ranges: list[LimitRangeFacts] = field(default_factory=list)
@@ -89,6 +100,7 @@ class Inputs:
             limit_ranges=within(self.limit_ranges, in_use),
             several_nodes=self.several_nodes,
             demand=demand if observed else (),
+            round_trips=self.round_trips,
         )
 
     def _of(self, kind: type[Kind]) -> tuple[Kind, ...]:
@@ -174,7 +186,7 @@ def _take(inputs: Inputs, file: Path, manifest: Mapping[str, Any]) -> None:
             inputs.pods.append(pod)
     elif (kind, metadata_of(manifest).get("name")) == ("CustomResourceDefinition", LEADER_WORKER_SET_CRD):
         inputs.several_nodes = True
-    elif (api_version, kind) in (("apps/v1", "Deployment"), ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet")):
+    elif (api_version, kind) in _WORKLOADS:
         running = workload_facts(manifest)
         if running is not None:
             inputs.workloads.append(running)
@@ -183,6 +195,11 @@ def _take(inputs: Inputs, file: Path, manifest: Mapping[str, Any]) -> None:
         if problems:
             raise FileError(f"{file}: ConfigMap {CORRECTIONS}: {problems[0]}")
         inputs.corrections = in_force(learnt)
+    elif (api_version, kind) == ("v1", "ConfigMap") and metadata_of(manifest).get("name") == ROUND_TRIPS:
+        measured, problems = measurements_from_config_map(manifest)
+        if problems:
+            raise FileError(f"{file}: ConfigMap {ROUND_TRIPS}: {problems[0]}")
+        inputs.round_trips = distances.in_force((), measured, datetime.now(UTC))
 
 
 def _take_resource(inputs: Inputs, file: Path, manifest: Mapping[str, Any]) -> None:

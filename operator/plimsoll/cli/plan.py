@@ -14,9 +14,10 @@ from plimsoll.cli.manifests import FileError, Inputs, read_inputs
 from plimsoll.cli.table import print_plan, wide_console
 from plimsoll.cli.text import plan_document
 from plimsoll.planning import PlanRejectedError, plan_fleet, step_for
-from plimsoll.planning.chained import ChainedFleet, plan_chained
+from plimsoll.planning.chained_fleet import ChainedFleet, plan_chained
 from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Finding, FleetPlan, Placement, Severity
 from plimsoll.planning.snapshot import Workload
+from plimsoll.rendering.labels import option_annotations, option_from_annotations
 from plimsoll.rendering.render import render_deployment
 from plimsoll.rendering.verify import verify
 
@@ -28,7 +29,7 @@ def run_plan(paths: Sequence[Path], output: str) -> int:
         raise FileError(f"{', '.join(map(str, paths))}: no object of plimsoll.dev in there")
     try:
         chained = plan_chained(inputs.snapshot())
-        fleet = plan_fleet(chained.rest, clock=time.monotonic)
+        fleet = plan_fleet(inputs.snapshot(), clock=time.monotonic)
     except PlanRejectedError as error:
         raise click.ClickException(f"the plan broke a limit and was rejected (please report this): {error}") from error
     except SolverError as error:
@@ -40,11 +41,8 @@ def run_plan(paths: Sequence[Path], output: str) -> int:
     if output == "table":
         for plan in chained.plans:
             print_chained(wide_console(), chained_document(plan))
-        if fleet.deployments or not chained.plans:
-            print_plan(fleet)
+        print_plan(fleet, [plan.ref for plan in chained.plans])
     elif output == "render":
-        if chained.plans:
-            raise FileError(f"{chained.plans[0].ref} is chained: no Kubernetes objects are rendered for chains yet")
         click.echo(yaml.safe_dump_all(_manifests(inputs, fleet), sort_keys=False), nl=False)
     elif output == "json":
         import json
@@ -87,7 +85,8 @@ def _all_ready(plan: DeploymentPlan, placement: Placement, running: Mapping[tupl
     """The placement as it will run. Where demand stays unserved, nothing that runs is taken away."""
     least = running.get((plan.ref.namespace, placement.name), 0) if plan.state is DeploymentState.SHORT else 0
     replicas = max(placement.replicas, least)
-    return Workload(plan.ref.namespace, placement.name, "", plan.ref.name, replicas, replicas)
+    said = option_from_annotations(option_annotations(placement.option))
+    return Workload(plan.ref.namespace, placement.name, "", plan.ref.name, replicas, replicas, said)
 
 
 def _manifests(inputs: Inputs, fleet: FleetPlan) -> list[dict[str, Any]]:

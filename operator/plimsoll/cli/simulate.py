@@ -21,7 +21,7 @@ from plimsoll.cli.table import wide_console
 from plimsoll.cli.tables import print_deployments, print_run
 from plimsoll.cli.traffic import ArrivalChoice, TraceChoice, Traffic, parse_duration, parse_rate_scale, traffic_for
 from plimsoll.planning import PlanRejectedError
-from plimsoll.planning.chained import plan_chained
+from plimsoll.planning.chained_fleet import plan_chained
 from plimsoll.planning.scenario import PlannedClass, PlannedFleet, planned_fleet
 from plimsoll.simulation import ProgressCallback, Scenario, simulate
 

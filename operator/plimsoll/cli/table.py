@@ -1,20 +1,31 @@
 """A plan as tables for people."""
 
+from collections.abc import Collection
+
 from rich.console import Console
 from rich.table import Table
 
 from plimsoll.cli.text import counted, money, share
-from plimsoll.planning.plan import DeploymentPlan, DeploymentState, FleetPlan, LatencyFigure, LimitKind
+from plimsoll.planning.plan import (
+    DeploymentPlan,
+    DeploymentState,
+    FleetPlan,
+    LatencyFigure,
+    LimitKind,
+    PlannedChain,
+)
+from plimsoll.planning.snapshot import ObjectRef
 
 _CENT = 0.005
 _METRICS = {"ttft": "TTFT", "tpot": "TPOT", "endToEnd": "end to end"}
 
 
-def print_plan(fleet: FleetPlan) -> None:
-    """Print the decision: per deployment placements and classes, then pools and totals."""
+def print_plan(fleet: FleetPlan, shown: Collection[ObjectRef] = ()) -> None:
+    """Print the decision: per deployment placements and classes, then pools and totals. `shown` was printed before."""
     console = wide_console()
     for plan in fleet.deployments:
-        _print_deployment(console, plan)
+        if plan.ref not in shown:
+            _print_deployment(console, plan)
     console.print(_pools(fleet))
     for line in totals(fleet):
         console.print(line, soft_wrap=True)
@@ -89,6 +100,7 @@ def _print_deployment(console: Console, plan: DeploymentPlan) -> None:
                 f"{placement.utilization:.0%}",
             )
         console.print(table)
+        _print_chains(console, plan)
         for placement in plan.placements:
             if placement.speed.startswith("measured"):
                 console.print(f"  [dim]{placement.name}: speed {placement.speed}[/dim]", soft_wrap=True)
@@ -104,6 +116,29 @@ def _print_deployment(console: Console, plan: DeploymentPlan) -> None:
             )
         console.print(table)
     console.print()
+
+
+def _print_chains(console: Console, plan: DeploymentPlan) -> None:
+    if not plan.chains:
+        return
+    table = new_table("chain", "servers", "places", "carries/min", "TTFT", "TPOT")
+    for chain in plan.chains:
+        table.add_row(
+            chain.name,
+            way_of(chain, plan),
+            str(chain.places),
+            f"{chain.requests_per_minute:.1f}",
+            f"{chain.ttft_milliseconds:,.0f} ms",
+            f"{chain.tpot_milliseconds:,.0f} ms",
+        )
+    console.print(table)
+
+
+def way_of(chain: PlannedChain, plan: DeploymentPlan) -> str:
+    """Nodes of a chain with their layers, in order."""
+    known = {item.name: item.option.stage for item in plan.placements}
+    stages = [stage for name in chain.servers if (stage := known[name]) is not None]
+    return " → ".join(f"{stage.node} {stage.first_layer}-{stage.first_layer + stage.layers - 1}" for stage in stages)
 
 
 def _latency(figure: LatencyFigure) -> str:

@@ -2,7 +2,16 @@
 
 from typing import Any
 
-from plimsoll.planning.plan import ClassPlan, DeploymentPlan, Finding, FleetPlan, LatencyFigure, Placement, PoolPlan
+from plimsoll.planning.plan import (
+    ClassPlan,
+    DeploymentPlan,
+    Finding,
+    FleetPlan,
+    LatencyFigure,
+    Placement,
+    PoolPlan,
+    Stage,
+)
 
 
 def plan_document(fleet: FleetPlan) -> dict[str, Any]:
@@ -63,6 +72,7 @@ def _placement(placement: Placement) -> dict[str, Any]:
         "pool": option.pool,
         "parallelism": {"tensor": option.parallelism.tensor, "pipeline": option.parallelism.pipeline},
         **({"podsPerReplica": option.nodes} if option.nodes > 1 else {}),
+        **_chain(option.stage),
         "replicas": placement.replicas,
         "maxNumSeqs": option.max_num_seqs,
         "maxModelLength": option.max_model_length,
@@ -72,6 +82,21 @@ def _placement(placement: Placement) -> dict[str, Any]:
         "reason": placement.reason,
         "speed": placement.speed,
     }
+
+
+def _chain(stage: Stage | None) -> dict[str, Any]:
+    if stage is None:
+        return {}
+    part = {
+        "name": stage.chain,
+        "server": stage.number,
+        "servers": len(stage.partition),
+        "node": stage.node,
+        "region": stage.region,
+        "firstLayer": stage.first_layer,
+        "layers": stage.layers,
+    }
+    return {"chain": part}
 
 
 def _traffic(item: ClassPlan) -> dict[str, Any]:

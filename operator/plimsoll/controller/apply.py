@@ -32,7 +32,7 @@ from plimsoll.controller.metrics import Metrics
 from plimsoll.planning.plan import Finding
 from plimsoll.planning.snapshot import ObjectRef
 from plimsoll.planning.transition import backends_of
-from plimsoll.rendering import field_manager_for, routing_name, routing_table_from_config_map
+from plimsoll.rendering import field_manager_for, labels, routing_name, routing_table_from_config_map
 
 Manifest = Mapping[str, Any]
 _log = logging.getLogger(__name__)
@@ -300,16 +300,16 @@ def _fenced(kind: Kind, manifest: Manifest, present: Manifest | None) -> Manifes
 def unwanted(work: Work, owned: Iterable[tuple[Kind, Manifest]]) -> Iterable[tuple[Kind, Manifest]]:
     """Which objects of the LLMDeployment may go now.
 
-    A workload goes when the transition says so. What belongs to a workload (it has its name) goes with it, when it is
-    orphaned, or when the workload is rendered without it. Routing goes only when routing was rendered: what routers
-    use now stays otherwise.
+    A workload goes when the transition says so. What belongs to a workload (it has its name, or is of the same chain)
+    goes with it, when it is orphaned, or when the workload is rendered without it. Routing goes only when routing was
+    rendered: what routers use now stays otherwise.
     """
     wanted = {(kind_of(manifest), *_key(manifest)) for manifest in work.manifests}
-    rendered = {m["metadata"]["name"] for m in work.manifests if kind_of(m) in WORKLOADS}
+    rendered = {_belongs_to(m) for m in work.manifests if kind_of(m) in WORKLOADS}
     routed = any(kind_of(manifest) in _ROUTING for manifest in work.manifests)
     owned = list(owned)
     going = set(work.prune)
-    staying = {m["metadata"]["name"] for kind, m in owned if kind in WORKLOADS} - going
+    staying = {_belongs_to(m) for kind, m in owned if kind in WORKLOADS and m["metadata"]["name"] not in going}
     for kind, manifest in owned:
         name = manifest["metadata"]["name"]
         if (kind, *_key(manifest)) in wanted:
@@ -319,9 +319,15 @@ def unwanted(work: Work, owned: Iterable[tuple[Kind, Manifest]]) -> Iterable[tup
         elif kind in _ROUTING:
             goes = routed
         else:
-            goes = name in rendered or name not in staying
+            goes = _belongs_to(manifest) in rendered or _belongs_to(manifest) not in staying
         if goes:
             yield kind, manifest
+
+
+def _belongs_to(manifest: Manifest) -> str:
+    """Name of the chain, or of the placement, that an object is part of."""
+    metadata = manifest["metadata"]
+    return str((metadata.get("labels") or {}).get(labels.CHAIN) or metadata["name"])
 
 
 def _key(manifest: Manifest) -> tuple[str, str]:

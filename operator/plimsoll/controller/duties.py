@@ -11,6 +11,7 @@ from plimsoll.controller.client import ApiError, Client
 from plimsoll.controller.corrections import Corrections
 from plimsoll.controller.demand import Demand
 from plimsoll.controller.discovery import confirm
+from plimsoll.controller.distances import Distances
 from plimsoll.controller.election_thread import ElectionThread
 from plimsoll.controller.events import Recorder
 from plimsoll.controller.feed import Feed
@@ -40,6 +41,7 @@ class Operator:
     corrections: Corrections | None
     demand: Demand | None
     objectives: Objectives | None
+    distances: Distances
     election: ElectionThread | None
     """None when it runs alone."""
     kinds: Sequence[Kind]
@@ -85,8 +87,10 @@ async def _lead(operator: Operator) -> None:
         await operator.corrections.load()
     if operator.demand is not None:
         operator.demand.load()
+    await operator.distances.turn()
     async with asyncio.TaskGroup() as group:
         group.create_task(operator.loop.run())
+        group.create_task(operator.distances.run())
         if operator.corrections is not None:
             group.create_task(operator.corrections.run())
         if operator.demand is not None:

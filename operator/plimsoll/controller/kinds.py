@@ -69,14 +69,15 @@ DEPLOYMENT = Kind("Deployment", "apps", "v1", "deployments", owned=True)
 LEADER_WORKER_SET = Kind(
     "LeaderWorkerSet", "leaderworkerset.x-k8s.io", "v1", "leaderworkersets", owned=True, optional=True
 )
+STATEFUL_SET = Kind("StatefulSet", "apps", "v1", "statefulsets", owned=True)
 NETWORK_POLICY = Kind("NetworkPolicy", "networking.k8s.io", "v1", "networkpolicies", owned=True)
 SERVICE = Kind("Service", "", "v1", "services", owned=True)
 CONFIG_MAP = Kind("ConfigMap", "", "v1", "configmaps", owned=True)
 DISRUPTION_BUDGET = Kind("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets", owned=True)
 HTTP_ROUTE = Kind("HTTPRoute", "gateway.networking.k8s.io", "v1", "httproutes", owned=True, optional=True)
 
-WORKLOADS = (DEPLOYMENT, LEADER_WORKER_SET)
-"""Kinds that a placement may be: replicas on one node, or over several."""
+WORKLOADS = (DEPLOYMENT, LEADER_WORKER_SET, STATEFUL_SET)
+"""Kinds that a placement may be: replicas on one node, or over several; a server of a chain."""
 
 ALL: tuple[Kind, ...] = (
     *RESOURCES.values(),
@@ -87,6 +88,7 @@ ALL: tuple[Kind, ...] = (
     LIMIT_RANGE,
     DEPLOYMENT,
     LEADER_WORKER_SET,
+    STATEFUL_SET,
     NETWORK_POLICY,
     SERVICE,
     CONFIG_MAP,

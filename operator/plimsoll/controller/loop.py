@@ -162,7 +162,7 @@ class Loop:
         now = time.monotonic()
         if self._planned is not None and self._planned[0] == snapshot and now < self._full_plan_due:
             return self._planned[1], True
-        with self._metrics.plan_seconds.time():
+        with self._metrics.planning.track_inprogress(), self._metrics.plan_seconds.time():
             answer = await self._planner.plan(snapshot)
         if isinstance(answer, PlanFailure):
             self._metrics.plan_results.labels(answer.reason.value).inc()

@@ -17,6 +17,7 @@ class Metrics:
     store_objects: Gauge = field(init=False)
     audit_drift: Counter = field(init=False)
     plan_seconds: Histogram = field(init=False)
+    planning: Gauge = field(init=False)
     plan_results: Counter = field(init=False)
     actions: Counter = field(init=False)
     apply_seconds: Histogram = field(init=False)
@@ -56,6 +57,7 @@ class Metrics:
             "plimsoll_audit_drift", "Differences between store and API server.", ["kind", "type"], registry=r
         )
         self.plan_seconds = Histogram("plimsoll_plan_seconds", "Duration of planning.", registry=r, buckets=_SECONDS)
+        self.planning = Gauge("plimsoll_planning", "1 while a plan is being made.", registry=r)
         self.plan_results = Counter("plimsoll_plan_result", "Planning rounds by outcome.", ["result"], registry=r)
         self.actions = Counter("plimsoll_actions", "Writes by action and outcome.", ["action", "result"], registry=r)
         self.apply_seconds = Histogram(

@@ -14,7 +14,7 @@ from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Finding
 from plimsoll.planning.snapshot import Workload
 
 FOREIGN = "ForeignManager"
-_WORKLOADS = frozenset({"Deployment", "LeaderWorkerSet"})
+_WORKLOADS = frozenset({"Deployment", "LeaderWorkerSet", "StatefulSet"})
 Manifest = Mapping[str, Any]
 
 
@@ -63,8 +63,12 @@ def restrain(
 
 def _foreign(plan: DeploymentPlan, name: str, manager: str) -> Finding:
     planned = next((item.replicas for item in plan.placements if item.name == name), 0)
-    group = any(item.name == name and item.option.nodes > 1 for item in plan.placements)
-    kind = "LeaderWorkerSet" if group else "Deployment"
+    option = next((item.option for item in plan.placements if item.name == name), None)
+    kind = "Deployment"
+    if option is not None and option.stage is not None:
+        kind = "StatefulSet"
+    elif option is not None and option.nodes > 1:
+        kind = "LeaderWorkerSet"
     message = (
         f"{kind} {plan.ref.namespace}/{name}: field manager {manager} owns spec.replicas; Plimsoll would run "
         f"{planned} and writes nothing to it. To give it back, remove that autoscaler and run: kubectl scale "

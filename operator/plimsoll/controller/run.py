@@ -19,6 +19,7 @@ from plimsoll.controller.client import ApiError, Client, load_configuration
 from plimsoll.controller.corrections import Corrections
 from plimsoll.controller.demand import Demand
 from plimsoll.controller.discovery import Outdated, StartError, until_served
+from plimsoll.controller.distances import Distances
 from plimsoll.controller.duties import Operator, work
 from plimsoll.controller.election_thread import ElectionThread
 from plimsoll.controller.events import Recorder
@@ -184,7 +185,19 @@ def _assemble(
     objectives = Objectives(settings, store, metrics, lambda: loop.plan) if settings.prometheus_url else None
     observers = (corrections, demand, objectives)
     return Operator(
-        settings, client, feed, store, planner, recorder, loop, *observers, election, kinds, metrics, vitals
+        settings,
+        client,
+        feed,
+        store,
+        planner,
+        recorder,
+        loop,
+        *observers,
+        Distances(client, store, settings.namespace),
+        election,
+        kinds,
+        metrics,
+        vitals,
     )
 
 

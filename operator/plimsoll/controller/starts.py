@@ -119,6 +119,7 @@ class Starts:
         timeouts = {
             item.name: float(given or startup_seconds(item.option.load_seconds) + SCHEDULING_SECONDS)
             for item in plan.placements
+            if item.option.stage is None  # a chain has no other form that could be gone back to
         }
         return starting(plan, own, pods, self._nodes, timeouts, time.time())
 

@@ -11,6 +11,7 @@ from plimsoll.api.common import PlanReference
 from plimsoll.api.gpunodepool import GPUCounts, GPUNodePoolStatus
 from plimsoll.api.inferenceslo import ClassAttainment, InferenceSLOStatus
 from plimsoll.api.llmdeployment_status import (
+    ChainServer,
     FailedStart,
     LatencyReport,
     LLMDeploymentStatus,
@@ -31,10 +32,19 @@ from plimsoll.controller.store import Fare, Sight
 from plimsoll.performance import TokenLengths
 from plimsoll.performance.correction import UNCORRECTED
 from plimsoll.planning.pause import REASON as PAUSED
-from plimsoll.planning.plan import ClassPlan, DeploymentPlan, DeploymentState, Finding, FleetPlan, Placement, PoolPlan
+from plimsoll.planning.plan import (
+    ClassPlan,
+    DeploymentPlan,
+    DeploymentState,
+    Finding,
+    FleetPlan,
+    Option,
+    Placement,
+    PoolPlan,
+)
 from plimsoll.planning.recalled import METRICS_FRESH
 from plimsoll.planning.snapshot import Workload
-from plimsoll.planning.transition import Step
+from plimsoll.planning.transition import Step, backends_of
 
 _USED_BY, _CLASSES = 64, 256
 _MOVE = 0.2
@@ -189,7 +199,8 @@ def _ready(progress: Progress, serving: bool, why: str) -> Aspect:
         reason = found[0].reason if found else "NotPlanned"
         return Aspect("Ready", "False", reason, joined(found) or "not planned")
     if serving:
-        return Aspect("Ready", "True", "Serving", "all routed placements have Ready pods")
+        what = "all servers of routed chains are Ready" if plan.chains else "all routed placements have Ready pods"
+        return Aspect("Ready", "True", "Serving", what)
     trouble = [item for item in errors(progress.findings) if item.reason != "BlastRadiusHeld"]
     if trouble:
         return Aspect("Ready", "False", trouble[0].reason, joined(trouble))
@@ -204,7 +215,7 @@ def _serving(progress: Progress, running: Mapping[str, Workload]) -> tuple[bool,
     missing = {traffic.name for traffic in progress.plan.resource.spec.traffic} - {item.name for item in table.classes}
     if missing:
         return False, f"no Ready placement serves {', '.join(sorted(missing))}"
-    routed = {backend.placement for item in table.classes for backend in item.backends}
+    routed = backends_of(table)
     down = sorted(name for name in routed if name not in running or running[name].ready_replicas < 1)
     return not down, f"no pod of {', '.join(down)} is Ready" if down else ""
 
@@ -212,10 +223,7 @@ def _serving(progress: Progress, running: Mapping[str, Workload]) -> tuple[bool,
 def _planned(plan: DeploymentPlan, found: Sequence[Finding], waiting: Waiting | None) -> Aspect:
     if plan.state is DeploymentState.PLANNED:
         warnings = joined(plan.findings)
-        count = len(plan.placements)
-        figures = (
-            f"{count} placement{'' if count == 1 else 's'}, {plan.gpus} GPUs, {money(plan.cost_per_hour)} per hour"
-        )
+        figures = f"{_counted(plan)}, {plan.gpus} GPUs, {money(plan.cost_per_hour)} per hour"
         if waiting is not None and waiting.mode == "Manual":
             figures = f"{figures}, once approved; {waiting.text}"
         message = f"{figures}; {warnings}" if warnings else figures
@@ -223,6 +231,16 @@ def _planned(plan: DeploymentPlan, found: Sequence[Finding], waiting: Waiting | 
     told = found or [item for item in plan.findings if item.reason == PAUSED]
     reason = told[0].reason if told else str(plan.state)
     return Aspect("Planned", "False", reason, joined(told) or "not planned")
+
+
+def _counted(plan: DeploymentPlan) -> str:
+    """How many placements, or chains of how many servers."""
+    count = len(plan.placements)
+    if not plan.chains:
+        return f"{count} placement{'' if count == 1 else 's'}"
+    chains = len(plan.chains)
+    broken = f" ({', '.join(plan.broken)} cannot serve: a server lacks its node)" if plan.broken else ""
+    return f"{chains} chain{'' if chains == 1 else 's'} of {count} servers{broken}"
 
 
 def _slo_met(plan: DeploymentPlan) -> Aspect:
@@ -257,12 +275,27 @@ def _placement(item: Placement, running: Mapping[str, Workload], observed: Obser
         pods_per_replica=option.nodes if option.nodes > 1 else None,
         replicas=ReplicaCounts(desired=item.replicas, ready=_ready_replicas(item.name, running)),
         shares=tuple(TrafficShare(traffic=share.traffic, value=ratio(share.value)) for share in item.shares),
+        chain=_chain(option),
         image=option.image or None,
         speed=item.speed or None,
         correction=None
         if item.correction == UNCORRECTED
         else SpeedFactors(prefill=rounded(item.correction.prefill, 2), decode=rounded(item.correction.decode, 2)),
         observed=observed,
+    )
+
+
+def _chain(option: Option) -> ChainServer | None:
+    stage = option.stage
+    if stage is None:
+        return None
+    return ChainServer(
+        name=stage.chain,
+        server=stage.number,
+        servers=len(stage.partition),
+        node=stage.node,
+        first_layer=stage.first_layer,
+        layers=stage.layers,
     )
 
 

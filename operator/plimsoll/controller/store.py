@@ -15,9 +15,11 @@ from plimsoll.api.placementpolicy import POLICY_NAME
 from plimsoll.controller.conditions import ConditionStatus
 from plimsoll.controller.extract import Absent, Facts, Manifest, OwnedFacts, PlanRecord, facts_of, live_part
 from plimsoll.controller.kinds import ALL, Kind
+from plimsoll.controller.sharing import Shared
 from plimsoll.planning.namespaces import LimitRangeFacts, NamespaceFacts, QuotaFacts, within
 from plimsoll.planning.snapshot import (
     InvalidObject,
+    MeasuredTrip,
     NodeFacts,
     PodFacts,
     Snapshot,
@@ -62,9 +64,11 @@ class Store:
 
     def __init__(self) -> None:
         self._entries: dict[Kind, dict[str, Entry]] = {kind: {} for kind in ALL}
+        self._shared = Shared()
         self._sorted: dict[Kind, dict[type, tuple[Any, ...]]] = {kind: {} for kind in ALL}
         """Facts of each kind by type, in order; empty when the kind has changed."""
         self._dirty = asyncio.Event()
+        self._round_trips: tuple[MeasuredTrip, ...] = ()
         self._corrections: tuple[SpeedCorrection, ...] = ()
         self._demand: tuple[TrafficDemand, ...] = ()
         self.sights: Mapping[tuple[str, str], Sight] = {}
@@ -93,6 +97,8 @@ class Store:
         if known is not None and known.facts == facts:
             facts = known.facts  # the very same, so that snapshots are quick to compare
         live = None if isinstance(facts, Absent) else live_part(kind, manifest)
+        if live is not None:
+            live = self._shared.of(live)
         entries[uid] = Entry(facts, live, version, str(metadata.get("namespace") or ""))
         return self._compare(kind, known.facts if known is not None else Absent(), facts)
 
@@ -137,6 +143,13 @@ class Store:
         """Take what to report of traffic classes. It changes no plan."""
         if fares != self.fares:
             self.fares = dict(fares)
+            self.changes += 1
+            self._dirty.set()
+
+    def learn_distances(self, trips: tuple[MeasuredTrip, ...]) -> None:
+        """Take the measured round trips that are in force."""
+        if trips != self._round_trips:
+            self._round_trips = trips
             self.changes += 1
             self._dirty.set()
 
@@ -211,6 +224,7 @@ class Store:
             limit_ranges=within(self._all(LimitRangeFacts, lambda item: (item.namespace, item.name)), in_use),
             several_nodes=several_nodes,
             demand=self._demand,
+            round_trips=self._round_trips,
         )
 
     def _all(self, type_: type[T], order: Callable[[T], Any]) -> tuple[T, ...]:

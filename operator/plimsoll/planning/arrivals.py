@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from plimsoll.planning.following import Window
 from plimsoll.planning.plan import DeploymentPlan, FleetPlan
+from plimsoll.planning.running_chains import answers
 from plimsoll.planning.snapshot import ObjectRef, Snapshot
 
 _MOST_ENDED = 2.0
@@ -94,7 +95,8 @@ def readings(fleet: FleetPlan, snapshot: Snapshot, load: Load) -> tuple[Reading,
         load: of any pods; those of no placement do not count, nor do samples that are older than the window.
     """
     fresh = {(item.namespace, item.pod): item for item in load.pods if item.age_seconds <= load.window_seconds}
-    owners = {(item.namespace, item.name): item.deployment for item in snapshot.workloads}
+    answering = [item for item in snapshot.workloads if answers(item)]
+    owners = {(item.namespace, item.name): item.deployment for item in answering}
     groups: dict[tuple[str, str], list[tuple[str, PodLoad]]] = {}
     seen: dict[tuple[str, str], int] = {}
     for pod in snapshot.pods:
@@ -105,7 +107,7 @@ def readings(fleet: FleetPlan, snapshot: Snapshot, load: Load) -> tuple[Reading,
         if pod.ready and not pod.deleting:
             seen[pod.namespace, owner] = seen.get((pod.namespace, owner), 0) + 1
     ready: dict[tuple[str, str], int] = {}
-    for item in snapshot.workloads:
+    for item in answering:
         place = (item.namespace, item.deployment)
         ready[place] = ready.get(place, 0) + item.ready_replicas
     return tuple(

@@ -1,54 +1,34 @@
-"""LLMDeployments in mode Chained: which servers hold which layers, and through which chains requests go.
+"""One LLMDeployment in mode Chained: which servers hold which layers, and which chains they make.
 
-They are decided about one after the other, before the rest of the fleet, which then has the nodes that they leave. A
-server is what one node has free in a pool.
+A server is what one node has free in a pool, and belongs to one chain. Chains that run stay as long as they carry the
+load and nothing saves enough. New ones are made of what is free beside all that runs, so that they can start before
+others go; only the servers of a chain that lost a node for good count as free, since they serve nobody.
 """
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from plimsoll.api.inferenceslo import InferenceSLOSpec
-from plimsoll.api.llmdeployment import CandidateModel, LLMDeployment
+from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.placementpolicy import PlacementPolicy, PlacementPolicySpec
-from plimsoll.catalog import Catalog, ModelArchitecture, Precision, UnknownName, load_catalog
-from plimsoll.catalog.precisions import unsupported_reason
+from plimsoll.catalog import ModelArchitecture, Precision
 from plimsoll.chains import Chain, ChainProblem
-from plimsoll.chains.hardware import Server, SessionShape, chain_problem
 from plimsoll.chains.routes import prefill_seconds
-from plimsoll.chains.sets import ServerSet, server_sets
-from plimsoll.performance import LatencyTarget, LatencyTargets
-from plimsoll.planning.facts import catalog_of
-from plimsoll.planning.objectives import ResolvedClass, deployment_finding, resolve_classes
-from plimsoll.planning.plan import Finding, Severity
-from plimsoll.planning.pools import REGION_LABEL, Pool, resolve_pools
-from plimsoll.planning.snapshot import ObjectRef, Snapshot
-from plimsoll.planning.stock import NodeStock, measure_stock
+from plimsoll.chains.sets import ServerSet
+from plimsoll.planning.chain_choice import ChainChoice, ChainOption, ChainTask
+from plimsoll.planning.chain_limits import Room, RoomLimit
+from plimsoll.planning.chain_options import obsolete, server_host
+from plimsoll.planning.chain_servers import ChainServer, Sites
+from plimsoll.planning.objectives import ResolvedClass, deployment_finding, observed_by_class, resolve_classes
+from plimsoll.planning.plan import Finding, Rejected, Severity
+from plimsoll.planning.pools import Pool, Pools
+from plimsoll.planning.running_chains import Health, RunningChain, running_chains, shut_out
+from plimsoll.planning.snapshot import ObjectRef, PodFacts, Snapshot
 
-WITHIN_REGION_SECONDS = 0.001
-"""Round trip."""
-AT_ONCE = (2, 8, 32)
-"""Sessions that a server decodes in one step: what is tried."""
 PARTS = (1.0, 0.6, 0.3)
-"""Of the rate, where the whole of it cannot be carried."""
-HERE = "here"
-"""Stands for a region that nobody named."""
-REASON = "ChainedOnlyOffline"
-
-
-@dataclass(frozen=True, slots=True)
-class ChainServer:
-    """A node's free GPUs in a pool."""
-
-    node: str
-    pool: str
-    accelerator: str
-    region: str
-    tensor: int
-    price_per_hour: float
+"""Of the rate, where budget or limits leave no room for the whole of it."""
+_BETTER = 0.01
+"""More of the rate than that makes up for a move."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,11 +37,13 @@ class ChainedPlan:
 
     resource: LLMDeployment
     classes: tuple[ResolvedClass, ...]
-    model: str
-    precision: str
+    model: ModelArchitecture
+    precision: Precision
     at_once: int
     servers: tuple[ChainServer, ...]
-    """(S): all that were free, used or not."""
+    """(S): all that could be used, used or not."""
+    pools: tuple[Pool, ...]
+    """(S)"""
     regions: tuple[str, ...]
     """(C): where requests come from."""
     region_shares: Mapping[str, tuple[float, ...]]
@@ -69,8 +51,21 @@ class ChainedPlan:
     problem: ChainProblem
     """With a client for each region, the expected lengths, and caches for the longest."""
     chosen: ServerSet
+    kept: tuple[RunningChain | None, ...]
+    """What each chain is that runs already; None for a new one."""
+    rates_per_second: tuple[float, ...]
+    """What each chain carries within the targets."""
+    max_model_length: int
+    """That new chains may accept, if their memory allows it."""
+    longest_tokens: int
+    """Of a session that the caches are planned for."""
+    planned_rate_per_second: float
     served: float
     """Part of the planned rate that the chains carry within the targets, at most 1."""
+    broken: tuple[str, ...]
+    given_up: tuple[str, ...]
+    rejected: tuple[Rejected, ...]
+    """Other models, precisions and degrees of free servers."""
     findings: tuple[Finding, ...]
 
     @property
@@ -91,14 +86,16 @@ class ChainedPlan:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ChainedFleet:
-    """What was decided about all chained LLMDeployments, and what is left for the others."""
+class NotPlanned:
+    """Why there is no plan for an LLMDeployment."""
 
-    plans: tuple[ChainedPlan, ...]
-    failed: tuple[Finding, ...]
-    """Of those without a plan."""
-    rest: Snapshot
-    """Without chained LLMDeployments and the nodes that they use."""
+    resource: LLMDeployment
+    findings: tuple[Finding, ...]
+    short: bool
+    """There is no room for a chain; otherwise something is wrong with what people wrote."""
+    broken: tuple[str, ...] = ()
+    classes: tuple[ResolvedClass, ...] = ()
+    """As far as they are known."""
 
 
 def is_chained(deployment: LLMDeployment) -> bool:
@@ -106,304 +103,235 @@ def is_chained(deployment: LLMDeployment) -> bool:
     return deployment.spec.placement.mode == "Chained"
 
 
-def chained_findings(deployment: LLMDeployment) -> list[Finding]:
-    """What keeps it from being planned for a cluster."""
-    if not is_chained(deployment):
-        return []
-    message = (
-        "spec.placement.mode: Chained is planned by `plimsoll plan -f` and simulated by `plimsoll simulate -f`; in a "
-        "cluster Replicated is accepted"
-    )
-    return [deployment_finding(deployment, REASON, message, "spec.placement.mode")]
+def decide_chained(
+    deployment: LLMDeployment, snapshot: Snapshot, pools: Pools, room: Room, noted: Sequence[Finding] = ()
+) -> ChainedPlan | NotPlanned:
+    """The chains of one LLMDeployment, beside what else runs in the snapshot.
 
-
-def plan_chained(snapshot: Snapshot) -> ChainedFleet:
-    """Decide about the chained LLMDeployments of a snapshot, by name."""
-    plans: list[ChainedPlan] = []
-    failed: list[Finding] = []
-    rest = replace(snapshot, deployments=tuple(one for one in snapshot.deployments if not is_chained(one)))
-    for deployment in snapshot.deployments:
-        if not is_chained(deployment):
-            continue
-        found = _Planner(deployment, rest).plan()
-        if isinstance(found, ChainedPlan):
-            plans.append(found)
-            used = {found.servers[server].node for server in found.chosen.servers}
-            if rest.nodes is not None:
-                rest = replace(rest, nodes=tuple(node for node in rest.nodes if node.name not in used))
-        else:
-            failed.extend(found)
-    return ChainedFleet(tuple(plans), tuple(failed), rest)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Option:
-    model: str
-    precision: str
-    at_once: int
-    problem: ChainProblem
-    chosen: ServerSet
-    rate_per_second: float
+    Args:
+        noted: what is known of it already.
+    """
+    return _Planner(deployment, snapshot, pools, room, noted).decide()
 
 
 class _Planner:
-    def __init__(self, deployment: LLMDeployment, snapshot: Snapshot) -> None:
-        self._deployment, self._snapshot = deployment, snapshot
+    def __init__(
+        self, deployment: LLMDeployment, snapshot: Snapshot, pools: Pools, room: Room, noted: Sequence[Finding]
+    ) -> None:
+        self._deployment, self._snapshot, self._pools, self._room = deployment, snapshot, pools, room
         self._policy: PlacementPolicySpec = (snapshot.policy or PlacementPolicy.implied()).spec
-        self._catalog: Catalog = catalog_of(snapshot)
-        self._findings: list[Finding] = []
+        self._findings: list[Finding] = list(noted)
+        self._refused: RoomLimit | None = None
+        self._tried: dict[str, ChainOption] = {}
+        self._classes: tuple[ResolvedClass, ...] = ()
+        self._rests = ObjectRef("LLMDeployment", deployment.namespace, deployment.name) in snapshot.resting
+        mine = (deployment.namespace, deployment.name)
+        own = [item for item in snapshot.workloads if (item.namespace, item.deployment) == mine]
+        others = {(item.namespace, item.name) for item in snapshot.workloads} - {
+            (item.namespace, item.name) for item in own
+        }
+        resources = {name: pool.resource_name for name, pool in pools.usable.items()}
+        closed = shut_out(own, snapshot.pods, snapshot.nodes, resources, others)
+        self._running = running_chains(own, snapshot.nodes, closed)
+        self._broken = tuple(chain.name for chain in self._running if chain.health is not Health.WHOLE)
+        self._given_up = tuple(chain.name for chain in self._running if chain.health is Health.GONE)
 
-    def plan(self) -> ChainedPlan | list[Finding]:
-        """The plan, or why there is none."""
+    def decide(self) -> ChainedPlan | NotPlanned:
         slos: dict[tuple[str, str], InferenceSLOSpec | None] = {
             (slo.namespace, slo.name): slo.spec for slo in self._snapshot.slos
         }
         for item in self._snapshot.invalid:
             if item.ref.kind == "InferenceSLO":
                 slos[item.ref.namespace, item.ref.name] = None
-            elif item.ref.kind == "PlacementPolicy":
-                self._error("PolicyInvalid", "PlacementPolicy default is invalid; nothing is planned", "")
-        classes, findings = resolve_classes(self._deployment, slos, self._policy)
+        classes, findings = resolve_classes(self._deployment, slos, self._policy, observed_by_class(self._snapshot))
+        self._classes = classes
         self._findings += findings
-        servers = self._servers()
-        regions, shares = self._origins(servers)
-        trips = self._round_trips(regions, servers)
         rate = sum(item.planned_rate_per_second for item in classes)
         if not rate > 0 and classes:
             self._error("NoTraffic", "spec.traffic: no class has requestsPerMinute above 0", "spec.traffic")
-        if any(finding.severity is Severity.ERROR for finding in self._findings):
-            return self._findings
-        options: list[_Option] = []
-        for part in PARTS:
-            options = [
-                option
-                for candidate in self._deployment.spec.models
-                for option in self._options(candidate, servers, trips, classes, part * rate)
-            ]
-            if options or any(finding.severity is Severity.ERROR for finding in self._findings):
-                break
-        if not options:
-            if not any(finding.severity is Severity.ERROR for finding in self._findings):
-                self._error("InsufficientCapacity", self._too_little(servers), "spec.placement")
-            return self._findings
-        best = min(
-            options,
-            key=lambda option: (
-                -min(option.rate_per_second, rate),
-                option.chosen.price_per_hour,
-                option.chosen.mean_response_seconds,
-            ),
-        )
-        served = min(1.0, best.chosen.rate_per_second / rate)
-        if served < 1.0:
+        sites = Sites(self._deployment, self._snapshot, self._pools, self._in_the_way(), self._error)
+        if self._failed:
+            return self._not_planned(short=False)
+        choice = ChainChoice(self._deployment, self._snapshot, self._pools, sites, classes, self._findings)
+        task = choice.task
+        best = None if self._failed else self._best(choice, self._kept(choice))
+        if best is None:
+            if not self._failed:
+                self._error(self._shortage, self._too_little(sites), "spec.placement")
+                return self._not_planned(short=True)
+            return self._not_planned(short=False)
+        served = best.carried(rate)
+        if served < 1.0 - min(float(item.slo.unserved.max) for item in classes) - 1e-9:
             message = (
-                f"the servers carry {best.chosen.rate_per_second * 60:.1f} of {rate * 60:.1f} planned requests per "
-                "minute within the targets: add nodes, or relax the InferenceSLO"
+                f"the chains carry {best.chosen.rate_per_second * 60:.1f} of {rate * 60:.1f} planned requests per "
+                f"minute within the targets: {self._remedy('add nodes, or relax the InferenceSLO')}"
             )
-            self._error("InsufficientCapacity", message, "spec.traffic")
+            self._error(self._shortage, message, "spec.traffic")
         return ChainedPlan(
             resource=self._deployment,
-            classes=classes,
+            classes=tuple(classes),
             model=best.model,
             precision=best.precision,
             at_once=best.at_once,
-            servers=tuple(server for server, _ in servers),
-            regions=regions,
-            region_shares=shares,
+            servers=best.servers,
+            pools=best.pools,
+            regions=task.regions,
+            region_shares=task.shares,
             problem=best.problem,
             chosen=best.chosen,
+            kept=best.kept,
+            rates_per_second=best.rates_per_second,
+            max_model_length=choice.lengths[best.model.name],
+            longest_tokens=sum(task.longest),
+            planned_rate_per_second=rate,
             served=served,
+            broken=self._broken,
+            given_up=self._given_up,
+            rejected=self._rejected(choice, best),
             findings=tuple(self._findings),
         )
 
-    def _too_little(self, servers: Sequence[tuple[ChainServer, Pool]]) -> str:
-        gpus = sum(server.tensor for server, _ in servers)
-        return (
-            f"no chain over the {len(servers)} free nodes ({gpus} GPUs) holds the model and meets the targets: add "
-            "nodes, allow a smaller precision, or relax the InferenceSLO"
+    # --- What runs ---------------------------------------------------------------------------------------------------
+
+    def _in_the_way(self) -> list[PodFacts]:
+        """Pods that hold what new chains could have: all but those of chains that were given up."""
+        lost = {item.name for chain in self._running if chain.health is Health.GONE for item in chain.servers}
+        pods = [
+            pod
+            for pod in self._snapshot.pods
+            if pod.namespace != self._deployment.namespace or pod.placement not in lost
+        ]
+        bound = {pod.placement for pod in pods if pod.namespace == self._deployment.namespace and pod.node}
+        for chain in self._running:
+            if chain.health is Health.GONE:
+                continue
+            for item in chain.servers:
+                pool = self._pools.usable.get(item.option.get("pool", ""))
+                if item.name not in bound and pool is not None:
+                    tensor = int(item.option["tensor"])
+                    host = server_host(tensor)
+                    requests = {
+                        pool.resource_name: float(tensor),
+                        "cpu": host.cpu_cores,
+                        "memory": float(host.memory_bytes),
+                    }
+                    node = item.option["node"]
+                    pods.append(PodFacts("", item.namespace, f"{item.name}-0", node, requests, item.name))
+        return pods
+
+    def _kept(self, choice: ChainChoice) -> list[RunningChain]:
+        """Whole chains that are still what people ask for, of one model and precision: that of most of them."""
+        known = choice.models
+        usable = [
+            chain
+            for chain in self._running
+            if chain.health is Health.WHOLE
+            and chain.model in known
+            and sum(chain.partition) == known[chain.model].layers
+            and not obsolete(self._deployment, chain, self._pools)
+            and chain.max_model_length >= min(choice.lengths.get(chain.model, 0), sum(choice.task.longest))
+        ]
+        kinds = [(chain.model, chain.precision) for chain in usable]
+        most = max(sorted(set(kinds)), key=kinds.count, default=None)
+        return [chain for chain, kind in zip(usable, kinds, strict=True) if kind == most]
+
+    # --- What could run ----------------------------------------------------------------------------------------------
+
+    def _best(self, choice: ChainChoice, kept: Sequence[RunningChain]) -> ChainOption | None:
+        """What runs, with the least that carries the rate beside it, unless something else saves enough."""
+        task, stay = choice.task, None
+        if kept:
+            stay = self._affordable(task, lambda part: choice.grown(kept, part))
+            for chain in sorted(kept, key=self._rent, reverse=True):
+                fewer = [one for one in kept if one is not chain]
+                other = next(choice.grown(fewer, task.rate_per_second, alone=True), None) if fewer else None
+                if stay is not None and other is not None and self._worth(task, stay, other):
+                    stay, kept = other, fewer
+        fresh = self._affordable(task, lambda part: self._noted(choice.fresh(part), task))
+        if stay is None or fresh is None:
+            return stay or fresh
+        return fresh if self._worth(task, stay, fresh) else stay
+
+    def _noted(self, options: Iterator[ChainOption], task: ChainTask) -> Iterator[ChainOption]:
+        """The options; the best of each kind is remembered, to say why it was not taken."""
+        for option in options:
+            known = self._tried.get(option.label)
+            if known is None or option.rank(task.rate_per_second) < known.rank(task.rate_per_second):
+                self._tried[option.label] = option
+            yield option
+
+    def _worth(self, task: ChainTask, stay: ChainOption, other: ChainOption) -> bool:
+        """Whether another answer serves more, or as much and cheaper by the least saving, the move included."""
+        more = other.carried(task.rate_per_second) - stay.carried(task.rate_per_second)
+        if abs(more) > _BETTER:
+            return more > 0
+        if self._rests:
+            return False
+        rebalance = self._policy.rebalance
+        move = other.new_price_per_hour * other.load_hours / rebalance.horizon_hours
+        saved = stay.chosen.price_per_hour - other.chosen.price_per_hour - move
+        return saved > float(rebalance.minimal_saving) * stay.chosen.price_per_hour + 1e-9
+
+    def _affordable(self, task: ChainTask, options: Callable[[float], Iterator[ChainOption]]) -> ChainOption | None:
+        """The best option within budget and limits; where the whole rate is too dear, of a part of it."""
+        for part in PARTS:
+            found = [option for option in options(part * task.rate_per_second) if not self._refuses(option)]
+            if found:
+                return min(found, key=lambda option: option.rank(task.rate_per_second))
+        return None
+
+    def _rejected(self, choice: ChainChoice, best: ChainOption) -> tuple[Rejected, ...]:
+        """What was tried of free servers and not taken, the best of each kind."""
+        rate = choice.task.rate_per_second
+        taken = f"{best.carried(rate) * rate * 60:.1f} at {best.chosen.price_per_hour:.2f}"
+        found = []
+        for kind, servers in sorted(choice.kinds.items()):
+            option = self._tried.get(kind)
+            reason = f"{servers} free servers make no chain that holds the model and meets the targets"
+            if option is not None:
+                reason = (
+                    f"chains of free servers carry {option.carried(rate) * rate * 60:.1f} of {rate * 60:.1f} planned "
+                    f"requests per minute at {option.chosen.price_per_hour:.2f} per hour, those planned {taken}"
+                )
+            if option is not best:
+                found.append(Rejected(kind, reason))
+        return tuple(found)
+
+    # --- Parts -------------------------------------------------------------------------------------------------------
+
+    def _rent(self, chain: RunningChain) -> float:
+        return sum(
+            float(self._pools.usable[item.option["pool"]].price_per_gpu_hour) * int(item.option["tensor"])
+            for item in chain.servers
         )
 
-    def _servers(self) -> list[tuple[ChainServer, Pool]]:
-        pools = resolve_pools(self._snapshot.pools, self._snapshot.nodes, load_catalog())
-        wanted = self._deployment.spec.placement.pools
-        for index, name in enumerate(wanted or ()):
-            if name not in pools.usable:
-                there = ", ".join(sorted(pools.usable)) or "none"
-                field = f"spec.placement.pools[{index}]"
-                self._error("PoolNotFound", f"{field}: no usable GPUNodePool {name}; there are: {there}", field)
-        usable = [pools.usable[name] for name in sorted(pools.usable) if wanted is None or name in wanted]
-        for pool in usable:
-            if pool.unlimited:
-                message = (
-                    f"the nodes of GPUNodePool {pool.name} are not known: give --nodes or Node manifests, or declare "
-                    "spec.nodes.max and spec.gpusPerNode"
-                )
-                self._error("NodesUnknown", message, "spec.placement.pools")
-        stock = measure_stock(usable, self._snapshot.pods, self._snapshot.workloads, {})
-        by_name = {pool.name: pool for pool in usable}
-        regions = self._regions(usable)
-        tensor = self._deployment.spec.placement.parallelism.tensor
-        found = []
-        for node in stock.nodes:
-            pool = by_name[node.pool]
-            gpus = max((one for one in tensor if one <= _most_tensor(node, pool)), default=0)
-            if gpus:
-                price = float(pool.price_per_gpu_hour) * gpus
-                region = regions.get(node.name) or regions.get(pool.name) or HERE
-                found.append((ChainServer(node.name, pool.name, pool.gpu.name, region, gpus, price), pool))
-        return found
+    def _too_little(self, sites: Sites) -> str:
+        remedy = self._remedy("add nodes, allow a smaller precision, or relax the InferenceSLO")
+        return (
+            f"no chain over the {sites.nodes} free nodes ({sites.gpus} GPUs) holds the model and meets the targets: "
+            f"{remedy}"
+        )
 
-    def _regions(self, usable: Iterable[Pool]) -> dict[str, str]:
-        """Of pools and nodes, by name: what a pool declares, else the label of the node."""
-        declared = {
-            pool.name: pool.spec.location.region
-            for pool in self._snapshot.pools
-            if pool.spec.location is not None and pool.spec.location.region
-        }
-        found: dict[str, str] = {name: region for name, region in declared.items() if region}
-        for pool in usable:
-            for node in pool.nodes:
-                region = found.get(pool.name) or node.labels.get(REGION_LABEL)
-                if region:
-                    found[node.name] = region
-        return found
+    def _refuses(self, option: ChainOption) -> bool:
+        limit = self._room.short_of(option.new_price_per_hour, option.new_gpus)
+        self._refused = self._refused or limit
+        return limit is not None
 
-    def _origins(
-        self, servers: Sequence[tuple[ChainServer, Pool]]
-    ) -> tuple[tuple[str, ...], dict[str, tuple[float, ...]]]:
-        """Regions of all classes, and the parts of each class that come from them."""
-        nearest = servers[0][0].region if servers else HERE
-        weights: dict[str, dict[str, float]] = {}
-        for traffic in self._deployment.spec.traffic:
-            own = {origin.region: float(origin.share) for origin in traffic.origins if origin.share > 0}
-            weights[traffic.name] = own or {nearest: 1.0}
-        regions = tuple(sorted({region for own in weights.values() for region in own}))
-        return regions, {
-            name: tuple(own.get(region, 0.0) / sum(own.values()) for region in regions) for name, own in weights.items()
-        }
+    @property
+    def _shortage(self) -> str:
+        return "InsufficientCapacity" if self._refused is None else self._refused.reason
 
-    def _round_trips(self, regions: Sequence[str], servers: Sequence[tuple[ChainServer, Pool]]) -> NDArray[np.float64]:
-        """(C, S) seconds."""
-        known = {
-            frozenset((entry.region, entry.peer)): entry.milliseconds / 1000
-            for entry in self._policy.network.round_trip_milliseconds
-        }
-        trips = np.full((len(regions), len(servers)), WITHIN_REGION_SECONDS)
-        missing: set[tuple[str, str]] = set()
-        for row, origin in enumerate(regions):
-            for column, (server, _) in enumerate(servers):
-                if server.region == origin:
-                    continue
-                trip = known.get(frozenset((origin, server.region)))
-                if trip is None:
-                    missing.add((origin, server.region))
-                else:
-                    trips[row, column] = trip
-        for origin, region in sorted(missing):
-            message = (
-                f"the round trip between the regions {origin} and {region} is not known: "
-                "spec.network.roundTripMilliseconds of PlacementPolicy default"
-            )
-            self._error("RoundTripUnknown", message, "spec.traffic")
-        return trips
+    def _remedy(self, otherwise: str) -> str:
+        return otherwise if self._refused is None else f"{self._refused.text} leaves no room for more"
 
-    def _options(
-        self,
-        candidate: CandidateModel,
-        servers: Sequence[tuple[ChainServer, Pool]],
-        trips: NDArray[np.float64],
-        classes: Sequence[ResolvedClass],
-        rate: float,
-    ) -> Iterable[_Option]:
-        try:
-            model = self._catalog.model(candidate.name)
-        except UnknownName as error:
-            self._error("UnknownModel", f"spec.models: {error}", "spec.models")
-            return
-        for declared in candidate.precisions:
-            precision = self._catalog.precision(declared.name)
-            known = declared.checkpoint or model.checkpoints.get(declared.name)
-            if precision.needs_checkpoint and known is None:
-                message = f"spec.models: {model.name} at {declared.name} needs a checkpoint: name one in precisions"
-                missing = deployment_finding(
-                    self._deployment, "CheckpointMissing", message, "spec.models", Severity.WARNING
-                )
-                if missing not in self._findings:
-                    self._findings.append(missing)
-                continue
-            able = [
-                number for number, (_, pool) in enumerate(servers) if unsupported_reason(precision, pool.gpu) is None
-            ]
-            if able:
-                yield from self._at_once(model, precision, servers, able, trips, classes, rate)
+    @property
+    def _failed(self) -> bool:
+        return any(finding.severity is Severity.ERROR for finding in self._findings)
 
-    def _at_once(
-        self,
-        model: ModelArchitecture,
-        precision: Precision,
-        servers: Sequence[tuple[ChainServer, Pool]],
-        able: Sequence[int],
-        trips: NDArray[np.float64],
-        classes: Sequence[ResolvedClass],
-        rate: float,
-    ) -> Iterable[_Option]:
-        hardware = [Server(pool.gpu, pool.network.bytes_per_second, server.tensor) for server, pool in servers]
-        usable = np.zeros(len(servers), dtype=bool)
-        usable[list(able)] = True
-        pools = {name: number for number, name in enumerate(sorted({server.pool for server, _ in servers}))}
-        numbers = np.array([pools[server.pool] for server, _ in servers])
-        prices = np.array([server.price_per_hour for server, _ in servers])
-        targets = _tightest(classes)
-        for at_once in AT_ONCE:
-            problem = _problem(model, precision, hardware, trips, classes, at_once)
-            problem = replace(problem, memory_bytes=np.where(usable, problem.memory_bytes, 0.0))
-            # Planned for the worst of the regions, so that the targets hold for each.
-            worst = replace(
-                problem,
-                decode_trip_seconds=problem.decode_trip_seconds.max(axis=0, keepdims=True),
-                prefill_trip_seconds=problem.prefill_trip_seconds.max(axis=0, keepdims=True),
-            )
-            for one in server_sets(worst, numbers, prices, targets, [rate]):
-                yield _Option(model.name, precision.name, at_once, problem, one, one.rate_per_second)
+    def _not_planned(self, *, short: bool) -> NotPlanned:
+        return NotPlanned(self._deployment, tuple(self._findings), short, self._broken, self._classes)
 
     def _error(self, reason: str, message: str, field: str) -> None:
-        self._findings.append(deployment_finding(self._deployment, reason, message, field))
-
-
-def _most_tensor(node: NodeStock, pool: Pool) -> int:
-    return int(min(node.free[0], pool.gpu.interconnect.max_tensor_parallel))
-
-
-def _problem(
-    model: ModelArchitecture,
-    precision: Precision,
-    servers: Sequence[Server],
-    trips: NDArray[np.float64],
-    classes: Sequence[ResolvedClass],
-    at_once: int,
-) -> ChainProblem:
-    """Times for the mean lengths over all classes; caches for the longest 95th percentiles."""
-    rates = [item.planned_rate_per_second for item in classes]
-    mean_input = float(np.average([item.lengths.input_mean for item in classes], weights=rates))
-    mean_output = float(np.average([item.lengths.output_mean for item in classes], weights=rates))
-    expected = SessionShape(max(1, round(mean_input)), max(1, round(mean_output)), at_once)
-    longest = SessionShape(
-        math.ceil(max(item.lengths.input_p95 for item in classes)),
-        math.ceil(max(item.lengths.output_p95 for item in classes)),
-        at_once,
-    )
-    caches = chain_problem(model, precision, servers, trips, longest)
-    return replace(chain_problem(model, precision, servers, trips, expected), cache_bytes=caches.cache_bytes)
-
-
-def _tightest(classes: Sequence[ResolvedClass]) -> LatencyTargets:
-    """All classes share the chains: of each metric the target with the fewest seconds."""
-
-    def least(targets: Iterable[LatencyTarget | None]) -> LatencyTarget | None:
-        return min((one for one in targets if one is not None), key=lambda one: one.seconds, default=None)
-
-    return LatencyTargets(
-        ttft=least(item.planned_targets.ttft for item in classes),
-        tpot=least(item.planned_targets.tpot for item in classes),
-        end_to_end=least(item.planned_targets.end_to_end for item in classes),
-    )
+        found = deployment_finding(self._deployment, reason, message, field)
+        if found not in self._findings:
+            self._findings.append(found)

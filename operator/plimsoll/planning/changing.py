@@ -19,6 +19,7 @@ from plimsoll.planning.fleet import Fleet, Kept
 from plimsoll.planning.in_place import Exchange, Exchanges
 from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Finding, RunningRates, Severity
 from plimsoll.planning.pools import Pools
+from plimsoll.planning.running_chains import chain_of
 from plimsoll.planning.running_rates import running_rates
 from plimsoll.planning.search import UNPROVEN, Search
 from plimsoll.planning.snapshot import ObjectRef, Snapshot, Workload
@@ -67,6 +68,9 @@ def changing(basis: Basis, plans: Sequence[DeploymentPlan]) -> Changes:
     allocation, in_place = basis.decision.allocation, False
     for number, plan in enumerate(plans):
         running = own.get(plan.ref, [])
+        if any(map(chain_of, running)):
+            found.append(plan)  # it was in mode Chained until now: stages.py
+            continue
         if not running or (plan.state is not DeploymentState.SHORT and basis.policy.rebalance.max_surge is None):
             found.append(plan)
             continue

@@ -123,5 +123,5 @@ def inputs_digest(snapshot: Snapshot, declared: str | None = None, texts: Texts 
         (item.namespace, item.deployment, item.placement, item.ready, item.counts) for item in snapshot.failures
     ]
     known = (snapshot.corrections, paused_objects(snapshot), limits if any(limits) else (), several)
-    optional = (*known, demand, resting, failures)
+    optional = (*known, demand, resting, failures, snapshot.round_trips)
     return digest((*facts, *(value for value in optional if value)), texts)

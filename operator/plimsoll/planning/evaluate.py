@@ -4,9 +4,10 @@ Rates do not enter the former, so a round after a change of traffic costs nothin
 """
 
 import math
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from operator import eq
 from typing import TypeVar
 
 from plimsoll.allocation.decomposition import Memory
@@ -38,6 +39,7 @@ from plimsoll.planning.search import Rested
 from plimsoll.planning.snapshot import Snapshot
 
 Result = TypeVar("Result")
+Inputs = TypeVar("Inputs")
 _ShapeKey = tuple[str, int, str, str, int, int, int, int, Coefficients | None, Correction, int, Link | None]
 _Key = tuple[int, int, int | None]
 """Numbers of shape and objective, and the operating point."""
@@ -121,12 +123,14 @@ class Evaluator:
         answers = iter(self.answer(question for group in groups for question in group))
         return [list(islice(answers, len(group))) for group in groups]
 
-    def recall(self, name: Hashable, inputs: object, kind: type[Result]) -> Result | None:
-        """What was last remembered under a name, if it came from equal inputs."""
+    def recall(
+        self, name: Hashable, inputs: Inputs, kind: type[Result], same: Callable[[Inputs, Inputs], bool] = eq
+    ) -> Result | None:
+        """What was last remembered under a name, if it came from the same inputs."""
         known = self._recalled.get(name)
-        if known is None or known[0] != inputs or not isinstance(known[1], kind):
+        if known is None or not isinstance(known[0], type(inputs)) or not isinstance(known[1], kind):
             return None
-        return known[1]
+        return known[1] if same(known[0], inputs) else None
 
     def remember(self, results: Mapping[Hashable, tuple[object, object]]) -> None:
         """Replace everything remembered by name with these inputs and results."""

@@ -64,14 +64,14 @@ class PlacementNames:
         shape = f"{TEMPLATE_RELEASE} {self.asked(option, pool)} {option!r}"
         degrees = f"t{option.parallelism.tensor}p{option.parallelism.pipeline}"
         unique = hashlib.sha256(shape.encode()).hexdigest()[:6]
-        tail = f"{option.precision}-{_short(option.pool, 14)}-{degrees}-{unique}"
+        tail = f"{option.precision}-{short(option.pool, 14)}-{degrees}-{unique}"
         longest = MAX_LENGTH if option.nodes == 1 else MAX_GROUP_LENGTH
         room = longest - len(tail) - 2
-        owner = _short(self._deployment.name, max(8, room - 16))
-        model = _short(option.model.rsplit("/", 1)[-1].removesuffix("-Instruct"), max(1, room - len(owner)))
+        owner = short(self._deployment.name, max(8, room - 16))
+        model = short(option.model.rsplit("/", 1)[-1].removesuffix("-Instruct"), max(1, room - len(owner)))
         return f"{owner}-{model}-{tail}"
 
 
-def _short(text: str, length: int) -> str:
+def short(text: str, length: int) -> str:
     """`text` as part of a DNS label, cut readably."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:length].strip("-")

@@ -48,10 +48,13 @@ def with_replacements(
     replicas: Mapping[str, int], plan: DeploymentPlan, lost: Mapping[tuple[str, str], int]
 ) -> dict[str, int]:
     """Replicas to ask for so that as many as planned are beside the lost ones: a workload counts those until
-    Kubernetes has deleted their pods. Replicas over several nodes are left to what restarts them as a whole."""
+    Kubernetes has deleted their pods. Replicas over several nodes are left to what restarts them as a whole, and a
+    server of a chain can be nowhere but on its node."""
     asked = dict(replicas)
     for placement in plan.placements:
         gone = lost.get((plan.ref.namespace, placement.name), 0)
-        if placement.name in asked and gone and placement.option.nodes == 1 and not placement.leaving:
+        option = placement.option
+        alone = option.nodes == 1 and option.stage is None
+        if placement.name in asked and gone and alone and not placement.leaving:
             asked[placement.name] = max(asked[placement.name], placement.replicas + gone)
     return asked

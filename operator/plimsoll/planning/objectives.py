@@ -12,7 +12,7 @@ from plimsoll.api.traffic import TrafficClass
 from plimsoll.performance import POISSON, Arrivals, LatencyTarget, LatencyTargets, TokenLengths
 from plimsoll.performance.lengths import MAX_SPREAD
 from plimsoll.planning.plan import Finding, Severity
-from plimsoll.planning.snapshot import ObjectRef, TrafficDemand
+from plimsoll.planning.snapshot import ObjectRef, Snapshot, TrafficDemand
 
 NOTHING_OBSERVED: Mapping[tuple[str, str, str], TrafficDemand] = {}
 
@@ -36,6 +36,11 @@ class ResolvedClass:
     """With the policy's headroom."""
     arrivals: Arrivals = POISSON
     """At each replica as at all together: a random share of a stream is less bursty, so this is on the safe side."""
+
+
+def observed_by_class(snapshot: Snapshot) -> dict[tuple[str, str, str], TrafficDemand]:
+    """What is observed, by namespace, LLMDeployment and traffic class."""
+    return {(item.namespace, item.deployment, item.traffic): item for item in snapshot.demand}
 
 
 def resolve_classes(

@@ -175,6 +175,8 @@ def learn(
     evidence: dict[ReplicaKind, list[_Trial]] = {}
     for plan in fleet.deployments:
         for placement in plan.placements:
+            if placement.option.stage is not None:
+                continue  # what a chain shows is not one replica's doing
             mine = pods.get((plan.ref.namespace, placement.name), [])
             shape = shapes.of_placement(placement)
             if not mine or shape is None:

@@ -51,6 +51,28 @@ class HostDemand:
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """The part of a chain that one server runs. Layers count from 0."""
+
+    chain: str
+    """Name of the chain: of the placement that is its first server."""
+    number: int
+    """Place in the chain, from 0."""
+    node: str
+    region: str
+    partition: tuple[int, ...]
+    """Layers of all servers of the chain, in order."""
+
+    @property
+    def first_layer(self) -> int:
+        return sum(self.partition[: self.number])
+
+    @property
+    def layers(self) -> int:
+        return self.partition[self.number]
+
+
+@dataclass(frozen=True, slots=True)
 class Option:
     """One way to serve: model variant, pool, parallelism and operating point, with what an engine needs to start it."""
 
@@ -79,6 +101,8 @@ class Option:
 
     Not in the representation: names are made of it, and those of replicas on one node stay as they were.
     """
+    stage: Stage | None = field(default=None, repr=False)
+    """For a server of a chain, which has the one replica; the parallelism is that of its own GPUs."""
 
     @property
     def gpus_per_pod(self) -> int:
@@ -120,6 +144,23 @@ class Placement:
     plans (planning/shares.py)."""
     leaving: bool = False
     """It runs and is given up: part of a stage of a transition, never of a plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedChain:
+    """Servers that hold a model together, and what they carry."""
+
+    name: str
+    """That of its first server."""
+    servers: tuple[str, ...]
+    """Names of their placements, in order."""
+    places: int
+    """Requests that run at once."""
+    requests_per_minute: float
+    """The most within the targets."""
+    ttft_milliseconds: float
+    """From the farthest region, without waiting."""
+    tpot_milliseconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +262,12 @@ class DeploymentPlan:
     """None where everything new fits beside everything that runs."""
     running_rates: tuple[RunningRates, ...] = ()
     """Of what runs now; only where the change goes in stages."""
+    chains: tuple[PlannedChain, ...] = ()
+    """In mode Chained: what its placements, a server each, make together."""
+    broken: tuple[str, ...] = ()
+    """Running chains that cannot serve: a server's node is gone or not ready."""
+    given_up: tuple[str, ...] = ()
+    """Those of them that never will again: a node is gone for good."""
 
     @property
     def ref(self) -> ObjectRef:

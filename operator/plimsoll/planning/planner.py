@@ -9,12 +9,13 @@ import numpy as np
 
 from plimsoll.allocation.problem import ANY_NUMBER
 from plimsoll.api.inferenceslo import InferenceSLOSpec
-from plimsoll.api.llmdeployment import LLMDeployment
+from plimsoll.api.llmdeployment import LLMDeployment, LLMDeploymentSpec
 from plimsoll.api.placementpolicy import PlacementPolicy, PlacementPolicySpec
+from plimsoll.api.traffic import TrafficClass
 from plimsoll.catalog import Catalog, UnknownName, load_catalog
 from plimsoll.performance import checkpoint_bytes
 from plimsoll.planning.assemble import Assembly
-from plimsoll.planning.chained import chained_findings
+from plimsoll.planning.chained_fleet import joined, plan_chained
 from plimsoll.planning.changing import Basis, changing
 from plimsoll.planning.decide import Decision, decide
 from plimsoll.planning.digest import declared_digest, inputs_digest
@@ -35,10 +36,11 @@ from plimsoll.planning.grouplimits import with_limits
 from plimsoll.planning.keeping import keep_running
 from plimsoll.planning.node_loss import ATTEMPTS, must_do_without, spread
 from plimsoll.planning.node_loss import findings as node_loss_findings
-from plimsoll.planning.objectives import ResolvedClass, resolve_classes
+from plimsoll.planning.objectives import ResolvedClass, observed_by_class, resolve_classes
 from plimsoll.planning.options import Choices, choose, further_questions, questions
 from plimsoll.planning.pause import holds, pause_findings, policy_pause_findings
 from plimsoll.planning.permissions import permission_findings
+from plimsoll.planning.places import Places
 from plimsoll.planning.plan import (
     DeploymentPlan,
     DeploymentState,
@@ -93,8 +95,9 @@ def plan_fleet(snapshot: Snapshot, evaluator: Evaluator | None = None, clock: Cl
     facts, known = _that_matter(snapshot), evaluator.planned
     if known is not None and known[0] == facts:
         return known[1]
-    turn = decide_fleet(snapshot, evaluator, clock)
-    plan = assembled(turn)
+    chained = plan_chained(snapshot)
+    turn = decide_fleet(chained.rest, evaluator, clock)
+    plan = joined(assembled(turn), chained, snapshot)
     if known is not None:
         plan = _as_known(plan, known[1])
     # What the clock or a breakdown has decided is no function of the facts.
@@ -103,13 +106,15 @@ def plan_fleet(snapshot: Snapshot, evaluator: Evaluator | None = None, clock: Cl
 
 
 def _that_matter(snapshot: Snapshot) -> Snapshot:
-    """The facts without those that change while pods start and that no plan depends on."""
+    """The facts without those that change while pods start or traffic drifts, and that no plan depends on."""
     pods = tuple(
         replace(pod, ready=False, starting_since=0.0) if pod.ready or pod.starting_since else pod
         for pod in snapshot.pods
     )
     workloads = tuple(replace(item, ready_replicas=0) for item in snapshot.workloads)
-    return replace(snapshot, pods=pods, workloads=workloads)
+    # What arrives now splits shares between plans, and whether that is believed stands in `resting`.
+    demand = tuple(replace(item, current_per_minute=0.0, fresh=True) for item in snapshot.demand)
+    return replace(snapshot, pods=pods, workloads=workloads, demand=demand)
 
 
 def _as_known(plan: FleetPlan, known: FleetPlan) -> FleetPlan:
@@ -120,7 +125,8 @@ def _as_known(plan: FleetPlan, known: FleetPlan) -> FleetPlan:
 
 
 def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stopped) -> Round:
-    """The decision and what it rests on."""
+    """The decision about LLMDeployments in replicas, beside the chained ones, and what it rests on."""
+    snapshot = plan_chained(snapshot).rest
     policy = (snapshot.policy or PlacementPolicy.implied()).spec
     tolerates = policy.availability.tolerate_node_loss > 0
     catalog = catalog_of(snapshot)
@@ -314,19 +320,18 @@ def _all_choices(
     """What each LLMDeployment may choose from. Where nothing that matters has changed it is what it was."""
     profiles = tuple(profile.spec for profile in snapshot.profiles)
     offers = {name: pool.offer for name, pool in pools.usable.items()}
-    running, alike, places = _running_options(snapshot), likeness(pools.usable), _Places(snapshot, pools)
-    demand = {(item.namespace, item.deployment, item.traffic): item for item in snapshot.demand}
+    observed = observed_by_class(snapshot)
+    running, alike, places = _running_options(snapshot), likeness(pools.usable), Places(snapshot, pools)
     found: dict[ObjectRef, Choices] = {}
-    inputs: dict[ObjectRef, object] = {}
+    inputs: dict[ObjectRef, _Asked] = {}
     fresh: list[tuple[LLMDeployment, ObjectRef, tuple[ResolvedClass, ...], Variants]] = []
     fits: Fits = {}
     for deployment in snapshot.deployments:
         ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
-        classes, findings = resolve_classes(deployment, slos, policy, demand)
+        classes, findings = resolve_classes(deployment, slos, policy, observed)
         classes, cuts = clamped(deployment, classes, tenants)
         findings = (
             *pause_findings(deployment, snapshot),
-            *chained_findings(deployment),
             *findings,
             *cuts,
             *permission_findings(deployment, policy, tenants),
@@ -338,8 +343,12 @@ def _all_choices(
             continue
         several = snapshot.several_nodes
         corrections = snapshot.corrections
-        inputs[ref] = (deployment.spec, classes, findings, offers, pools.rejected, profiles, corrections, several)
+        known_facts = (offers, pools.rejected, profiles, corrections, several)
+        inputs[ref] = _Asked(deployment.spec, classes, findings, known_facts)
         known = evaluator.recall(ref, inputs[ref], Choices)
+        if known is None:
+            known = evaluator.recall(ref, inputs[ref], Choices, _same_but_for_rates)
+            known = None if known is None else replace(known, classes=classes)
         if known is not None and known.hold_for(running.get(ref, frozenset())):
             found[ref] = known
         else:
@@ -368,6 +377,35 @@ def _all_choices(
     return [keep_running(deployment, found[ref], workloads.get(ref, ())) for deployment, ref in refs]
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """All that an LLMDeployment's choices depend on, but for what runs."""
+
+    spec: LLMDeploymentSpec
+    classes: tuple[ResolvedClass, ...]
+    findings: tuple[Finding, ...]
+    known: tuple[object, ...]
+    """What is known of pools and speeds."""
+
+    def without_rates(self) -> tuple[object, ...]:
+        """Rates decide how many replicas there are, and not what there is to choose from."""
+        traffic = [_at_no_rate(item) for item in self.spec.traffic]
+        classes = [
+            replace(item, declared=_at_no_rate(item.declared), requests_per_minute=0.0, planned_rate_per_second=0.0)
+            for item in self.classes
+        ]
+        return self.spec.model_copy(update={"traffic": traffic}), classes
+
+
+def _same_but_for_rates(one: _Asked, other: _Asked) -> bool:
+    same = (one.findings, one.known) == (other.findings, other.known)
+    return same and one.without_rates() == other.without_rates()
+
+
+def _at_no_rate(traffic: TrafficClass) -> TrafficClass:
+    return traffic.model_copy(update={"requests_per_minute": 0})
+
+
 def _running_options(snapshot: Snapshot) -> dict[ObjectRef, frozenset[OptionKey]]:
     """Options that run, by LLMDeployment, as their workloads say."""
     options: dict[ObjectRef, set[OptionKey]] = {}
@@ -385,51 +423,6 @@ def _policy_findings(deployment: LLMDeployment, snapshot: Snapshot) -> list[Find
         return []
     ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
     return [Finding(ref, "PolicyInvalid", "PlacementPolicy default is invalid; nothing changes until it is mended")]
-
-
-class _Places:
-    """Where each LLMDeployment's running placements are, and whether that still counts to their pools."""
-
-    def __init__(self, snapshot: Snapshot, pools: Pools) -> None:
-        self._pools = pools
-        self._own: dict[PlacementKey, dict[str, str]] = {}
-        for workload in snapshot.workloads:
-            own = self._own.setdefault((workload.namespace, workload.deployment), {})
-            own[workload.name] = workload.option.get("pool", "")
-        self._pods: dict[PlacementKey, list[PodFacts]] = {}
-        for pod in snapshot.pods:
-            if pod.placement:
-                self._pods.setdefault((pod.namespace, pod.placement), []).append(pod)
-        self._present = None if snapshot.nodes is None else {node.name for node in snapshot.nodes}
-        self._member = {(pool.name, node.name) for pool in pools.usable.values() for node in pool.nodes}
-
-    def stranded(self, deployment: LLMDeployment) -> list[Finding]:
-        """Running placements whose pool or node does not count any more: they are kept, so nothing else is decided."""
-        ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
-        findings: list[Finding] = []
-        own = self._own.get((deployment.namespace, deployment.name), {})
-        for workload, pool in sorted(own.items()):
-            if pool in self._pools.usable:
-                continue
-            why = self._pools.rejected.get(pool)
-            state = f"cannot be used ({why})" if why else "does not exist any more"
-            message = (
-                f"placement {workload} runs on GPUNodePool {pool}, which {state}; "
-                "it is kept as it is until the pool is back"
-            )
-            findings.append(Finding(ref, "PoolMissing", message))
-        if self._present is None or findings:
-            return findings
-        pods = [pod for name in own for pod in self._pods.get((deployment.namespace, name), ())]
-        for pod in sorted(pods, key=lambda pod: (pod.name, pod.uid)):
-            if pod.node in self._present and (own[pod.placement], pod.node) not in self._member:
-                message = (
-                    f"placement {pod.placement} runs on node {pod.node}, which does not count to GPUNodePool "
-                    f"{own[pod.placement]} now; it is kept as it is until selector and product of the pool agree "
-                    "with it"
-                )
-                return [Finding(ref, "NodeOutsidePool", message)]
-        return findings
 
 
 def _kept(snapshot: Snapshot, workloads: Iterable[Workload], catalog: Catalog, policy: PlacementPolicySpec) -> Kept:

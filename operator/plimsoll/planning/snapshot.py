@@ -165,6 +165,15 @@ class TrafficDemand:
     """As observed; None: as declared."""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class MeasuredTrip:
+    """A round trip between two regions that is in force in place of the policy's."""
+
+    region: str
+    peer: str
+    milliseconds: float
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything that a plan depends on. Tuples are sorted by name, so equal facts give equal snapshots."""
@@ -195,3 +204,5 @@ class Snapshot:
     demand: tuple[TrafficDemand, ...] = ()
     """By what is observed; a class that is absent is planned for as declared."""
     failures: tuple[StartFailure, ...] = ()
+    round_trips: tuple[MeasuredTrip, ...] = ()
+    """Measured ones, for chains."""

@@ -22,6 +22,7 @@ from plimsoll.planning.plan import (
     Room,
     Share,
 )
+from plimsoll.planning.running_chains import chain_of
 from plimsoll.planning.shortlist import USABLE_TIME
 from plimsoll.planning.snapshot import Workload
 
@@ -49,6 +50,8 @@ def stage_for(
 ) -> Stage:
     """The stage that is safe now. `workloads` are the running placements of this deployment.
 
+    Chains come and go in one stage: a part of one serves nobody.
+
     Args:
         max_surge: GPUs beyond the larger of what is planned and what is given up, relative to that; None: any number.
         guarded: nothing may be taken away, so nothing new fits in place.
@@ -56,6 +59,8 @@ def stage_for(
     if guarded and plan.in_place is not None:
         return Stage(replace(plan, state=DeploymentState.SHORT, placements=()))
     if plan.state is not DeploymentState.PLANNED or (plan.in_place is None and max_surge is None):
+        return Stage(plan)
+    if plan.chains or any(map(chain_of, workloads)):
         return Stage(plan)
     state = _State(plan, {item.name: item for item in workloads})
     if not state.missing_ready and not state.reducible:

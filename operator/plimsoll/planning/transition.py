@@ -49,11 +49,39 @@ class RoutedClass:
 
 
 @dataclass(frozen=True, slots=True)
+class RoutedServer:
+    """A server of a chain."""
+
+    placement: str
+    node: str
+    region: str
+    first_layer: int
+    layers: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedChain:
+    """A chain that requests are sent to, as the backend of the same name."""
+
+    name: str
+    servers: tuple[RoutedServer, ...]
+    weight: int
+    """1..1000; those of all chains sum to 1000."""
+    max_concurrency: int
+    requests_per_minute: int
+    """Within the objectives."""
+    ttft_milliseconds: int
+    """Without waiting."""
+    tpot_milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class RoutingTable:
     """What routers of one LLMDeployment should do. `epoch` grows only when the content changes."""
 
     epoch: int
     classes: tuple[RoutedClass, ...]
+    chains: tuple[RoutedChain, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +187,11 @@ class _Shift:
 
 
 def backends_of(table: RoutingTable | None) -> frozenset[str]:
-    """Names of the placements that requests are sent to."""
+    """Names of the placements that requests are sent to, all servers of chains included."""
     if table is None:
         return frozenset()
-    return frozenset(backend.placement for item in table.classes for backend in item.backends)
+    servers = (server.placement for chain in table.chains for server in chain.servers)
+    return frozenset((*servers, *(backend.placement for item in table.classes for backend in item.backends)))
 
 
 def _steadied(table: RoutingTable, last: RoutingTable, running: Mapping[str, Workload]) -> RoutingTable:

@@ -105,7 +105,7 @@ def enumerate_variants(
                 )
             )
             continue
-        length = _max_model_length(deployment, model, classes, findings)
+        length = max_model_length(deployment, model, classes, findings)
         for precision_index, precision in enumerate(declared.precisions):
             checkpoint = precision.checkpoint or model.checkpoint(precision.name)
             if checkpoint is None:
@@ -140,7 +140,10 @@ def option_label(model: str, precision: str, pool: str, parallelism: Parallelism
 
 
 def label_of(option: Option) -> str:
-    """The label of an option."""
+    """The label of an option; of a chain's server that of the whole chain."""
+    if option.stage is not None:
+        whole = Parallelism(option.parallelism.tensor, len(option.stage.partition))
+        return f"chain of {option_label(option.model, option.precision, option.pool, whole)}"
     return option_label(option.model, option.precision, option.pool, option.parallelism, option.nodes)
 
 
@@ -219,7 +222,7 @@ def _fitting(
             gpu_resource=pool.resource_name,
             engine_args=checkpoint_args,
             host=host_demand(parallelism.gpus // nodes, alone=parallelism.gpus == 1),
-            load_seconds=_bucket(startup.load_seconds),
+            load_seconds=load_bucket(startup.load_seconds),
             gated=model.gated,
             nodes=nodes,
         )
@@ -227,7 +230,7 @@ def _fitting(
     return tuple(fitting), tuple(excluded)
 
 
-def _bucket(seconds: float) -> float:
+def load_bucket(seconds: float) -> float:
     """Rounded up to 60 × 2^n: the figure shapes the startup probe, and a recalibration must not rename placements."""
     return 60.0 * 2.0 ** max(0, math.ceil(math.log2(seconds / 60)))
 
@@ -297,7 +300,7 @@ def _alike(allowed: Sequence[Offer], likeness: Mapping[str, str]) -> dict[str, t
     return {group[0].name: tuple(group) for group in groups.values()}
 
 
-def _max_model_length(
+def max_model_length(
     deployment: LLMDeployment, model: ModelArchitecture, classes: Sequence[ResolvedClass], findings: list[Finding]
 ) -> int | None:
     """Longest sequence that replicas accept; None when the model cannot take the class's requests."""

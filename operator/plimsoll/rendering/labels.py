@@ -19,6 +19,8 @@ PREFIX = "plimsoll.dev/"
 LLM_DEPLOYMENT = f"{PREFIX}llmdeployment"
 PLACEMENT = f"{PREFIX}placement"
 POOL = f"{PREFIX}pool"
+CHAIN = f"{PREFIX}chain"
+"""On all objects of a chain: its name."""
 
 WORKER_INDEX = "leaderworkerset.sigs.k8s.io/worker-index"
 """What LeaderWorkerSet numbers the pods of a replica by; 0 is the leader."""
@@ -34,7 +36,11 @@ RENDERED = f"{PREFIX}rendered"
 """Its spec as it was rendered, without replicas, as JSON."""
 
 OPTION_ANNOTATIONS: Mapping[str, str] = {
-    name: f"{PREFIX}{name}" for name in ("model", "precision", "pool", "tensor", "pipeline", "max-num-seqs", "nodes")
+    name: f"{PREFIX}{name}"
+    for name in (
+        *("model", "precision", "pool", "tensor", "pipeline", "max-num-seqs", "nodes"),
+        *("chain", "stage", "node", "region", "layers", "max-model-length"),
+    )
 }
 """What a workload runs: short name -> annotation. Annotations, because model names do not fit into label values."""
 
@@ -82,6 +88,16 @@ def option_annotations(option: Option) -> dict[str, str]:
     }
     if option.nodes > 1:
         values["nodes"] = str(option.nodes)
+    stage = option.stage
+    if stage is not None:
+        values |= {
+            "chain": stage.chain,
+            "stage": str(stage.number),
+            "node": stage.node,
+            "region": stage.region,
+            "layers": ",".join(map(str, stage.partition)),
+            "max-model-length": str(option.max_model_length),
+        }
     return {OPTION_ANNOTATIONS[name]: value for name, value in values.items()}
 
 

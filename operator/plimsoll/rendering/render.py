@@ -5,6 +5,7 @@ from typing import Any
 
 from plimsoll.planning.plan import DeploymentPlan, DeploymentState, FleetPlan
 from plimsoll.planning.transition import Step
+from plimsoll.rendering.chain import render_chain, render_server
 from plimsoll.rendering.disruption import render_disruption_budget
 from plimsoll.rendering.group import render_group
 from plimsoll.rendering.httproute import render_http_route
@@ -22,6 +23,7 @@ ROUTING_MANAGER = "plimsoll-routing"
 _MANAGERS = {
     "Deployment": WORKLOADS_MANAGER,
     "LeaderWorkerSet": WORKLOADS_MANAGER,
+    "StatefulSet": WORKLOADS_MANAGER,
     "NetworkPolicy": WORKLOADS_MANAGER,
     "Service": WORKLOADS_MANAGER,
     "PodDisruptionBudget": WORKLOADS_MANAGER,
@@ -65,14 +67,20 @@ def render_deployment(
             known = ", ".join(sorted(pools)) or "none"
             message = f"the plan has no GPUNodePool {placement.option.pool}; it has: {known}"
             raise RenderError(f"placement {owner.namespace}/{placement.name}: {message}")
-        group = placement.option.nodes > 1
-        workload = (render_group if group else render_workload)(owner, placement, pool, replicas)
+        group, stage = placement.option.nodes > 1, placement.option.stage
+        if stage is not None:
+            workload = render_server(owner, placement, stage, pool, replicas)
+        else:
+            workload = (render_group if group else render_workload)(owner, placement, pool, replicas)
         live = (running or {}).get(placement.name)
         kept = placement.made_by or made_elsewhere(live)
         rendered.append(as_made(workload, live) if kept else recorded(workload, placement))
         if group:
             rendered.append(render_network_policy(owner, placement))
-        rendered.append(render_service(owner, placement))
+        if stage is not None and stage.number == 0:
+            rendered.extend(render_chain(owner, placement, stage))
+        if stage is None or stage.number == 0:
+            rendered.append(render_service(owner, placement))
         budget = render_disruption_budget(owner, placement, replicas)
         if budget is not None:
             rendered.append(budget)

@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Any
 
 from plimsoll.api.llmdeployment import LLMDeployment
-from plimsoll.planning.transition import Backend, RoutedClass, RoutingTable
+from plimsoll.planning.transition import Backend, RoutedChain, RoutedClass, RoutedServer, RoutingTable
 from plimsoll.rendering import labels
 from plimsoll.rendering.manifest import Manifest, metadata
 from plimsoll.rendering.service import service_url
@@ -53,7 +53,7 @@ def routing_document(owner: LLMDeployment, table: RoutingTable) -> dict[str, Any
         "deployment": owner.reference,
         "epoch": table.epoch,
         "classes": [_class(owner, routed) for routed in table.classes],
-        "chains": [],
+        "chains": [_chain(owner, chain) for chain in table.chains],
     }
 
 
@@ -105,7 +105,8 @@ def routing_table_from_config_map(manifest: Mapping[str, Any]) -> RoutingTable |
         document = json.loads(manifest["data"][DOCUMENT_KEY])
         if document["apiVersion"] != DOCUMENT_VERSION:
             return None
-        return RoutingTable(_integer(document["epoch"]), tuple(_read_class(item) for item in document["classes"]))
+        classes = tuple(_read_class(item) for item in document["classes"])
+        return RoutingTable(_integer(document["epoch"]), classes, tuple(map(_read_chain, document.get("chains", ()))))
     except (KeyError, TypeError, ValueError, RecursionError):
         return None
 
@@ -139,6 +140,49 @@ def _class(owner: LLMDeployment, routed: RoutedClass) -> dict[str, Any]:
             for backend in used_backends(routed)
         ],
     }
+
+
+def _chain(owner: LLMDeployment, chain: RoutedChain) -> dict[str, Any]:
+    return {
+        "name": chain.name,
+        "service": service_url(chain.name, owner.namespace),
+        "weight": chain.weight,
+        "maxConcurrency": chain.max_concurrency,
+        "requestsPerMinute": chain.requests_per_minute,
+        "ttftMilliseconds": chain.ttft_milliseconds,
+        "tpotMilliseconds": chain.tpot_milliseconds,
+        "servers": [
+            {
+                "placement": server.placement,
+                "node": server.node,
+                "region": server.region,
+                "firstLayer": server.first_layer,
+                "layers": server.layers,
+            }
+            for server in chain.servers
+        ],
+    }
+
+
+def _read_chain(item: Mapping[str, Any]) -> RoutedChain:
+    return RoutedChain(
+        name=_string(item["name"]),
+        servers=tuple(
+            RoutedServer(
+                placement=_string(server["placement"]),
+                node=_string(server["node"]),
+                region=_string(server["region"]),
+                first_layer=_integer(server["firstLayer"]),
+                layers=_integer(server["layers"]),
+            )
+            for server in item["servers"]
+        ),
+        weight=_integer(item["weight"]),
+        max_concurrency=_integer(item["maxConcurrency"]),
+        requests_per_minute=_integer(item["requestsPerMinute"]),
+        ttft_milliseconds=_integer(item["ttftMilliseconds"]),
+        tpot_milliseconds=_integer(item["tpotMilliseconds"]),
+    )
 
 
 def _read_class(item: Mapping[str, Any]) -> RoutedClass:

@@ -9,12 +9,13 @@ from plimsoll.rendering.manifest import Manifest, metadata
 
 def render_service(owner: LLMDeployment, placement: Placement) -> Manifest:
     """A ClusterIP Service over the Ready pods of a placement; of replicas over several nodes, over their leaders."""
+    own = labels.placement_labels(owner.name, placement.name, placement.option.pool)
+    if placement.option.stage is not None:
+        own[labels.CHAIN] = placement.option.stage.chain
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata(
-            owner, placement.name, labels.placement_labels(owner.name, placement.name, placement.option.pool)
-        ),
+        "metadata": metadata(owner, placement.name, own),
         "spec": {
             "type": "ClusterIP",
             "selector": labels.serving_selector(placement.name, placement.option),

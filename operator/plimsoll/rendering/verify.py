@@ -8,10 +8,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Placement
+from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Placement, Stage
 from plimsoll.planning.transition import Step
 
 _SHORT_FLAGS = {"--tensor-parallel-size": "-tp", "--pipeline-parallel-size": "-pp"}
+_LAYERS = "VLLM_PP_LAYER_PARTITION"
 
 
 class RenderMismatch(ValueError):  # noqa: N818  (the name of the finding that people read)
@@ -35,7 +36,7 @@ def verify(deployment: DeploymentPlan, step: Step, manifests: Iterable[Mapping[s
     namespace = deployment.resource.metadata.namespace or "default"
     workloads: dict[str, Mapping[str, Any]] = {}
     for manifest in manifests:
-        if manifest.get("kind") not in ("Deployment", "LeaderWorkerSet"):
+        if manifest.get("kind") not in ("Deployment", "LeaderWorkerSet", "StatefulSet"):
             continue
         name = str(_at(manifest, "metadata", "name"))
         _compare(f"{manifest['kind']} {namespace}/{name}", "number of manifests", 2 if name in workloads else 1, 1)
@@ -54,10 +55,13 @@ def verify(deployment: DeploymentPlan, step: Step, manifests: Iterable[Mapping[s
             _compare(where, "spec.replicas", _at(workloads[name], "spec", "replicas"), replicas)
             _compare(where, "spec", _without_replicas(workloads[name]), _record(workloads[name]))
             continue
-        _compare(where, "kind", workloads[name]["kind"], "Deployment" if option.nodes == 1 else "LeaderWorkerSet")
+        kind = "Deployment" if option.nodes == 1 else "LeaderWorkerSet"
+        _compare(where, "kind", workloads[name]["kind"], kind if option.stage is None else "StatefulSet")
         _compare(where, "metadata.namespace", _at(workloads[name], "metadata", "namespace"), namespace)
         _compare(where, "spec.replicas", _at(workloads[name], "spec", "replicas"), replicas)
-        if option.nodes == 1:
+        if option.stage is not None:
+            _verify_server(where, deployment, placements[name], option.stage, workloads[name])
+        elif option.nodes == 1:
             _verify_pod(where, deployment, placements[name], workloads[name], "spec.template")
         else:
             _verify_group(where, deployment, placements[name], workloads[name])
@@ -71,6 +75,33 @@ def _record(manifest: Mapping[str, Any]) -> Any:  # noqa: ANN401  (JSON)
     """The spec that a workload was made with, as its annotation says."""
     text = (_at(manifest, "metadata", "annotations") or {}).get("plimsoll.dev/rendered")
     return json.loads(text) if text else None
+
+
+def _verify_server(
+    where: str, deployment: DeploymentPlan, placement: Placement, stage: Stage, manifest: Mapping[str, Any]
+) -> None:
+    """The planned layers, at the planned place of the chain, on the planned node."""
+    args = _verify_pod(where, deployment, placement, manifest, "spec.template", pipeline=len(stage.partition))
+    spec = _at(manifest, "spec", "template", "spec")
+    required = ("affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms")
+    for number, term in enumerate(_at(spec, *required) or [{}]):
+        fields = [item for item in term.get("matchFields") or () if item.get("key") == "metadata.name"]
+        nodes = [item.get("values") for item in fields if item.get("operator") == "In"]
+        _compare(where, f"spec.template.spec.affinity.nodeAffinity term {number}: nodes", nodes, [[stage.node]])
+    if len(stage.partition) == 1:
+        return
+    service = _at(manifest, "spec", "serviceName")
+    namespace = deployment.resource.metadata.namespace or "default"
+    expected = {
+        "--nnodes": [str(len(stage.partition))],
+        "--node-rank": [str(stage.number)],
+        "--master-addr": [f"{stage.chain}-0.{service}.{namespace}.svc.cluster.local"],
+    }
+    for flag, values in expected.items():
+        _compare(where, f"args {flag}", _values(args, flag), values)
+    _compare(where, "args --headless", "--headless" in args, stage.number > 0)
+    given = [item.get("value") for item in _at(spec, "containers")[0].get("env") or () if item.get("name") == _LAYERS]
+    _compare(where, f"env {_LAYERS}", given, [",".join(str(count) for count in stage.partition)])
 
 
 def _verify_group(where: str, deployment: DeploymentPlan, placement: Placement, manifest: Mapping[str, Any]) -> None:
@@ -92,19 +123,25 @@ def _verify_group(where: str, deployment: DeploymentPlan, placement: Placement, 
 
 
 def _verify_pod(
-    where: str, deployment: DeploymentPlan, placement: Placement, manifest: Mapping[str, Any], template: str
+    where: str,
+    deployment: DeploymentPlan,
+    placement: Placement,
+    manifest: Mapping[str, Any],
+    template: str,
+    *,
+    pipeline: int | None = None,
 ) -> list[str]:
     """One pod template; its arguments."""
     option = placement.option
     containers = _at(manifest, *template.split("."), "spec", "containers")
     _compare(where, "number of containers", len(containers) if isinstance(containers, list) else 0, 1)
     container = containers[0]
-    tensor, pipeline = option.parallelism.tensor, option.parallelism.pipeline
+    tensor, own = option.parallelism.tensor, option.parallelism.pipeline
     prefix = f"{template}.spec.containers[0]"
     _compare(where, f"{prefix}.image", _at(container, "image"), option.image)
     limits = _at(container, "resources", "limits")
     gpus = limits.get(option.gpu_resource) if isinstance(limits, Mapping) else None
-    _compare(where, f"{prefix}.resources.limits[{option.gpu_resource}]", gpus, str(tensor * pipeline // option.nodes))
+    _compare(where, f"{prefix}.resources.limits[{option.gpu_resource}]", gpus, str(tensor * own // option.nodes))
     requested = _at(container, "resources", "requests", option.gpu_resource)
     if requested is not None:
         _compare(where, f"{prefix}.resources.requests[{option.gpu_resource}]", requested, gpus)
@@ -112,7 +149,7 @@ def _verify_pod(
     _compare(where, f"{prefix}.args[0]", args[0] if args else None, option.checkpoint)
     expected = {
         "--tensor-parallel-size": tensor,
-        "--pipeline-parallel-size": pipeline,
+        "--pipeline-parallel-size": own if pipeline is None else pipeline,
         "--max-num-seqs": option.max_num_seqs,
         "--max-model-len": option.max_model_length,
     }

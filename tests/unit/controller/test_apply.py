@@ -21,6 +21,7 @@ def manifest(kind, name, owner="u1", **content):
         "LeaderWorkerSet": "leaderworkerset.x-k8s.io/v1",
         "NetworkPolicy": "networking.k8s.io/v1",
         "PodDisruptionBudget": "policy/v1",
+        "StatefulSet": "apps/v1",
     }
     return {
         "apiVersion": versions.get(kind, "v1"),
@@ -64,6 +65,33 @@ async def test_the_second_run_writes_nothing_even_after_a_restart():
     restarted = Applier(cluster, store, Metrics())
     outcome = await restarted.run([wanted])
     assert (outcome.written, outcome.deleted, outcome.skipped) == (0, 0, 3)
+
+
+def chain(name, servers):
+    """Its servers, and the Service that all of them share."""
+    chained = [
+        *(manifest("StatefulSet", server, spec={"replicas": 1}) for server in servers),
+        manifest("Service", f"{name}-peers", spec={"type": "ClusterIP"}),
+    ]
+    for item in chained:
+        item["metadata"]["labels"] = {"plimsoll.dev/chain": name}
+    return chained
+
+
+async def test_what_a_chain_shares_goes_with_its_last_server():
+    first, _, store, _ = applier()
+
+    def services():
+        return {item["metadata"]["name"] for item in store.live(SERVICE)}
+
+    old, new = chain("old", ["old", "old-1"]), chain("new", ["new", "new-1"])
+    await first.run([work(*old, routing())])
+    await first.run([work(*new, routing(data="2"))])
+    assert services() == {"old-peers", "new-peers"}, "old servers still serve"
+    await first.run([work(*new, routing(data="2"), prune=["old-1"])])
+    assert services() == {"old-peers", "new-peers"}
+    await first.run([work(*new, routing(data="2"), prune=["old"])])
+    assert services() == {"new-peers"}
 
 
 async def test_workloads_come_before_routing_and_pruning_comes_last():

@@ -8,6 +8,7 @@ import pytest
 from plimsoll.controller.audit import Drifted
 from plimsoll.controller.client import ApiError
 from plimsoll.controller.discovery import Outdated
+from plimsoll.controller.distances import Distances
 from plimsoll.controller.duties import Operator, work
 from plimsoll.controller.health import Vitals
 from plimsoll.controller.kinds import ALL, HTTP_ROUTE, NODE, RESOURCES
@@ -63,18 +64,20 @@ class QuickFeed:
 @pytest.fixture
 def operator(monkeypatch):
     monkeypatch.setattr("plimsoll.controller.audit._GRACE_SECONDS", 0.01)
-    settings = Settings(audit_interval_seconds=0.02)
+    settings, cluster, store = Settings(audit_interval_seconds=0.02), Cluster(), Store()
+    distances = Distances(cluster, store, "plimsoll")
     return Operator(
         settings,
-        Cluster(),
+        cluster,
         QuickFeed(),
-        Store(),
+        store,
         Idle(),
         None,
         Idle(),
         None,
         None,
         None,
+        distances,
         None,
         WITHOUT_GATEWAY,
         Metrics(),

@@ -1,6 +1,4 @@
-"""Chained LLMDeployments: planned from files, held in a cluster."""
-
-from dataclasses import replace
+"""Chained LLMDeployments, planned from files."""
 
 import pytest
 
@@ -8,8 +6,7 @@ from plimsoll.api.gpunodepool import GPUNodePool
 from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.api.placementpolicy import PlacementPolicy
 from plimsoll.chains import check
-from plimsoll.planning import plan_fleet
-from plimsoll.planning.chained import plan_chained
+from plimsoll.planning.chained_fleet import plan_chained
 from plimsoll.planning.plan import DeploymentState
 from plimsoll.planning.snapshot import Snapshot
 
@@ -109,9 +106,20 @@ def test_equal_snapshots_give_equal_plans(few):
 
 
 def test_what_cannot_be_carried_is_said(many):
-    assert many.plans == ()
-    assert [finding.reason for finding in many.failed] == ["InsufficientCapacity"]
-    assert "10 free nodes (10 GPUs)" in many.failed[0].message
+    plan = many.deployments[0]
+    assert plan.state is DeploymentState.SHORT
+    assert plan.chains, "grown as far as possible"
+    assert plan.classes[0].unserved > 0.9
+    (finding,) = plan.findings
+    assert finding.reason == "InsufficientCapacity"
+    assert "of 2200.0 planned requests per minute" in finding.message
+
+
+def test_too_few_nodes_are_told():
+    found = plan_chained(snapshot(deployment(), pools=(pool("east", "us-east", nodes=1),)))
+    assert found.plans == ()
+    assert [finding.reason for finding in found.failed] == ["InsufficientCapacity"]
+    assert "1 free nodes (1 GPUs)" in found.failed[0].message
 
 
 def test_an_unknown_distance_is_asked_for():
@@ -134,10 +142,11 @@ def test_unknown_nodes_are_asked_for():
     assert [finding.reason for finding in found.failed] == ["NodesUnknown"]
 
 
-def test_a_cluster_holds_what_it_cannot_run_and_says_so():
-    known = replace(snapshot(deployment()), nodes=())
-    plan = plan_fleet(known).deployments[0]
-    assert plan.state is DeploymentState.HELD
-    finding = next(finding for finding in plan.findings if finding.reason == "ChainedOnlyOffline")
-    assert finding.field == "spec.placement.mode"
-    assert "Replicated is accepted" in finding.message
+def test_declared_nodes_are_given_once():
+    found = plan_chained(snapshot(deployment("one", per_minute=5), deployment("other", per_minute=5)))
+    taken = {
+        name: sum(item.option.pool == name for plan in found.deployments for item in plan.placements)
+        for name in ("east", "west")
+    }
+    assert [len(plan.chains) for plan in found.deployments] == [1, 1]
+    assert max(taken.values()) <= 5

@@ -75,9 +75,11 @@ def command() -> list[str]:
     return ["vllm", "serve"]
 
 
-def arguments(deployment: LLMDeployment, option: Option, launch: Sequence[str] = ()) -> list[str]:
+def arguments(
+    deployment: LLMDeployment, option: Option, launch: Sequence[str] = (), *, pipeline: int | None = None
+) -> list[str]:
     """Command-line arguments, with those for a launch on several nodes. The user's come last; those that repeat ours
-    are refused by the API."""
+    are refused by the API. `pipeline`: stages where they are more than the option's own, those of a chain."""
     return [
         option.checkpoint,
         "--served-model-name",
@@ -85,7 +87,7 @@ def arguments(deployment: LLMDeployment, option: Option, launch: Sequence[str] =
         "--tensor-parallel-size",
         str(option.parallelism.tensor),
         "--pipeline-parallel-size",
-        str(option.parallelism.pipeline),
+        str(option.parallelism.pipeline if pipeline is None else pipeline),
         "--port",
         str(PORT),
         "--max-model-len",
