@@ -1,8 +1,9 @@
 """The demand that is planned for, followed from window to window: up at once, down slowly, still under noise. Pure.
 
 What is planned for is the forecast's upper estimate for when a new replica can serve, held: a plan that follows every
-window would move pods for noise. Growth needs one window, a shrink a whole cool-down of windows that were all seen and
-whose two signals, arrivals and running requests, agreed.
+window would move pods for noise. Growth needs two looks in a row that show it, since a window with a moment of a lie at
+its edge looks plausible; a shrink a whole cool-down of windows that were all seen and whose two signals, arrivals and
+running requests, agreed.
 """
 
 from collections.abc import Iterable
@@ -42,6 +43,8 @@ class DemandRule:
     most_shrink: float = 0.15
     """Of what is planned for, in one cool-down. A plan that takes away more than a fifth of what serves is held, as a
     sign of something broken (planning/guard.py)."""
+    longest_doubt_seconds: float = 45.0
+    """Growth waits no longer than that for a second look: where looks are farther apart, one is enough."""
     current_step: float = 0.1
     """By how much the present rate must move to be another one."""
     longest_gap_seconds: float = 120.0
@@ -77,6 +80,10 @@ class Followed:
     """Moments and upper estimates of the cool-down, each above all later ones."""
     silent_since: float | None = None
     """Since when a busy class has been silent."""
+    rising: bool = False
+    """The last window asked for more than was planned for."""
+    doubted: tuple[float, float] | None = None
+    """Moment and rate of the last window, where it was the first to do so: it teaches nothing until another agrees."""
 
 
 def beginning(requests_per_minute: float, seconds: float) -> Followed:
@@ -90,25 +97,28 @@ def followed(state: Followed, window: Window, horizon_seconds: float, rule: Dema
     Args:
         horizon_seconds: until a replica that is decided about now would serve.
     """
-    if window.seconds <= state.seconds and state.forecast is not None:
+    if window.seconds <= state.seconds and (state.forecast is not None or state.doubted is not None):
         return state
     if not window.plausible:
-        return _uncertain(state, window.seconds, rule)
+        return _without_doubted(_uncertain(state, window.seconds, rule))
     silent_since = _silent_since(state, window, rule)
     if silent_since is not None and window.seconds - silent_since < rule.longest_silence_seconds:
-        return replace(_uncertain(state, window.seconds, rule), silent_since=silent_since)
+        return _without_doubted(replace(_uncertain(state, window.seconds, rule), silent_since=silent_since))
     least = 0.0 if window.whole else state.current_per_minute if state.forecast is None else state.forecast.level
     rate = max(window.requests_per_minute, least)
-    known = state.forecast or Forecast.beginning(window.seconds, rate)
-    forecast = known.after(window.seconds, rate, rule.forecast)
+    forecast, upper = _taught(state.forecast, (window.seconds, rate), horizon_seconds, rule)
+    planned = state.planned_per_minute
+    rising = upper > planned
+    doubted = rising and not state.rising and window.seconds - state.seconds <= rule.longest_doubt_seconds
+    if rising and state.doubted is not None:
+        before, _ = _taught(state.forecast, state.doubted, horizon_seconds, rule)
+        forecast, upper = _taught(before, (window.seconds, rate), horizon_seconds, rule)
     calm = window.calm and window.whole
-    upper = max(rule.least_per_minute, forecast.upper(horizon_seconds, rule.forecast))
     gap = window.seconds - state.seconds > rule.longest_gap_seconds
     since = window.seconds if state.good_since is None or gap else state.good_since
     peaks = _with_peak(() if gap else state.peaks, (window.seconds, upper), rule.cool_down_seconds)
-    planned = state.planned_per_minute
     if upper > planned:
-        planned = _step_above(upper, rule.step)
+        planned = planned if doubted else _step_above(upper, rule.step)
     elif calm and window.seconds - since >= rule.cool_down_seconds:
         need = _step_above(peaks[0][1], rule.step)
         if planned - need >= max(rule.least_shrink * planned, _noise(planned, rule)):
@@ -119,8 +129,26 @@ def followed(state: Followed, window: Window, horizon_seconds: float, rule: Dema
     if state.forecast is None or moved > max(rule.current_step * current, _noise(current, rule)):
         current = forecast.level
     return Followed(
-        window.seconds, planned, current, window.seconds, True, forecast, since if calm else None, peaks, silent_since
+        seconds=window.seconds,
+        planned_per_minute=planned,
+        current_per_minute=current,
+        seen_at=window.seconds,
+        fresh=True,
+        forecast=state.forecast if doubted else forecast,
+        good_since=since if calm else None,
+        peaks=peaks,
+        silent_since=silent_since,
+        rising=rising,
+        doubted=(window.seconds, rate) if doubted else None,
     )
+
+
+def _taught(
+    known: Forecast | None, window: tuple[float, float], horizon_seconds: float, rule: DemandRule
+) -> tuple[Forecast, float]:
+    """What is known after a window (moment and rate), and the upper estimate that follows."""
+    forecast = (known or Forecast.beginning(*window)).after(*window, rule.forecast)
+    return forecast, max(rule.least_per_minute, forecast.upper(horizon_seconds, rule.forecast))
 
 
 def unseen(state: Followed, seconds: float, declared_per_minute: float, rule: DemandRule = FOLLOWING) -> Followed:
@@ -141,6 +169,10 @@ def _silent_since(state: Followed, window: Window, rule: DemandRule) -> float | 
 def _uncertain(state: Followed, seconds: float, rule: DemandRule) -> Followed:
     fresh = state.forecast is not None and seconds - state.seen_at <= rule.longest_gap_seconds
     return replace(state, seconds=seconds, fresh=fresh, good_since=None, peaks=())
+
+
+def _without_doubted(state: Followed) -> Followed:
+    return replace(state, rising=False, doubted=None)
 
 
 def followed_all(
