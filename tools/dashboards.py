@@ -263,6 +263,11 @@ OPERATOR = Dashboard(
             "Planning rounds by result", [("sum by (result) (increase(plimsoll_plan_result_total[10m]))", "{{result}}")]
         ),
         Panel(
+            "Part of the time that is spent planning",
+            [("max(avg_over_time(plimsoll_planning[10m]))", "planning")],
+            "percentunit",
+        ),
+        Panel(
             "Turns of the loop by result", [("sum by (result) (increase(plimsoll_rounds_total[10m]))", "{{result}}")]
         ),
         Panel(
