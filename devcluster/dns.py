@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-import urllib.request
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from devcluster.binaries import binary
 from devcluster.cluster import free_ports
-from devcluster.process import Process
+from devcluster.process import Process, answers
 
 _START_SECONDS = 30.0
 
@@ -44,16 +42,5 @@ class DNS:
             RuntimeError: with the end of its log.
         """
         self.process.start()
-        deadline = time.monotonic() + _START_SECONDS
-        while not self._ready():
-            if self.process.died or time.monotonic() > deadline:
-                raise RuntimeError(f"CoreDNS did not come up\n{self.process.tail()}")
-            time.sleep(0.1)
+        self.process.wait("CoreDNS", lambda: answers(self._ready_url), _START_SECONDS)
         return self
-
-    def _ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(self._ready_url, timeout=2) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -33,18 +32,17 @@ class Endpoints:
 
     def __enter__(self) -> Self:
         self._process.start()
-        deadline = time.monotonic() + _START_SECONDS
-        while len(self._addresses) < self._count:
-            if self._process.died or time.monotonic() > deadline:
-                raise RuntimeError(f"the endpoints did not come up\n{self._process.tail()}")
-            time.sleep(0.1)
-            self._addresses = _READY.findall(self._process.log.read_text())
+        self._process.wait("the endpoints", self._all_there, _START_SECONDS)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.stop()
+
+    def _all_there(self) -> bool:
+        self._addresses = _READY.findall(self._process.log.read_text())
+        return len(self._addresses) >= self._count
 
     def follow(self, prometheus: Prometheus) -> None:
         """Give each Ready pod of Plimsoll's an endpoint, keep those of the others, and let them be scraped.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -84,12 +83,7 @@ class LeaderWorkerSetController:
         self.process.stop()
 
     def _wait(self, ready: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + _START_SECONDS
-        while not ready():
-            if self.process.died or time.monotonic() > deadline:
-                log = self.process.tail() if self.process.log.exists() else ""
-                raise RuntimeError(f"the LeaderWorkerSet controller did not come up\n{log}")
-            time.sleep(0.2)
+        self.process.wait("the LeaderWorkerSet controller", ready, _START_SECONDS)
 
     def _established(self) -> bool:
         path = '{.status.conditions[?(@.type=="Established")].status}'

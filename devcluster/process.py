@@ -6,7 +6,9 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -41,6 +43,18 @@ class Process:
         if self.pid is None:
             self._child = _SPAWNER.submit(self._spawn).result()
 
+    def wait(self, what: str, ready: Callable[[], bool], seconds: float) -> None:
+        """Waits until it is ready.
+
+        Raises:
+            RuntimeError: it died, or it takes longer; with the end of its log.
+        """
+        deadline = time.monotonic() + seconds
+        while not ready():
+            if self.died or time.monotonic() > deadline:
+                raise RuntimeError(f"{what} did not come up\n{self.tail()}")
+            time.sleep(0.1)
+
     def stop(self, grace_seconds: float = 10.0) -> None:
         """Asks it to end, then kills what is left of its group, and waits for it."""
         child, self._child = self._child, None
@@ -57,6 +71,8 @@ class Process:
 
     def tail(self, lines: int = 20) -> str:
         """The end of its log."""
+        if not self.log.exists():
+            return ""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def _spawn(self) -> subprocess.Popen[bytes]:
@@ -68,3 +84,12 @@ class Process:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+
+def answers(url: str) -> bool:
+    """Whether a GET is answered with 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

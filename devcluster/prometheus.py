@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-import urllib.request
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +10,7 @@ from typing import Self
 
 from devcluster.binaries import binary
 from devcluster.cluster import free_ports
-from devcluster.process import Process
+from devcluster.process import Process, answers
 
 SCRAPE_SECONDS = 1
 _START_SECONDS = 30.0
@@ -61,11 +59,7 @@ class Prometheus:
             RuntimeError: with the end of its log.
         """
         self.process.start()
-        deadline = time.monotonic() + _START_SECONDS
-        while not self._ready():
-            if self.process.died or time.monotonic() > deadline:
-                raise RuntimeError(f"Prometheus did not come up\n{self.process.tail()}")
-            time.sleep(0.1)
+        self.process.wait("Prometheus", lambda: answers(f"{self.url}/-/ready"), _START_SECONDS)
         return self
 
     def stop(self) -> None:
@@ -78,10 +72,3 @@ class Prometheus:
         partial = self._targets.with_suffix(".tmp")
         partial.write_text(json.dumps(groups))
         partial.rename(self._targets)
-
-    def _ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False

@@ -13,6 +13,7 @@ from plimsoll.controller.client import ApiError
 from plimsoll.controller.events import Recorder
 from plimsoll.controller.kinds import CONFIG_MAP, RESOURCES, Kind
 from plimsoll.controller.metrics import Metrics
+from plimsoll.controller.observing import look_for_ever
 from plimsoll.controller.settings import Settings
 from plimsoll.controller.status import observed_latency, renewed
 from plimsoll.controller.store import Store
@@ -82,13 +83,7 @@ class Corrections:
 
     async def run(self) -> None:
         """Learn every interval, until cancelled."""
-        while True:
-            await asyncio.sleep(self._settings.correction_interval_seconds)
-            try:
-                await self.turn()
-            except Exception:  # noqa: BLE001
-                # Corrections are an extra: a bug in them must not stop the fleet.
-                _log.exception("an interval of the corrections failed")
+        await look_for_ever("corrections", self._settings.correction_interval_seconds, self.turn)
 
     async def turn(self) -> None:
         """One interval. Without a plan or an answer of Prometheus everything stays as it is."""

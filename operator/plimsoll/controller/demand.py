@@ -1,6 +1,5 @@
 """Demand as Prometheus shows it: read every few seconds, followed, handed to the planner, and told."""
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from plimsoll.api.llmdeployment_status import LLMDeploymentStatus
 from plimsoll.api.placementpolicy import PlacementPolicy
 from plimsoll.controller.kinds import RESOURCES
 from plimsoll.controller.metrics import Metrics
+from plimsoll.controller.observing import look_for_ever
 from plimsoll.controller.settings import Settings
 from plimsoll.controller.store import Sight, Store
 from plimsoll.performance import TokenLengths
@@ -74,13 +74,7 @@ class Demand:
 
     async def run(self) -> None:
         """Look every interval, until cancelled."""
-        while True:
-            await asyncio.sleep(self._settings.demand_interval_seconds)
-            try:
-                await self.turn()
-            except Exception:  # noqa: BLE001
-                # Without this the fleet would be planned for the last demand for ever; with it, one look is lost.
-                _log.exception("a look at the demand failed")
+        await look_for_ever("demand", self._settings.demand_interval_seconds, self.turn)
 
     async def turn(self) -> None:
         """One look."""

@@ -1,6 +1,5 @@
 """How traffic classes fare against their objectives, as Prometheus shows it: in metrics, and roughly in status."""
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -8,6 +7,7 @@ from collections.abc import Callable, Mapping
 from plimsoll.api.llmdeployment_status import SLOWindow
 from plimsoll.api.units import rounded
 from plimsoll.controller.metrics import Metrics
+from plimsoll.controller.observing import look_for_ever
 from plimsoll.controller.settings import Settings
 from plimsoll.controller.store import Fare, Store
 from plimsoll.planning.attainment import WINDOWS, Attainment, Latencies, attainments
@@ -46,13 +46,7 @@ class Objectives:
 
     async def run(self) -> None:
         """Look every interval, until cancelled."""
-        while True:
-            await asyncio.sleep(self._settings.slo_interval_seconds)
-            try:
-                await self.turn()
-            except Exception:  # noqa: BLE001
-                # A report is an extra: a bug in it must not stop the fleet.
-                _log.exception("a report on the objectives failed")
+        await look_for_ever("objectives", self._settings.slo_interval_seconds, self.turn)
 
     async def turn(self) -> None:
         """One look. Without an answer of Prometheus the last figures stay in status, and metrics go."""
