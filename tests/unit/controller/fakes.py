@@ -3,6 +3,7 @@
 import itertools
 
 from plimsoll.controller.client import ApiError, Listed
+from plimsoll.telemetry.prometheus import PrometheusError
 
 
 class FakeCluster:
@@ -83,3 +84,23 @@ def fields_of(value):
         for key, item in value.items()
         if key not in ("apiVersion", "kind", "name", "namespace", "resourceVersion")
     }
+
+
+def prometheus(trouble):
+    """In place of `Prometheus`: it can be entered, unless `trouble()` says why not. What is read there is given."""
+
+    class Given:
+        instant = None
+
+        def __init__(self, access):
+            assert access.url
+
+        async def __aenter__(self):
+            if trouble():
+                raise PrometheusError(trouble())
+            return self
+
+        async def __aexit__(self, *error):
+            return None
+
+    return Given

@@ -19,7 +19,6 @@ from plimsoll.performance import Estimate
 from plimsoll.planning.observed import Figures, Learnt, Lesson, ObservedPlacement, ReplicaKind
 from plimsoll.planning.plan import FleetPlan
 from plimsoll.planning.snapshot import ObjectRef
-from plimsoll.telemetry.prometheus import PrometheusError
 from tests.unit.controller import fakes
 
 KIND = ReplicaKind("meta-llama/Llama-3.1-8B-Instruct", "bf16", "L40S", 1, 1)
@@ -36,25 +35,11 @@ class World:
 
     def __init__(self, monkeypatch):
         self.cluster, self.now, self.trouble, self.lesson = fakes.FakeCluster(), 1000.0, "", Lesson({}, ())
-        world = self
-
-        class Asked:
-            def __init__(self, access):
-                assert access.url
-                self.instant = None
-
-            async def __aenter__(self):
-                if world.trouble:
-                    raise PrometheusError(world.trouble)
-                return self
-
-            async def __aexit__(self, *error):
-                return None
 
         async def figures(ask, window_seconds):
             return Figures(window_seconds, ())
 
-        monkeypatch.setattr(module, "Prometheus", Asked)
+        monkeypatch.setattr(module, "Prometheus", fakes.prometheus(lambda: self.trouble))
         monkeypatch.setattr(module, "read_figures", figures)
         monkeypatch.setattr(module, "learn", lambda *_: self.lesson)
         self.cluster.find = self.find

@@ -13,7 +13,7 @@ from plimsoll.planning.arrivals import Load, Reading
 from plimsoll.planning.following import Window
 from plimsoll.planning.plan import FleetPlan
 from plimsoll.planning.snapshot import ObjectRef
-from plimsoll.telemetry.prometheus import PrometheusError
+from tests.unit.controller import fakes
 
 REF = ObjectRef("LLMDeployment", "chat", "assistant")
 PLACE = ("chat", "assistant")
@@ -28,20 +28,6 @@ class World:
     def __init__(self, monkeypatch):
         self.now, self.trouble, self.reading, self.lengths = 1000.0, "", Reading(REF, {}), {}
         self.status, self.source = {}, "Observed"
-        world = self
-
-        class Asked:
-            def __init__(self, access):
-                assert access.url
-                self.instant = None
-
-            async def __aenter__(self):
-                if world.trouble:
-                    raise PrometheusError(world.trouble)
-                return self
-
-            async def __aexit__(self, *error):
-                return None
 
         async def load(ask, seconds, window_seconds, query):
             assert window_seconds == 4 * INTERVAL
@@ -50,7 +36,7 @@ class World:
         async def histograms(ask, window_seconds, metrics):
             return {}
 
-        monkeypatch.setattr(module, "Prometheus", Asked)
+        monkeypatch.setattr(module, "Prometheus", fakes.prometheus(lambda: self.trouble))
         monkeypatch.setattr(module, "read_load", load)
         monkeypatch.setattr(module, "read_histograms", histograms)
         monkeypatch.setattr(module, "readings", lambda *_: (self.reading,))

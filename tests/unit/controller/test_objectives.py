@@ -9,7 +9,7 @@ from plimsoll.controller.settings import Settings
 from plimsoll.controller.store import Store
 from plimsoll.planning.attainment import Attainment
 from plimsoll.planning.plan import FleetPlan
-from plimsoll.telemetry.prometheus import PrometheusError
+from tests.unit.controller import fakes
 
 KEY = ("chat", "assistant", "default")
 
@@ -19,19 +19,6 @@ class World:
         self.now, self.trouble, self.read, self.found = 0.0, "", [], {}
         world = self
 
-        class Asked:
-            def __init__(self, access):
-                assert access.url
-                self.instant = None
-
-            async def __aenter__(self):
-                if world.trouble:
-                    raise PrometheusError(world.trouble)
-                return self
-
-            async def __aexit__(self, *error):
-                return None
-
         async def histograms(ask, window_seconds, metrics):
             world.read.append((world.now, window_seconds))
             return {"window": window_seconds}
@@ -39,7 +26,7 @@ class World:
         def attainments(fleet, snapshot, latencies):
             return {KEY: self.found[latencies["window"]]} if latencies["window"] in self.found else {}
 
-        monkeypatch.setattr(module, "Prometheus", Asked)
+        monkeypatch.setattr(module, "Prometheus", fakes.prometheus(lambda: self.trouble))
         monkeypatch.setattr(module, "read_histograms", histograms)
         monkeypatch.setattr(module, "attainments", attainments)
         monkeypatch.setattr(module, "_classes", lambda _: {KEY})
