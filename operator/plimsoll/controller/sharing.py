@@ -9,8 +9,9 @@ from typing import Any, cast
 
 Manifest = Mapping[str, Any]
 
-_MOST = 300_000
-"""Parts that are remembered; then it starts afresh, since those of objects that are gone stay until then."""
+_MOST = 50_000
+"""Parts that are remembered, at 300 bytes or so; then it starts afresh, since those of objects that are gone stay until
+then. A thousand LLMDeployments have 30,000."""
 
 
 class Shared:
@@ -37,4 +38,4 @@ class Shared:
 
 def _mark(part: object) -> object:
     """Tells a part that is remembered from all others: by identity, which lasts as long as it is remembered."""
-    return id(part) if isinstance(part, dict | list) else (type(part), repr(part))
+    return id(part) if isinstance(part, dict | list | str) else (type(part), repr(part))
