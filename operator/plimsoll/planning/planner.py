@@ -1,25 +1,22 @@
 """One planning round: snapshot in, fleet plan out. Pure; controller, CLI and tests call this same function."""
 
 import math
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 
 import numpy as np
 
 from plimsoll.allocation.problem import ANY_NUMBER
 from plimsoll.api.inferenceslo import InferenceSLOSpec
-from plimsoll.api.llmdeployment import LLMDeployment, LLMDeploymentSpec
 from plimsoll.api.placementpolicy import PlacementPolicy, PlacementPolicySpec
-from plimsoll.api.traffic import TrafficClass
 from plimsoll.catalog import Catalog, UnknownName, load_catalog
 from plimsoll.performance import checkpoint_bytes
 from plimsoll.planning.assemble import Assembly
 from plimsoll.planning.chained_fleet import joined, plan_chained
 from plimsoll.planning.changing import Basis, changing
+from plimsoll.planning.choices import all_choices
 from plimsoll.planning.decide import Decision, decide
 from plimsoll.planning.digest import declared_digest, inputs_digest
-from plimsoll.planning.dominance import OptionKey, key_of_workload
 from plimsoll.planning.evaluate import Evaluator
 from plimsoll.planning.facts import catalog_of
 from plimsoll.planning.fleet import (
@@ -33,32 +30,27 @@ from plimsoll.planning.fleet import (
     storage_price_per_gigabyte_hour,
 )
 from plimsoll.planning.grouplimits import with_limits
-from plimsoll.planning.keeping import keep_running
-from plimsoll.planning.node_loss import ATTEMPTS, must_do_without, spread
+from plimsoll.planning.node_loss import ATTEMPTS, must_do_without
 from plimsoll.planning.node_loss import findings as node_loss_findings
-from plimsoll.planning.objectives import ResolvedClass, observed_by_class, resolve_classes
-from plimsoll.planning.options import Choices, choose, further_questions, questions
-from plimsoll.planning.pause import holds, pause_findings, policy_pause_findings
-from plimsoll.planning.permissions import permission_findings
-from plimsoll.planning.places import Places
+from plimsoll.planning.options import Choices
+from plimsoll.planning.pause import policy_pause_findings
 from plimsoll.planning.plan import (
     DeploymentPlan,
     DeploymentState,
     Finding,
     FleetPlan,
-    PoolPlan,
     Severity,
 )
-from plimsoll.planning.pools import Pool, Pools, likeness, resolve_pools
+from plimsoll.planning.pool_plans import Uses, gpus_of, pool_plan
+from plimsoll.planning.pools import Pools, resolve_pools
 from plimsoll.planning.search import UNPROVEN, Clock, Search, search_for, stopped
 from plimsoll.planning.shortlist import WHOLE, shortlist
-from plimsoll.planning.snapshot import ObjectRef, PodFacts, Snapshot, Workload
-from plimsoll.planning.speeds import Speeds, speeds
+from plimsoll.planning.snapshot import ObjectRef, Snapshot, Workload
+from plimsoll.planning.speeds import speeds
 from plimsoll.planning.starts import findings as start_findings
 from plimsoll.planning.starts import without_failed
 from plimsoll.planning.stock import Demand, measure_stock
-from plimsoll.planning.tenants import Tenants, clamped, resolve_tenants
-from plimsoll.planning.variants import Fits, Variants, enumerate_variants
+from plimsoll.planning.tenants import resolve_tenants
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,7 +131,7 @@ def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
     pools = Pools(pools.usable, pools.findings, {**pools.rejected, **broken_pools})
     known_speeds, findings = speeds(snapshot.profiles, snapshot.corrections, catalog)
     tenants = resolve_tenants(policy, snapshot.namespaces, (item.namespace for item in snapshot.deployments))
-    choices = _all_choices(snapshot, slos, pools, policy, catalog, known_speeds, evaluator, tenants)
+    choices = all_choices(snapshot, slos, pools, policy, catalog, known_speeds, evaluator, tenants)
     open_pairs = [
         (deployment, choice)
         for deployment, choice in zip(snapshot.deployments, choices, strict=True)
@@ -284,14 +276,14 @@ def assembled(turn: Round) -> FleetPlan:
     plans = sorted((*planned.values(), *held), key=lambda plan: plan.ref)
     held_names = {(plan.ref.namespace, plan.ref.name) for plan in plans if plan.state is DeploymentState.HELD}
     running_on = [item for item in snapshot.workloads if (item.namespace, item.deployment) in held_names]
-    uses = _Uses(snapshot, plans, running_on)
+    uses = Uses(snapshot, plans, running_on)
     held_cost = _kept(snapshot, running_on, catalog_of(snapshot), turn.policy).cost_per_hour
     solution = turn.decision.solution
     bound = UNPROVEN if changes.in_place else solution.lower_bound_per_hour
     return FleetPlan(
         digest=turn.digest,
         deployments=tuple(plans),
-        pools=tuple(_pool_plan(name, pool, pools, uses) for name, pool in sorted(pools.usable.items())),
+        pools=tuple(pool_plan(name, pool, pools, uses) for name, pool in sorted(pools.usable.items())),
         findings=(
             *_invalid_findings(snapshot),
             *policy_pause_findings(snapshot.policy),
@@ -307,131 +299,13 @@ def assembled(turn: Round) -> FleetPlan:
     )
 
 
-def _all_choices(
-    snapshot: Snapshot,
-    slos: Mapping[tuple[str, str], InferenceSLOSpec | None],
-    pools: Pools,
-    policy: PlacementPolicySpec,
-    catalog: Catalog,
-    known_speeds: Speeds,
-    evaluator: Evaluator,
-    tenants: Tenants,
-) -> list[Choices]:
-    """What each LLMDeployment may choose from. Where nothing that matters has changed it is what it was."""
-    profiles = tuple(profile.spec for profile in snapshot.profiles)
-    offers = {name: pool.offer for name, pool in pools.usable.items()}
-    observed = observed_by_class(snapshot)
-    running, alike, places = _running_options(snapshot), likeness(pools.usable), Places(snapshot, pools)
-    found: dict[ObjectRef, Choices] = {}
-    inputs: dict[ObjectRef, _Asked] = {}
-    fresh: list[tuple[LLMDeployment, ObjectRef, tuple[ResolvedClass, ...], Variants]] = []
-    fits: Fits = {}
-    for deployment in snapshot.deployments:
-        ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
-        classes, findings = resolve_classes(deployment, slos, policy, observed)
-        classes, cuts = clamped(deployment, classes, tenants)
-        findings = (
-            *pause_findings(deployment, snapshot),
-            *findings,
-            *cuts,
-            *permission_findings(deployment, policy, tenants),
-            *_policy_findings(deployment, snapshot),
-            *places.stranded(deployment),
-        )
-        if any(map(holds, findings)):
-            found[ref] = Choices(classes, (), (), findings)
-            continue
-        several = snapshot.several_nodes
-        corrections = snapshot.corrections
-        known_facts = (offers, pools.rejected, profiles, corrections, several)
-        inputs[ref] = _Asked(deployment.spec, classes, findings, known_facts)
-        known = evaluator.recall(ref, inputs[ref], Choices)
-        if known is None:
-            known = evaluator.recall(ref, inputs[ref], Choices, _same_but_for_rates)
-            known = None if known is None else replace(known, classes=classes)
-        if known is not None and known.hold_for(running.get(ref, frozenset())):
-            found[ref] = known
-        else:
-            variants = enumerate_variants(
-                deployment, classes, pools, catalog, known_speeds, evaluator, alike, several_nodes=several, fits=fits
-            )
-            variants = replace(variants, findings=(*findings, *variants.findings))
-            fresh.append((deployment, ref, classes, variants))
-    # All at once, since the model computes many shapes in the time of one.
-    alone = evaluator.answer_each([questions(classes, variants) for _, _, classes, variants in fresh])
-    asked = [
-        further_questions(classes, variants, running.get(ref, frozenset()), own, alike)
-        for (_, ref, classes, variants), own in zip(fresh, alone, strict=True)
-    ]
-    together = evaluator.answer_each([further.values() for further in asked])
-    for (deployment, ref, classes, variants), own, points, answers in zip(fresh, alone, asked, together, strict=True):
-        at_points = dict(zip(points, answers, strict=True))
-        found[ref] = choose(deployment, classes, variants, running.get(ref, frozenset()), own, at_points, alike)
-    evaluator.remember({ref: (inputs[ref], found[ref]) for ref in inputs})
-    workloads: dict[ObjectRef, list[Workload]] = {}
-    for workload in snapshot.workloads:
-        workloads.setdefault(ObjectRef("LLMDeployment", workload.namespace, workload.deployment), []).append(workload)
-    refs = [(item, ObjectRef("LLMDeployment", item.namespace, item.name)) for item in snapshot.deployments]
-    if policy.availability.tolerate_node_loss:
-        found = {ref: spread(deployment, found[ref]) for deployment, ref in refs}
-    return [keep_running(deployment, found[ref], workloads.get(ref, ())) for deployment, ref in refs]
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """All that an LLMDeployment's choices depend on, but for what runs."""
-
-    spec: LLMDeploymentSpec
-    classes: tuple[ResolvedClass, ...]
-    findings: tuple[Finding, ...]
-    known: tuple[object, ...]
-    """What is known of pools and speeds."""
-
-    def without_rates(self) -> tuple[object, ...]:
-        """Rates decide how many replicas there are, and not what there is to choose from."""
-        traffic = [_at_no_rate(item) for item in self.spec.traffic]
-        classes = [
-            replace(item, declared=_at_no_rate(item.declared), requests_per_minute=0.0, planned_rate_per_second=0.0)
-            for item in self.classes
-        ]
-        return self.spec.model_copy(update={"traffic": traffic}), classes
-
-
-def _same_but_for_rates(one: _Asked, other: _Asked) -> bool:
-    same = (one.findings, one.known) == (other.findings, other.known)
-    return same and one.without_rates() == other.without_rates()
-
-
-def _at_no_rate(traffic: TrafficClass) -> TrafficClass:
-    return traffic.model_copy(update={"requests_per_minute": 0})
-
-
-def _running_options(snapshot: Snapshot) -> dict[ObjectRef, frozenset[OptionKey]]:
-    """Options that run, by LLMDeployment, as their workloads say."""
-    options: dict[ObjectRef, set[OptionKey]] = {}
-    for workload in snapshot.workloads:
-        ref = ObjectRef("LLMDeployment", workload.namespace, workload.deployment)
-        key = key_of_workload(workload)
-        if key is not None:
-            options.setdefault(ref, set()).add(key)
-    return {ref: frozenset(keys) for ref, keys in options.items()}
-
-
-def _policy_findings(deployment: LLMDeployment, snapshot: Snapshot) -> list[Finding]:
-    """An invalid policy holds everything: limits that people wrote are unknown."""
-    if not any(item.ref.kind == "PlacementPolicy" for item in snapshot.invalid):
-        return []
-    ref = ObjectRef("LLMDeployment", deployment.namespace, deployment.name)
-    return [Finding(ref, "PolicyInvalid", "PlacementPolicy default is invalid; nothing changes until it is mended")]
-
-
 def _kept(snapshot: Snapshot, workloads: Iterable[Workload], catalog: Catalog, policy: PlacementPolicySpec) -> Kept:
     """What these running placements cost and store, as their annotations say what they are."""
     prices = {pool.name: float(pool.spec.price_per_gpu_hour) for pool in snapshot.pools}
     rent, stored = 0.0, {}
     for item in workloads:
         said = item.option
-        rent += _gpus(item) * prices.get(said.get("pool", ""), 0.0)
+        rent += gpus_of(item) * prices.get(said.get("pool", ""), 0.0)
         variant = (item.namespace, item.deployment, said.get("model"), said.get("precision"), said.get("pool"))
         stored[variant] = _weights_gigabytes(said.get("model", ""), said.get("precision", ""), catalog)
     gigabytes = sum(stored.values())
@@ -459,62 +333,6 @@ def _weights_gigabytes(model: str, precision: str, catalog: Catalog) -> float:
         return checkpoint_bytes(catalog.model(model), catalog.precision(precision)) / 1e9
     except UnknownName:
         return 0.0
-
-
-def _gpus(workload: Workload) -> int:
-    return workload.replicas * int(workload.option.get("tensor", 1)) * int(workload.option.get("pipeline", 1))
-
-
-class _Uses:
-    """Who uses how much of each pool."""
-
-    def __init__(self, snapshot: Snapshot, plans: Sequence[DeploymentPlan], kept: Sequence[Workload]) -> None:
-        self._pods: dict[str, list[PodFacts]] = {}
-        for pod in snapshot.pods:
-            self._pods.setdefault(pod.node, []).append(pod)
-        self._planned: dict[str, int] = {}
-        for placement in (placement for plan in plans for placement in plan.placements):
-            self._plan(placement.option.pool, placement.replicas * placement.option.parallelism.gpus)
-        for item in kept:
-            self._plan(item.option.get("pool", ""), _gpus(item))
-
-    def _plan(self, pool: str, gpus: int) -> None:
-        self._planned[pool] = self._planned.get(pool, 0) + gpus
-
-    def planned(self, pool: Pool) -> int:
-        """GPUs that the plan uses."""
-        return self._planned.get(pool.name, 0)
-
-    def running(self, pool: Pool) -> tuple[int, int]:
-        """GPUs that Plimsoll's pods use, and those of others."""
-        used = {True: 0.0, False: 0.0}
-        for pod in (pod for node in pool.nodes for pod in self._pods.get(node.name, ())):
-            used[bool(pod.placement)] += pod.requests.get(pool.resource_name, 0.0)
-        return int(used[True]), int(used[False])
-
-
-def _pool_plan(name: str, pool: Pool, pools: Pools, uses: _Uses) -> PoolPlan:
-    nodes = {node.name: node for node in pool.nodes}
-    gpus = int(sum(node.allocatable.get(pool.resource_name, 0) for node in pool.nodes))
-    usable = [node for node in pool.nodes if not node.unschedulable_reason]
-    running, others = uses.running(pool)
-    declared = pool.max_nodes * pool.gpus_per_node if pool.declared_stock and pool.max_nodes is not None else 0
-    return PoolPlan(
-        name=name,
-        accelerator=pool.gpu.name,
-        price_per_gpu_hour=Decimal(pool.price_per_gpu_hour),
-        node_selector=pool.node_selector,
-        tolerations=pool.tolerations,
-        nodes=len(nodes) or (pool.max_nodes or 0 if pool.declared_stock else 0),
-        product=next((node.labels.get(pool.gpu.product_label_key, "") for node in pool.nodes), ""),
-        gpus=gpus or declared,
-        gpus_allocatable=int(sum(node.allocatable.get(pool.resource_name, 0) for node in usable)) or declared,
-        gpus_used_by_others=others,
-        gpus_planned=uses.planned(pool),
-        gpus_running=running,
-        unlimited=pool.unlimited,
-        findings=tuple(finding for finding in pools.findings if finding.object.name == name),
-    )
 
 
 def _invalid_findings(snapshot: Snapshot) -> list[Finding]:
