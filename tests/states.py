@@ -19,15 +19,8 @@ from plimsoll.api.modelprofile import ModelProfileStatus
 from plimsoll.api.placementpolicy import PlacementPolicyStatus
 from plimsoll.api.schema import structural_schema
 from plimsoll.controller.conditions import Aspect, build
-from plimsoll.controller.status import (
-    Progress,
-    deployment_status,
-    policy_status,
-    pool_status,
-    profile_status,
-    refused_aspects,
-    slo_status,
-)
+from plimsoll.controller.fleet_statuses import policy_status, pool_status, profile_status, refused_aspects, slo_status
+from plimsoll.controller.status import Progress, deployment_status
 from plimsoll.planning import step_for
 from plimsoll.planning.plan import Finding, FleetPlan
 from plimsoll.planning.snapshot import ObjectRef, Snapshot

@@ -71,3 +71,14 @@ def joined(findings: Iterable[Finding]) -> str:
 
 def shortened(text: str) -> str:
     return text if len(text) <= _MESSAGE_LENGTH else f"{text[: _MESSAGE_LENGTH - 1]}…"
+
+
+def stalled(found: Sequence[Finding]) -> list[Aspect]:
+    """A person must act, so that tools which wait for the object give up."""
+    return [Aspect("Stalled", "True", found[0].reason, joined(found))] if found else []
+
+
+def accepted(found: Sequence[Finding]) -> Aspect:
+    """Whether every field is valid."""
+    reason = found[0].reason if found else "Valid"
+    return Aspect("Accepted", when(not found), reason, joined(found) or "every field is valid")

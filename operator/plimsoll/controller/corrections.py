@@ -11,11 +11,12 @@ from typing import Any, Protocol
 from plimsoll.api.llmdeployment_status import ObservedLatency
 from plimsoll.controller.client import ApiError
 from plimsoll.controller.events import Recorder
+from plimsoll.controller.figures import observed_latency
 from plimsoll.controller.kinds import CONFIG_MAP, RESOURCES, Kind
 from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.observing import look_for_ever
 from plimsoll.controller.settings import Settings
-from plimsoll.controller.status import observed_latency, renewed
+from plimsoll.controller.status import renewed
 from plimsoll.controller.store import Store
 from plimsoll.performance import Estimate
 from plimsoll.planning.observed import Learnt, Lesson, ObservedPlacement, ReplicaKind, in_force, learn

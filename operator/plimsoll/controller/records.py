@@ -26,8 +26,8 @@ from plimsoll.api.placementplan import (
     Refusal,
 )
 from plimsoll.controller.conditions import shortened
+from plimsoll.controller.figures import money, ratio
 from plimsoll.controller.kinds import RESOURCES
-from plimsoll.controller.status import money, ratio
 from plimsoll.planning.changing import REFUSED as IN_PLACE_REFUSED
 from plimsoll.planning.dominance import key_of_workload, option_key
 from plimsoll.planning.plan import DeploymentPlan, DeploymentState, FleetPlan, Severity

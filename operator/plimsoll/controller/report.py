@@ -21,21 +21,13 @@ from plimsoll.controller.client import ApiError
 from plimsoll.controller.conditions import Aspect, build, changed
 from plimsoll.controller.drift import Drift
 from plimsoll.controller.events import Recorder
+from plimsoll.controller.fleet_statuses import policy_status, pool_status, profile_status, refused_aspects, slo_status
 from plimsoll.controller.kinds import RESOURCES
 from plimsoll.controller.metrics import Metrics
 from plimsoll.controller.planner_process import PlanFailure
 from plimsoll.controller.plans import MANAGER, Plans, PlanWriter
 from plimsoll.controller.settings import Settings
-from plimsoll.controller.status import (
-    Progress,
-    Waiting,
-    deployment_status,
-    policy_status,
-    pool_status,
-    profile_status,
-    refused_aspects,
-    slo_status,
-)
+from plimsoll.controller.status import Progress, Waiting, deployment_status
 from plimsoll.controller.store import Fare, Store
 from plimsoll.performance import TokenLengths
 from plimsoll.planning.plan import Finding, FleetPlan

@@ -1,15 +1,11 @@
-"""What each kind's status should say after a round. Pure: plan, running state and the status so far in, status out."""
+"""What the status of an LLMDeployment should say after a round. Pure: plan, what runs, status so far in, status out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Literal
 
-from plimsoll.api import InferenceSLO, ModelProfile, PlacementPolicy
 from plimsoll.api.common import PlanReference
-from plimsoll.api.gpunodepool import GPUCounts, GPUNodePoolStatus
-from plimsoll.api.inferenceslo import ClassAttainment, InferenceSLOStatus
 from plimsoll.api.llmdeployment_status import (
     ChainServer,
     FailedStart,
@@ -23,11 +19,10 @@ from plimsoll.api.llmdeployment_status import (
     TrafficShare,
     TrafficStatus,
 )
-from plimsoll.api.modelprofile import ModelProfileStatus
-from plimsoll.api.placementpolicy import PlacementPolicyStatus
 from plimsoll.api.traffic import TokenLengths as DeclaredLengths
 from plimsoll.api.units import rounded
-from plimsoll.controller.conditions import Aspect, build, errors, joined, when
+from plimsoll.controller.conditions import Aspect, build, errors, joined
+from plimsoll.controller.figures import money, ratio, rounded_milliseconds
 from plimsoll.controller.store import Fare, Sight
 from plimsoll.performance import TokenLengths
 from plimsoll.performance.correction import UNCORRECTED
@@ -37,16 +32,13 @@ from plimsoll.planning.plan import (
     DeploymentPlan,
     DeploymentState,
     Finding,
-    FleetPlan,
     Option,
     Placement,
-    PoolPlan,
 )
 from plimsoll.planning.recalled import METRICS_FRESH
 from plimsoll.planning.snapshot import Workload
 from plimsoll.planning.transition import Step, backends_of
 
-_USED_BY, _CLASSES = 64, 256
 _MOVE = 0.2
 _STOPS = frozenset({"BlastRadiusHeld", "ForeignManager", PAUSED})
 """Reasons for which nothing moves although the plan would."""
@@ -159,7 +151,7 @@ def _aspects(
     if plan.state is not DeploymentState.HELD:
         aspects.append(_slo_met(plan) if waiting is None or not applied else _slo_unknown(waiting))
         moving = bool(step.waiting_for or step.prune)
-        waits = joined_sentences(step.waiting_for) or "obsolete placements are being removed"
+        waits = "; ".join(step.waiting_for) or "obsolete placements are being removed"
         if not stopped:
             aspects.append(
                 Aspect("Rebalancing", "True", "InTransition", waits)
@@ -211,7 +203,7 @@ def _serving(progress: Progress, running: Mapping[str, Workload]) -> tuple[bool,
     """Whether every traffic class is routed to Ready pods only; otherwise why not."""
     table = progress.step.routing
     if table is None:
-        return False, joined_sentences(progress.step.waiting_for) or "nothing is routed yet"
+        return False, "; ".join(progress.step.waiting_for) or "nothing is routed yet"
     missing = {traffic.name for traffic in progress.plan.resource.spec.traffic} - {item.name for item in table.classes}
     if missing:
         return False, f"no Ready placement serves {', '.join(sorted(missing))}"
@@ -247,16 +239,16 @@ def _slo_met(plan: DeploymentPlan) -> Aspect:
     over = [item for item in plan.classes if item.unserved > 0]
     if over:
         parts = [f"{item.name}: {item.unserved:.1%} of the traffic is not served" for item in over]
-        return Aspect("SLOMet", "False", "Overloaded", joined_sentences(parts))
+        return Aspect("SLOMet", "False", "Overloaded", "; ".join(parts))
     missed = _missed(plan.classes)
     if missed:
-        return Aspect("SLOMet", "False", "TargetMissed", joined_sentences(missed))
+        return Aspect("SLOMet", "False", "TargetMissed", "; ".join(missed))
     return Aspect("SLOMet", "True", "Predicted", "every target is met as predicted")
 
 
 def _missed(classes: Sequence[ClassPlan]) -> list[str]:
     return [
-        f"{item.name}: {figure.metric} is predicted at {_milliseconds(figure.predicted_milliseconds)} ms, "
+        f"{item.name}: {figure.metric} is predicted at {rounded_milliseconds(figure.predicted_milliseconds)} ms, "
         f"target {figure.target_milliseconds:g} ms"
         for item in classes
         for figure in item.latency
@@ -351,7 +343,7 @@ def _traffic(
     windows = before.windows if fare is None else fare.windows
     reports = {
         figure.metric: LatencyReport(
-            predicted_milliseconds=_milliseconds(figure.predicted_milliseconds),
+            predicted_milliseconds=rounded_milliseconds(figure.predicted_milliseconds),
             observed_milliseconds=observed.get(figure.metric),
         )
         for figure in item.latency
@@ -376,170 +368,3 @@ def _tokens(lengths: TokenLengths) -> DeclaredLengths:
         input_p95=round(lengths.input_p95),
         output_p95=round(lengths.output_p95),
     )
-
-
-# --- The other kinds -------------------------------------------------------------------------------------------------
-
-
-def pool_status(plan: PoolPlan, before: GPUNodePoolStatus, generation: int, now: datetime) -> GPUNodePoolStatus:
-    """Status of a pool that is usable, as far as its nodes are."""
-    found = errors(plan.findings)
-    # Nodes may still join; nothing else comes right by itself.
-    stalled = [item for item in found if item.reason != "NoNodes"]
-    if found:
-        ready = Aspect("Ready", "False", found[0].reason, joined(plan.findings))
-    else:
-        product = f" of product {plan.product}" if plan.product else ""
-        text = f"{plan.nodes} nodes, {plan.gpus} GPUs{product}"
-        warnings = joined(plan.findings)
-        ready = Aspect("Ready", "True", "NodesFound", f"{text}; {warnings}" if warnings else text)
-    return GPUNodePoolStatus(
-        observed_generation=generation,
-        conditions=build([_accepted(()), ready, *_stalled(stalled)], before.conditions, generation, now),
-        nodes=plan.nodes,
-        gpus=GPUCounts(
-            total=plan.gpus,
-            allocatable=plan.gpus_allocatable,
-            used_by_plimsoll=plan.gpus_running,
-            used_by_others=plan.gpus_used_by_others,
-            free=max(0, plan.gpus_allocatable - plan.gpus_running - plan.gpus_used_by_others),
-        ),
-        product=plan.product or None,
-    )
-
-
-def slo_status(
-    slo: InferenceSLO, fleet: FleetPlan, before: InferenceSLOStatus, findings: Sequence[Finding], now: datetime
-) -> InferenceSLOStatus:
-    """Status of an InferenceSLO: which traffic classes refer to it."""
-    generation = slo.metadata.generation
-    classes = [
-        ClassAttainment(deployment=plan.resource.name, traffic=traffic.name)
-        for plan in fleet.deployments
-        if plan.resource.namespace == slo.namespace
-        for traffic in plan.resource.spec.traffic
-        if traffic.slo_ref is not None and traffic.slo_ref.name == slo.name
-    ]
-    users = f"{len(classes)} traffic classes refer to it" if classes else "no traffic class refers to it"
-    return InferenceSLOStatus(
-        observed_generation=generation,
-        conditions=build(_accepted_and_ready(findings, users), before.conditions, generation, now),
-        classes=tuple(classes[:_CLASSES]),
-    )
-
-
-_ACCELERATORS = 8
-
-
-def profile_status(
-    profile: ModelProfile, fleet: FleetPlan, before: ModelProfileStatus, findings: Sequence[Finding], now: datetime
-) -> ModelProfileStatus:
-    """Status of a ModelProfile: who names the model."""
-    model, generation = profile.spec.model, profile.metadata.generation
-    users = [
-        plan.resource.reference
-        for plan in fleet.deployments
-        if any(candidate.name == model for candidate in plan.resource.spec.models)
-    ]
-    text = f"{len(users)} LLMDeployments name the model" if users else "no LLMDeployment names the model"
-    if measured := [given.accelerator for given in profile.spec.coefficients]:
-        text += f"; speed measured on {', '.join(measured[:_ACCELERATORS])}"
-    return ModelProfileStatus(
-        observed_generation=generation,
-        conditions=build(_accepted_and_ready(findings, text), before.conditions, generation, now),
-        used_by=tuple(users[:_USED_BY]),
-    )
-
-
-def policy_status(
-    policy: PlacementPolicy,
-    fleet: FleetPlan,
-    before: PlacementPolicyStatus,
-    plan_name: str,
-    findings: Sequence[Finding],
-    now: datetime,
-    *,
-    message: str,
-) -> PlacementPolicyStatus:
-    """Status of the policy. It tells when the decision last changed, not when it was last looked at.
-
-    `nextPlanningTime` stays empty, since nothing is written at rest.
-    """
-    generation = policy.metadata.generation
-    same = before.last_plan_ref is not None and before.last_plan_ref.name == plan_name
-    return PlacementPolicyStatus(
-        observed_generation=generation,
-        conditions=build(_policy_aspects(findings), before.conditions, generation, now),
-        last_plan_ref=PlanReference(name=plan_name) if plan_name else before.last_plan_ref,
-        last_plan_time=before.last_plan_time if same or not plan_name else now,
-        cost_per_hour=money(fleet.cost_per_hour),
-        message=message,
-    )
-
-
-def _policy_aspects(findings: Sequence[Finding]) -> list[Aspect]:
-    """A hold of the guard leaves the policy in force; a person must look all the same."""
-    held = [item for item in findings if item.reason == "BlastRadiusHeld"]
-    others = [item for item in findings if item not in held]
-    aspects = [item for item in _accepted_and_ready(others, "in force") if item.type != "Stalled"]
-    return [*aspects, *_stalled([*held, *errors(others)])]
-
-
-def refused_aspects(findings: Sequence[Finding]) -> list[Aspect]:
-    """Aspects of an object that does not parse or cannot be used."""
-    found = errors(findings)
-    reason, text = (found[0].reason, joined(found)) if found else ("Refused", "it cannot be used")
-    return [
-        Aspect("Accepted", "False", reason, text),
-        Aspect("Ready", "False", reason, text),
-        Aspect("Stalled", "True", reason, text),
-    ]
-
-
-def _accepted_and_ready(findings: Sequence[Finding], text: str) -> list[Aspect]:
-    found = errors(findings)
-    if found:
-        return [_accepted(()), Aspect("Ready", "False", found[0].reason, joined(findings)), *_stalled(found)]
-    warnings = joined(findings)
-    return [_accepted(()), Aspect("Ready", "True", "Accepted", f"{text}; {warnings}" if warnings else text)]
-
-
-def _stalled(found: Sequence[Finding]) -> list[Aspect]:
-    """A person must act, so that tools which wait for the object give up."""
-    return [Aspect("Stalled", "True", found[0].reason, joined(found))] if found else []
-
-
-def _accepted(found: Sequence[Finding]) -> Aspect:
-    reason = found[0].reason if found else "Valid"
-    return Aspect("Accepted", when(not found), reason, joined(found) or "every field is valid")
-
-
-# --- Figures ---------------------------------------------------------------------------------------------------------
-
-
-def money(amount: float) -> Decimal:
-    """An amount with two decimals."""
-    return Decimal(f"{max(0.0, amount):.2f}")
-
-
-def ratio(value: float) -> Decimal:
-    """A share with three decimals, without trailing zeros."""
-    text = f"{min(1.0, max(0.0, value)):.3f}".rstrip("0").rstrip(".")
-    return Decimal(text)
-
-
-def observed_latency(ttft_seconds: float | None, tpot_seconds: float | None, now: datetime) -> ObservedLatency:
-    """Latencies as they stand in status."""
-    ttft, tpot = (
-        None if seconds is None else _milliseconds(1000.0 * seconds) for seconds in (ttft_seconds, tpot_seconds)
-    )
-    return ObservedLatency(ttft_milliseconds=ttft, tpot_milliseconds=tpot, time=now)
-
-
-def _milliseconds(value: float) -> int:
-    """Rounded to two digits: predictions are no better than that, and status is no metrics stream."""
-    return max(0, int(float(f"{min(value, 1_000_000.0):.2g}")))
-
-
-def joined_sentences(parts: Sequence[str]) -> str:
-    return "; ".join(parts)
