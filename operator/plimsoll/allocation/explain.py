@@ -8,6 +8,7 @@ it.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 
 import numpy as np
 
@@ -168,6 +169,18 @@ class _WhatIf:
         self._size[problem.option_pair] = problem.option_storage_gigabytes
         self._of_deployment = np.zeros(len(problem.deployment_min_replicas), dtype=np.int64)
         np.add.at(self._of_deployment, problem.option_deployment, allocation.replicas)
+        self._sole = self._sole_pairs()
+
+    def _sole_pairs(self) -> Ints:
+        """The pair (per class, I) that serves the class wholly; -1 where several or none do."""
+        used = np.flatnonzero(self._plan.share > TOLERANCE)
+        count = np.bincount(self._problem.pair_class[used], minlength=self._problem.classes)
+        sole = np.full(self._problem.classes, -1, dtype=np.int64)
+        if not len(used):
+            return sole
+        sole[self._problem.pair_class[used]] = used
+        sole[(count != 1) | (self._plan.share[sole] < 1 - TOLERANCE)] = -1
+        return sole
 
     def alternatives(self, number: int, pairs: slice) -> Iterator[Alternative]:
         """Of the class with this number, whose pairs these are."""
@@ -175,10 +188,13 @@ class _WhatIf:
         share = self._plan.share[pairs]
         used = everything[share > TOLERANCE]
         shared = everything[(share > TOLERANCE) & (share < 1 - TOLERANCE)].tolist()
-        found = [
-            self._moved(number, pairs, everything[share <= TOLERANCE], used),
-            *(self._moved(number, pairs, np.array([partly]), used[used != partly]) for partly in shared),
-        ]
+        if self._sole[number] >= 0:
+            found = [self._moved_from_sole(number, everything[share <= TOLERANCE])]
+        else:
+            found = [
+                self._moved(number, pairs, everything[share <= TOLERANCE], used),
+                *(self._moved(number, pairs, np.array([partly]), used[used != partly]) for partly in shared),
+            ]
         ranks = [np.round(moved.extra + moved.move, 9) for moved in found]
         where = [(which, index) for which, moved in enumerate(found) for index in range(len(moved.options))]
         order = np.lexsort((np.concatenate([moved.options for moved in found]), np.concatenate(ranks)))
@@ -208,6 +224,63 @@ class _WhatIf:
         move = self._change(options, opened) + self._change(leaving, -freed).sum()
         gone = dict(zip(leaving.tolist(), freed.tolist(), strict=True))
         return _Moved(options, targets, needed, opened, extra, move, stored, spending, total, gone)
+
+    def _moved_from_sole(self, number: int, targets: Ints) -> _Moved:
+        """As `_moved`, for a class that one option serves wholly."""
+        every, leaving = self._every_move, int(self._problem.pair_option[self._sole[number]])
+        return _Moved(
+            every.options[targets],
+            targets,
+            every.needed[targets],
+            every.opened[targets],
+            every.extra[targets],
+            every.move[targets],
+            every.stored[targets],
+            every.spending[targets],
+            every.total[targets],
+            {leaving: int(self._freed_from_sole[number])},
+        )
+
+    @cached_property
+    def _freed_from_sole(self) -> Ints:
+        """Replicas (I) of the one option of each class that go with the class."""
+        left = self._problem.pair_option[self._sole]
+        kept = self._with_spare(self._used[left] - self._pair_used[self._sole], left)
+        freed: Ints = np.maximum(self._plan.replicas[left] - kept, 0)
+        return freed
+
+    @cached_property
+    def _every_move(self) -> _Moved:
+        """Every pair (P) as if its class moved there from the one option that serves it; `_moved` for all at once."""
+        problem, plan = self._problem, self._plan
+        number, options = problem.pair_class, problem.pair_option
+        left, freed = options[self._sole][number], self._freed_from_sole[number]
+        deployment = problem.class_deployment[number]
+        needed = np.maximum(self._whole(self._used[options] - self._pair_used + problem.pair_load, options), 1)
+        needed = needed + problem.option_spare[options]
+        opened = np.maximum(needed - plan.replicas[options], 0)
+        total = self._of_deployment[deployment] - freed + opened
+        variant, left_variant = problem.option_pair[options], problem.option_pair[left]
+        closed = self._of_variant[left_variant] <= freed
+        absent = (self._of_variant[variant] <= 0) | (closed & (variant == left_variant))
+        stored = np.where(absent, self._size[variant], 0.0) - np.where(closed, self._size[left_variant], 0.0)
+        price = problem.option_price_per_hour
+        # What must stay for the deployment's least number has the price of what goes.
+        gone = freed - np.clip(problem.deployment_min_replicas[deployment] - total, 0, freed)
+        spending = price[options] * opened - price[left] * gone + stored * problem.storage_price_per_gigabyte_hour
+        spending = spending + self._exchanges(problem.pair_storage_cost_per_hour)
+        rate = problem.class_rate_per_hour[number]
+        delay = self._exchanges(problem.pair_delay_seconds)
+        extra = spending + problem.class_latency_penalty_per_request_second[number] * rate * delay
+        extra = extra - problem.class_unserved_penalty_per_request[number] * rate * plan.unserved[number]
+        move = self._change(options, opened) + self._change(left, -freed)
+        return _Moved(options, np.arange(len(options)), needed, opened, extra, move, stored, spending, total, {})
+
+    def _exchanges(self, figure: Floats) -> Floats:
+        """`_exchange` for every pair (P)."""
+        now = np.bincount(self._problem.pair_class, figure * self._plan.share, minlength=self._problem.classes)
+        exchanged: Floats = figure - now[self._problem.pair_class]
+        return exchanged
 
     def _alternative(self, number: int, moved: _Moved, index: int) -> Alternative:
         problem, plan = self._problem, self._plan
@@ -342,18 +415,18 @@ class _Places:
         idle = int(self._held[option] - self._planned[option])
         if self._problem.pool_unlimited[pool] or wanted <= idle:
             return ENDLESS
-        free, gpus = self._free.copy(), float(self._gpus[pool])
+        nodes = self._nodes[pool]
+        free, gpus = self._free[nodes], float(self._gpus[pool])
         for other, leaving in left.items():
             if self._problem.option_pool[other] != pool:
                 continue
             remaining = leaving * int(self._problem.option_nodes[other])
             for node, count in self._by_option.get(other, ()):
                 given = min(max(count - self._running.get((other, node), 0), 0), remaining)
-                free[node] += given * self._problem.option_demand[other]
+                free[nodes == node] += given * self._problem.option_demand[other]
                 gpus += given * float(self._problem.option_demand[other, GPU])
                 remaining -= given
-        nodes = self._nodes[pool]
-        return idle + int(self._fitting(np.array([option]), nodes, free[nodes], gpus)[0])
+        return idle + int(self._fitting(np.array([option]), nodes, free, gpus)[0])
 
     def _left_per_node(self, options: Ints, nodes: Ints) -> Ints:
         """Pieces (options, nodes) that the options' limits per node allow beside those that are there."""

@@ -24,6 +24,8 @@ from plimsoll.planning.speeds import Speeds
 from plimsoll.planning.tenants import Tenants, clamped
 from plimsoll.planning.variants import Fits, Variants, enumerate_variants
 
+_FACTS = "what is known of pools and speeds"
+
 
 def all_choices(
     snapshot: Snapshot,
@@ -38,6 +40,8 @@ def all_choices(
     """What each LLMDeployment may choose from. Where nothing that matters has changed it is what it was."""
     profiles = tuple(profile.spec for profile in snapshot.profiles)
     offers = {name: pool.offer for name, pool in pools.usable.items()}
+    facts = (offers, pools.rejected, profiles, snapshot.corrections, snapshot.several_nodes)
+    facts = evaluator.recall(_FACTS, facts, tuple) or facts  # the very same, so that a thousand are quick to compare
     observed = observed_by_class(snapshot)
     running, alike, places = _running_options(snapshot), likeness(pools.usable), Places(snapshot, pools)
     found: dict[ObjectRef, Choices] = {}
@@ -59,10 +63,7 @@ def all_choices(
         if any(map(holds, findings)):
             found[ref] = Choices(classes, (), (), findings)
             continue
-        several = snapshot.several_nodes
-        corrections = snapshot.corrections
-        known_facts = (offers, pools.rejected, profiles, corrections, several)
-        inputs[ref] = _Asked(deployment.spec, classes, findings, known_facts)
+        inputs[ref] = _Asked(deployment.spec, classes, findings, facts)
         known = evaluator.recall(ref, inputs[ref], Choices)
         if known is None:
             known = evaluator.recall(ref, inputs[ref], Choices, _same_but_for_rates)
@@ -71,7 +72,15 @@ def all_choices(
             found[ref] = known
         else:
             variants = enumerate_variants(
-                deployment, classes, pools, catalog, known_speeds, evaluator, alike, several_nodes=several, fits=fits
+                deployment,
+                classes,
+                pools,
+                catalog,
+                known_speeds,
+                evaluator,
+                alike,
+                several_nodes=snapshot.several_nodes,
+                fits=fits,
             )
             variants = replace(variants, findings=(*findings, *variants.findings))
             fresh.append((deployment, ref, classes, variants))
@@ -85,7 +94,7 @@ def all_choices(
     for (deployment, ref, classes, variants), own, points, answers in zip(fresh, alone, asked, together, strict=True):
         at_points = dict(zip(points, answers, strict=True))
         found[ref] = choose(deployment, classes, variants, running.get(ref, frozenset()), own, at_points, alike)
-    evaluator.remember({ref: (inputs[ref], found[ref]) for ref in inputs})
+    evaluator.remember({_FACTS: (facts, facts)} | {ref: (inputs[ref], found[ref]) for ref in inputs})
     workloads: dict[ObjectRef, list[Workload]] = {}
     for workload in snapshot.workloads:
         workloads.setdefault(ObjectRef("LLMDeployment", workload.namespace, workload.deployment), []).append(workload)
