@@ -112,6 +112,41 @@ def test_a_change_of_shares_loses_no_request_and_touches_no_pod(bench: Bench) ->
         assert abs(counted[name] / total - weight / 1000) < 0.05, (counted, weights(bench))
 
 
+def test_an_engine_that_fails_its_probe_gets_no_request_until_it_answers_again(bench: Bench, nodes: Nodes) -> None:
+    pods = bench.pod_uids()
+    victim = engine_on(bench, nodes[1][L40S])
+    with load(bench) as running:
+        time.sleep(2)
+        signal_engine(nodes[1][L40S], victim, "SIGSTOP")
+        bench.wait("not Ready", lambda: not ready(bench.get("pod", victim["metadata"]["name"], NAMESPACE)), 30)
+        time.sleep(1)
+        # its end waits for every answer, and the engine gives none
+        with load(bench) as meanwhile:
+            time.sleep(2)
+        signal_engine(nodes[1][L40S], victim, "SIGCONT")
+        bench.wait("Ready again", lambda: ready(bench.get("pod", victim["metadata"]["name"], NAMESPACE)), 30)
+    assert meanwhile.account.lost == []
+    assert running.account.lost == [], "what it had taken, it has answered late"
+    assert bench.pod_uids() == pods
+    bench.settle()
+
+
+def test_a_crashed_engine_is_started_again_and_only_its_streams_break(bench: Bench, nodes: Nodes) -> None:
+    pods = bench.pod_uids()
+    victim = engine_on(bench, nodes[1][L40S])
+    before = restarts(bench, victim)
+    with load(bench) as running:
+        time.sleep(3)
+        signal_engine(nodes[1][L40S], victim, "SIGKILL")
+        bench.wait("another start", lambda: restarts(bench, victim) == before + 1, 30)
+        bench.wait("ready again", lambda: ready(bench.get("pod", victim["metadata"]["name"], NAMESPACE)), 60)
+        time.sleep(3)
+    assert bench.pod_uids() == pods, "the kubelet restarts a container; no pod is replaced"
+    assert all("streamed" in line for line in running.account.lost), running.account.lost
+    assert len(running.account.lost) <= 5
+    bench.settle()
+
+
 def test_a_change_of_placement_loses_no_request(bench: Bench) -> None:
     before = bench.pod_uids()
     # answers of some twenty seconds: those that run when their engine is told to end may finish
@@ -125,21 +160,6 @@ def test_a_change_of_placement_loses_no_request(bench: Bench) -> None:
     assert running.account.answered == running.account.sent
     assert len(bench.pod_uids()) == 3
     assert not bench.pod_uids() & before
-
-
-def test_a_crashed_engine_is_started_again_and_only_its_streams_break(bench: Bench, nodes: Nodes) -> None:
-    pods = bench.pod_uids()
-    victim = next(pod for pod in engines(bench) if pod["spec"]["nodeName"] == nodes[1][L40S].name)
-    with load(bench) as running:
-        time.sleep(3)
-        crash(nodes[1][L40S], victim)
-        bench.wait("a second start", lambda: restarts(bench, victim) == 1, 30)
-        bench.wait("ready again", lambda: ready(bench.get("pod", victim["metadata"]["name"], NAMESPACE)), 60)
-        time.sleep(3)
-    assert bench.pod_uids() == pods, "the kubelet restarts a container; no pod is replaced"
-    assert all("streamed" in line for line in running.account.lost), running.account.lost
-    assert len(running.account.lost) <= 5
-    bench.settle()
 
 
 def test_a_reboot_loses_what_ran_there_and_nothing_after(bench: Bench, nodes: Nodes) -> None:
@@ -175,12 +195,17 @@ def test_a_drained_node_is_left_without_losing_a_request(bench: Bench, nodes: No
     bench.cluster.kubectl("uncordon", name)
 
 
-def crash(node: RealNode, pod: Manifest) -> None:
-    """Kills the engine of a pod as the kernel would."""
+def engine_on(bench: Bench, node: RealNode) -> Manifest:
+    """A pod that serves there."""
+    return next(pod for pod in engines(bench) if pod["spec"]["nodeName"] == node.name)
+
+
+def signal_engine(node: RealNode, pod: Manifest, name: str) -> None:
+    """Sends a signal to the engine of a pod, past the kubelet."""
     (status,) = pod["status"]["containerStatuses"]
     container = status["containerID"].removeprefix("containerd://")
     subprocess.run(
-        node.inside("ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", container), check=True
+        node.inside("ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", name, container), check=True
     )
 
 
