@@ -99,7 +99,8 @@ class RealNode:
         (self._directory / "boot_id").unlink(missing_ok=True)
         for hierarchy in _hierarchies():
             group = hierarchy / self._cgroup
-            group.mkdir(exist_ok=True)
+            _remove(group)  # of a run that was killed
+            group.mkdir()
             for setting in ("cpuset.cpus", "cpuset.mems"):
                 if (hierarchy / setting).exists():
                     (group / setting).write_text((hierarchy / setting).read_text())
@@ -116,12 +117,12 @@ class RealNode:
             os.kill(pid, signal.SIGKILL)
         self.process.stop()
         self._network.detach(self._number)
-
-    def stop(self) -> None:
-        """The same, and removes its cgroups and its disk; the logs stay."""
-        self.power_off()
         for hierarchy in _hierarchies():
             _remove(hierarchy / self._cgroup)
+
+    def stop(self) -> None:
+        """The same, and removes its disk; the logs stay."""
+        self.power_off()
         for disk in (self._directory / "containerd", self._directory / "kubelet"):
             if disk.exists():
                 shutil.rmtree(disk)
