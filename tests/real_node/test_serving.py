@@ -165,12 +165,15 @@ def test_a_change_of_placement_loses_no_request(bench: Bench) -> None:
 def test_a_reboot_loses_what_ran_there_and_nothing_after(bench: Bench, nodes: Nodes) -> None:
     node = nodes[1][L40S]
     before = {pod["metadata"]["name"]: pod for pod in engines(bench)}
+    old = {container_of(pod) for pod in pods_on(bench, node)}
     survivor = routers(bench)[A100]
     with Load([survivor], NAME) as during:
         time.sleep(2)
         node.power_off()
         node.start()
-        bench.wait("every engine ready", lambda: sum(ready(pod) for pod in engines(bench)) == 3, 120)
+        # The API server calls the old containers Ready until the kubelet says otherwise.
+        bench.wait("new containers", lambda: not old & {container_of(pod) for pod in pods_on(bench, node)}, 120)
+        bench.wait("every engine Ready", lambda: sum(ready(pod) for pod in engines(bench)) == 3, 120)
     # What ran on the node, and what was sent to it before others knew; not what came later.
     assert during.account.answered > 0.9 * during.account.sent, during.account.lost
     bench.settle(120)
@@ -200,10 +203,21 @@ def engine_on(bench: Bench, node: RealNode) -> Manifest:
     return next(pod for pod in engines(bench) if pod["spec"]["nodeName"] == node.name)
 
 
+def pods_on(bench: Bench, node: RealNode) -> list[Manifest]:
+    """Engines and routers there."""
+    pods = [*engines(bench), *bench.all("pods", selector=ROUTER)]
+    return [pod for pod in pods if pod["spec"].get("nodeName") == node.name]
+
+
+def container_of(pod: Manifest) -> str:
+    """Id of the only container of a pod; empty while it has none."""
+    (status,) = pod["status"].get("containerStatuses", [{}])
+    return str(status.get("containerID", ""))
+
+
 def signal_engine(node: RealNode, pod: Manifest, name: str) -> None:
     """Sends a signal to the engine of a pod, past the kubelet."""
-    (status,) = pod["status"]["containerStatuses"]
-    container = status["containerID"].removeprefix("containerd://")
+    container = container_of(pod).removeprefix("containerd://")
     subprocess.run(
         node.inside("ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", name, container), check=True
     )
