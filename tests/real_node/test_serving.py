@@ -135,21 +135,23 @@ def test_a_crashed_engine_is_started_again_and_only_its_streams_break(bench: Ben
     pods = bench.pod_uids()
     victim = engine_on(bench, nodes[1][L40S])
     before = restarts(bench, victim)
-    with load(bench) as running:
-        time.sleep(3)
+    # answers of some five seconds: enough of them run there when it dies
+    with load(bench) as running, load(bench, per_second=2, answer_tokens=150) as long:
+        time.sleep(6)
         signal_engine(nodes[1][L40S], victim, "SIGKILL")
         bench.wait("another start", lambda: restarts(bench, victim) == before + 1, 30)
         bench.wait("ready again", lambda: ready(bench.get("pod", victim["metadata"]["name"], NAMESPACE)), 60)
         time.sleep(3)
     assert bench.pod_uids() == pods, "the kubelet restarts a container; no pod is replaced"
-    assert all("streamed" in line for line in running.account.lost), running.account.lost
-    assert len(running.account.lost) <= 5
+    lost = running.account.lost + long.account.lost
+    assert all("streamed" in line for line in lost), lost
+    assert len(lost) <= 5
     bench.settle()
 
 
 def test_a_change_of_placement_loses_no_request(bench: Bench) -> None:
     before = bench.pod_uids()
-    # answers of some twenty seconds: those that run when their engine is told to end may finish
+    # answers of a dozen seconds: those that run when their engine is told to end may finish
     with load(bench) as running, load(bench, per_second=0.5, answer_tokens=400) as long:
         time.sleep(2)
         bench.set(NAME, NAMESPACE, "/spec/engine/extraArgs", ["--enable-prefix-caching"])
@@ -162,7 +164,7 @@ def test_a_change_of_placement_loses_no_request(bench: Bench) -> None:
     assert not bench.pod_uids() & before
 
 
-def test_a_reboot_loses_what_ran_there_and_nothing_after(bench: Bench, nodes: Nodes) -> None:
+def test_a_reboot_breaks_the_streams_that_ran_there_and_nothing_else(bench: Bench, nodes: Nodes) -> None:
     node = nodes[1][L40S]
     before = {pod["metadata"]["name"]: pod for pod in engines(bench)}
     old = {container_of(pod) for pod in pods_on(bench, node)}
@@ -174,8 +176,9 @@ def test_a_reboot_loses_what_ran_there_and_nothing_after(bench: Bench, nodes: No
         # The API server calls the old containers Ready until the kubelet says otherwise.
         bench.wait("new containers", lambda: not old & {container_of(pod) for pod in pods_on(bench, node)}, 120)
         bench.wait("every engine Ready", lambda: sum(ready(pod) for pod in engines(bench)) == 3, 120)
-    # What ran on the node, and what was sent to it before others knew; not what came later.
-    assert during.account.answered > 0.9 * during.account.sent, during.account.lost
+    # Whole answers that ran there are asked for once more; not even what came while it was down is lost.
+    assert all("streamed" in line for line in during.account.lost), during.account.lost
+    assert len(during.account.lost) <= 5
     bench.settle(120)
     assert {name for name, pod in before.items() if pod["spec"]["nodeName"] != node.name} <= {
         pod["metadata"]["name"] for pod in engines(bench)
