@@ -21,6 +21,7 @@ done
 # Each start has a boot id of its own: by that a kubelet tells a reboot from its own restart.
 cat /proc/sys/kernel/random/uuid > /run/boot_id
 mount --bind /run/boot_id /proc/sys/kernel/random/boot_id
+cp /run/boot_id "$directory/boot_id"
 # The size of a GPU node, which this machine need not have: engines ask for more than emulated ones use.
 sed "s/^MemTotal:.*/MemTotal: $memory_kibibytes kB/" /proc/meminfo > /run/meminfo
 mount --bind /run/meminfo /proc/meminfo

@@ -41,10 +41,19 @@ class Network:
 
     def attach(self, number: int, pid: int) -> None:
         """Gives a process's network namespace an `eth0` on the bridge, and sends what is for the node's pods there."""
-        outside = f"plimsoll-node{number}"
+        self.detach(number)
+        outside = _link(number)
         ip("link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", str(pid))
         ip("link", "set", outside, "master", BRIDGE, "up")
         ip("route", "replace", pod_range(number), "via", node_address(number))
+
+    def detach(self, number: int) -> None:
+        """Pulls a node's cable, if it is there: the kernel takes its time with that of a node that was switched off."""
+        subprocess.run(["ip", "link", "delete", _link(number)], capture_output=True, check=False)
+
+
+def _link(number: int) -> str:
+    return f"plimsoll-node{number}"
 
 
 def node_address(number: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -87,16 +88,19 @@ class RealNode:
         """
         if self.process.pid is None:
             self.boot()
-        self._wait("registered", lambda: bool(self._status()), timeout_seconds)
+        # Not what the last boot has left in the status: registering anew takes the resources out of it.
+        self._wait("registered", self._registered, timeout_seconds)
         self._wait("ready", self._ready, timeout_seconds)
         self.advertise()
         return self
 
     def boot(self) -> None:
         """Boots it, and waits for nothing."""
+        (self._directory / "boot_id").unlink(missing_ok=True)
         for hierarchy in _hierarchies():
             group = hierarchy / self._cgroup
-            group.mkdir(exist_ok=True)
+            _remove(group)  # of a run that was killed
+            group.mkdir()
             for setting in ("cpuset.cpus", "cpuset.mems"):
                 if (hierarchy / setting).exists():
                     (group / setting).write_text((hierarchy / setting).read_text())
@@ -112,12 +116,16 @@ class RealNode:
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
         self.process.stop()
-
-    def stop(self) -> None:
-        """The same, and removes its cgroups."""
-        self.power_off()
+        self._network.detach(self._number)
         for hierarchy in _hierarchies():
             _remove(hierarchy / self._cgroup)
+
+    def stop(self) -> None:
+        """The same, and removes its disk; the logs stay."""
+        self.power_off()
+        for disk in (self._directory / "containerd", self._directory / "kubelet"):
+            if disk.exists():
+                shutil.rmtree(disk)
 
     def advertise(self) -> None:
         """Writes the extended resources into the node's status, where a device plugin would have them written."""
@@ -155,6 +163,11 @@ class RealNode:
         text = self._cluster.kubectl("get", "node", self.name, "--ignore-not-found", "--output=json")
         status: dict[str, Any] = json.loads(text)["status"] if text else {}
         return status
+
+    def _registered(self) -> bool:
+        info = self._status().get("nodeInfo", {})
+        file = self._directory / "boot_id"
+        return file.exists() and info.get("bootID") == file.read_text().strip()
 
     def _ready(self) -> bool:
         return any(
@@ -267,7 +280,7 @@ def _kubelet(cluster: Cluster, directory: Path, cgroup: str) -> dict[str, Any]:
         "podLogsDir": str(directory / "pod-logs"),
         "resolvConf": str(directory / "etc" / "resolv.conf"),
         # How late a mounted ConfigMap is; kubelets usually take a minute.
-        "syncFrequency": "10s",
+        "syncFrequency": "4s",
         "nodeStatusUpdateFrequency": "2s",
         "cpuCFSQuota": False,
         "volumeStatsAggPeriod": "-1s",

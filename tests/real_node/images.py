@@ -29,24 +29,23 @@ def archives() -> list[Path]:
     """Paths of the archives, in the cache under a name that their sources decide; older ones are removed."""
     folder = cache_directory() / "node-images"
     folder.mkdir(parents=True, exist_ok=True)
-    operator = [ROOT / name for name in ("Dockerfile", "requirements.lock", "operator")]
+    operator = [ROOT / name for name in ("Dockerfile", "pyproject.toml", "requirements.lock", "operator")]
     engine = folder / f"engine-{_digest(operator, VLLM)}.tar"
-    others = _digest([ROUTER_FOLDER])
-    router, sandbox = (folder / f"{name}-{others}.tar" for name in ("router", "sandbox"))
-    wanted = [engine, router, sandbox]
+    router = folder / f"router-{_digest([ROUTER_FOLDER, Path(__file__)])}.tar"
+    sandbox = folder / f"sandbox-{_digest([Path(__file__)])}.tar"
+    wanted = {engine: _engine, router: _router, sandbox: _sandbox}
     if not all(path.exists() for path in wanted):
+        for left in (path for path in folder.iterdir() if path not in wanted):
+            _discard(left)
         with tempfile.TemporaryDirectory(dir=folder) as work:
             buildah = Buildah(Path(work) / "buildah")
             try:
-                if not engine.exists():
-                    _engine(buildah, Path(work), engine)
-                if not (router.exists() and sandbox.exists()):
-                    _router(buildah, router, sandbox)
+                for path, make in wanted.items():
+                    if not path.exists():
+                        make(buildah, Path(work), path)
             finally:
                 buildah.close()
-        for path in set(folder.glob("*.tar")) - set(wanted):
-            path.unlink()
-    return wanted
+    return list(wanted)
 
 
 def _engine(buildah: Buildah, work: Path, archive: Path) -> None:
@@ -60,36 +59,50 @@ def _engine(buildah: Buildah, work: Path, archive: Path) -> None:
     _push(buildah, archive, ENGINE_IMAGE)
 
 
-def _router(buildah: Buildah, archive: Path, sandbox: Path) -> None:
+def _router(buildah: Buildah, work: Path, archive: Path) -> None:
     container = buildah("from", import_base(buildah, base_archive()))
     # The base is of this machine's release, so its HAProxy runs there too.
-    with tempfile.TemporaryDirectory(dir=archive.parent) as stage:
-        for path in _program("haproxy"):
-            place = Path(stage) / path.lstrip("/")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, place)
-        # /lib is a link in the base, and a folder would take its place.
-        for folder in ("lib", "usr/sbin"):
-            buildah("copy", container, f"{stage}/{folder}", f"/usr/{folder.removeprefix('usr/')}")
+    buildah("copy", container, _stage("haproxy", work) / "usr", "/usr")
     buildah("commit", "--rm", container, "localhost/haproxy")
     buildah(
         *("build", "--isolation", "chroot", "--build-arg", "BASE=localhost/haproxy", "--tag", ROUTER_IMAGE),
         ROUTER_FOLDER,
     )
-    # What a sandbox runs only has to stay.
-    container = buildah("from", ROUTER_IMAGE)
-    buildah("config", "--entrypoint", '["/usr/bin/sleep", "infinity"]', "--cmd", "", container)
-    buildah("commit", "--rm", container, SANDBOX_IMAGE)
     _push(buildah, archive, ROUTER_IMAGE)
-    _push(buildah, sandbox, SANDBOX_IMAGE)
 
 
-def _program(name: str) -> list[str]:
-    """Where a program lies on this machine, and the libraries that it loads."""
+def _sandbox(buildah: Buildah, work: Path, archive: Path) -> None:
+    """What a sandbox runs only has to stay."""
+    container = buildah("from", "scratch")
+    buildah("copy", container, _stage("sleep", work), "/")
+    buildah("config", "--entrypoint", '["/usr/bin/sleep", "infinity"]', container)
+    buildah("commit", "--rm", container, SANDBOX_IMAGE)
+    _push(buildah, archive, SANDBOX_IMAGE)
+
+
+def _stage(name: str, work: Path) -> Path:
+    """A root file system with a program of this machine and the libraries that it loads."""
     program = shutil.which(name)
     assert program is not None
     answer = subprocess.run(["ldd", program], capture_output=True, text=True, check=True)
-    return [program, *re.findall(r"=> (/\S+)", answer.stdout)]
+    root = work / name
+    for path in [program, *re.findall(r"(/\S+) \(0x", answer.stdout)]:
+        # /bin, /lib and /lib64 are links, as in any Debian's base.
+        top = path.split("/")[1]
+        place = root / (path.lstrip("/") if top == "usr" else f"usr{path}")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, place)
+        if top != "usr" and not (root / top).exists():
+            (root / top).symlink_to(f"usr/{top}")
+    return root
+
+
+def _discard(path: Path) -> None:
+    """Removes an archive of older sources, or what a build that was killed has left."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _push(buildah: Buildah, archive: Path, image: str) -> None:

@@ -44,6 +44,14 @@ defaults
     option http-server-close
     # A reload ends idle connections of clients only with their next answer.
     option idle-close-on-response
+    # A client that leaves takes its request along: no engine goes on for nobody, and no router waits for that to end.
+    option abortonclose
+    # An engine whose node is gone closes nothing; it is noticed within half a minute.
+    option srvtcpka
+    srvtcpka-idle 10s
+    srvtcpka-intvl 5s
+    srvtcpka-cnt 3
+    default-server tcp-ut 25s
     # Safe to send again: no engine has answered. An engine that drains answers 503.
     retries 5
     retry-on conn-failure empty-response 503
