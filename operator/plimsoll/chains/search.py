@@ -6,8 +6,9 @@ by the birth-death bound with every delay that holds memory in the service time.
 them and wins ties.
 """
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from plimsoll.chains.composition import Chain, compose, disjoint_chains, mean_re
 from plimsoll.chains.conservative import block_counts, design_sessions, most_sessions, place_conservatively
 from plimsoll.chains.problem import ChainProblem, Floats, Placement
 from plimsoll.chains.routes import hops_of, session_costs, shortest
-from plimsoll.chains.stages import Staged, classes_of, groupings, staged_options, together
+from plimsoll.chains.stages import Staged, classes_of, divided, groupings, staged_options, together
 
 OVERLOADED = 1e9
 """Score of a placement that cannot carry the load, plus what is missing: fewer missing is better."""
@@ -93,6 +94,7 @@ class _Search:
         self._problem, self._arrivals, self._client = problem, arrivals_per_second, client
         self._best: Candidate | None = None
         self._most = most_feasible(problem)
+        self._known_rates: dict[str, Floats] = {}
 
     def run(self) -> Candidate | None:
         published = self._published()
@@ -153,14 +155,14 @@ class _Search:
 
     def _staged(self) -> None:
         """Stages for every grouping of the classes of servers: all groups from short routes to most carried, then the
-        best of these with the stages of each group changed one after the other.
+        best of these with the stages of each group changed one after the other, and at last groups divided between two
+        numbers of stages.
 
         Groups are compared by the chains that each makes alone; only the best few placements are made into chains as a
         whole, where routes may change between groups.
         """
         found: dict[tuple[str, ...], tuple[float, list[Staged]]] = {}
         known: dict[tuple[int, ...], tuple[Staged, ...]] = {}
-        rates: dict[str, Floats] = {}
         classes = classes_of(self._problem)
         start: tuple[float, list[tuple[Staged, ...]], list[int]] = math.inf, [], []
 
@@ -168,11 +170,7 @@ class _Search:
             picked = [options[number] for options, number in zip(groups, chosen, strict=True)]
             names = tuple(one.name for one in picked)
             if names not in found:
-                for one in picked:
-                    if one.name not in rates:
-                        rates[one.name] = self._rates(one)
-                merged = np.sort(np.concatenate([rates[name] for name in names]))[::-1]
-                found[names] = response_score(merged, self._arrivals), picked
+                found[names] = response_score(self._rates(picked), self._arrivals), picked
             return found[names][0]
 
         for grouping in groupings(len(classes.members)):
@@ -193,14 +191,42 @@ class _Search:
                         improved = min(improved, (value(groups, changed), groups, changed), key=lambda one: one[0])
             if improved[0] >= score:
                 break
-        for _, picked in sorted(found.values(), key=lambda one: one[0])[:STAGED_SCORED]:
+        ranked = [*found.values(), *self._divided(*improved)]
+        for _, picked in sorted(ranked, key=lambda one: one[0])[:STAGED_SCORED]:
             self._try(", ".join(one.name for one in picked), together([one.placement for one in picked]))
 
-    def _rates(self, staged: Staged) -> Floats:
-        """(N): of the places that a group has alone, as many as the load needs at most."""
+    def _divided(
+        self, score: float, groups: list[tuple[Staged, ...]], chosen: list[int]
+    ) -> Iterator[tuple[float, list[Staged]]]:
+        """One group after the other divided between its number of stages and the next, with scores.
+
+        The score lets sessions leave slow servers as soon as a fast one is free. That flatters placements whose fast
+        servers are nearly full, so a division must be better with as many sessions more as Poisson arrivals vary by.
+        """
+        if score >= OVERLOADED:
+            return
+        busy = self._arrivals * (1 + 1 / math.sqrt(self._arrivals * score))
+        picked = [options[number] for options, number in zip(groups, chosen, strict=True)]
+        least = response_score(self._rates(picked), busy)
+        for number, options in enumerate(groups):
+            for fewer, more in itertools.pairwise(options[max(0, chosen[number] - 1) : chosen[number] + 2]):
+                for one in divided(self._problem, fewer, more):
+                    changed = [*picked[:number], one, *picked[number + 1 :]]
+                    rates = self._rates(changed)
+                    at_busy = response_score(rates, busy)
+                    if at_busy < min(least, OVERLOADED):
+                        least, picked = at_busy, changed
+                        yield response_score(rates, self._arrivals), changed
+
+    def _rates(self, picked: Sequence[Staged]) -> Floats:
+        """(N): of the places that groups have, each alone, as many as the load needs at most."""
         problem = self._problem
-        wanted = SPARE_PLACES * self._arrivals * (staged.session_seconds) + 1
-        return place_rates(compose(problem, staged.placement, self._client, wanted), problem.setup_seconds)
+        for staged in picked:
+            if staged.name not in self._known_rates:
+                wanted = SPARE_PLACES * self._arrivals * staged.session_seconds + 1
+                chains = compose(problem, staged.placement, self._client, wanted)
+                self._known_rates[staged.name] = place_rates(chains, problem.setup_seconds)
+        return np.sort(np.concatenate([self._known_rates[staged.name] for staged in picked]))[::-1]
 
 
 def most_feasible(problem: ChainProblem) -> int:
