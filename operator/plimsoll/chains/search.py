@@ -3,7 +3,7 @@
 Candidates are CG-BP's placements for a range of design numbers of sessions, disjoint chains (GBP-CR) for a range of
 places, and placements in stages, for classes of servers alone and together. Each is turned into chains (GCA) and scored
 by the birth-death bound with every delay that holds memory in the service time. CG-BP's own placement is always among
-them and wins ties.
+them and wins ties. Where servers are few, moves of some that gain much come after.
 """
 
 import itertools
@@ -16,8 +16,9 @@ import numpy as np
 from plimsoll.chains.composition import Chain, compose, disjoint_chains, mean_response, place_rates
 from plimsoll.chains.conservative import block_counts, design_sessions, most_sessions, place_conservatively
 from plimsoll.chains.problem import ChainProblem, Floats, Placement
+from plimsoll.chains.repair import fill, move_some
 from plimsoll.chains.routes import hops_of, session_costs, shortest
-from plimsoll.chains.stages import Staged, classes_of, divided, groupings, staged_options, together
+from plimsoll.chains.stages import FEW_SERVERS, Staged, classes_of, divided, groupings, staged_options, together
 
 OVERLOADED = 1e9
 """Score of a placement that cannot carry the load, plus what is missing: fewer missing is better."""
@@ -29,6 +30,10 @@ LEVELS = (0.0, 1 / 3, 2 / 3, 1.0)
 """How far each group of servers goes from its fewest stages (short routes) to those that carry most."""
 STAGED_SCORED = 3
 """Placements in stages that are scored as a whole."""
+QUALITY = 0.9
+"""A few moves must bring a score to this part of it at most: the score is a bound, and small gains mislead."""
+MOVED_SHARE = 0.1
+"""Of the servers are a few; more where the load is not carried."""
 MOST_TRIED = 18
 LARGE = 900
 """Of the grids at most `MOST_TRIED` candidates are scored, and at most `LARGE` over the number of servers: they take
@@ -81,6 +86,33 @@ def scored(
     return Candidate(name, placement, score, tuple(chains))
 
 
+def few_moves(
+    problem: ChainProblem,
+    placement: Placement,
+    arrivals_per_second: float,
+    client: int = 0,
+    moved_share: float = MOVED_SHARE,
+) -> Iterator[Candidate]:
+    """The placement with a few servers moved to relieve the scarcest blocks; with more, where these do not suffice."""
+    found: Candidate | None = None
+    moves, moved = max(1, int(moved_share * problem.servers)), 0
+    while moved == 0 or ((found is None or not found.carries) and moved < problem.servers):
+        other = fill(problem, move_some(problem, placement, moves))
+        if bool((other.first == placement.first).all() and (other.count == placement.count).all()):
+            return
+        placement, moved, moves = other, moved + moves, 2 * moves
+        found = scored(problem, f"{moved} servers moved at most", placement, arrivals_per_second, client)
+        if found is not None:
+            yield found
+
+
+def gains(score: float, present: float, quality: float = QUALITY) -> bool:
+    """Whether a score is better by enough; of an overloaded placement that part of what it misses counts."""
+    if present >= OVERLOADED:
+        return score < present - (1.0 - quality) * (present - OVERLOADED)
+    return score <= quality * present
+
+
 def response_score(rates: Floats, arrivals_per_second: float) -> float:
     """The least mean response with these places (N, per second, fastest first), or from `OVERLOADED` on."""
     carried = float(rates.sum())
@@ -103,7 +135,19 @@ class _Search:
         for sessions in self._promising(published):
             self._conservative(sessions)
             self._disjoint(sessions)
+        if self._problem.servers <= FEW_SERVERS:
+            self._mend()
         return self._best
+
+    def _mend(self) -> None:
+        """What re-placement would move at once is never placed."""
+        before = None
+        while self._best is not None and self._best is not before:
+            before = self._best
+            placement = fill(self._problem, before.placement)
+            for moved in few_moves(self._problem, placement, self._arrivals, self._client):
+                if gains(moved.score, self._best.score):
+                    self._best = moved
 
     def _conservative(self, sessions: int) -> None:
         found = place_conservatively(self._problem, sessions)
