@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -50,8 +51,8 @@ class _Runs:
         recovery = found.recovery_seconds
         return {
             "interrupted": found.interrupted / count,
-            "recovery": float(np.mean(recovery)) if recovery else 0.0,
-            "recovery p95": float(np.quantile(recovery, 0.95)) if recovery else 0.0,
+            "recovery": float(np.mean(recovery)) if recovery else math.nan,
+            "recovery p95": float(np.quantile(recovery, 0.95)) if recovery else math.nan,
             "mean": found.response.mean_seconds,
             "p95": found.response.percentile_seconds(95),
             "mean without losses": whole.response.mean_seconds,

@@ -18,12 +18,9 @@ from plimsoll.chains.problem import SLACK, ChainProblem, Floats, Ints, Placement
 from plimsoll.chains.routes import Route, hops_of, session_costs
 from plimsoll.chains.segments import Segments, segments_of
 
-LEAST_WEIGHT = 8.0
-"""Lowers the mean by up to a quarter at high load against 1 (docs/chains.md). At 4 the mean is 2 to 5 % higher, and the
-95th percentile lower in places; without waits while any route is free, some requests take very slow routes."""
-WEIGHT_PER_ROOT = 0.4
-"""Times the root of the sessions that there is room for: by that root loads vary less where servers are many, and
-shorter queues keep the fast ones busy."""
+WAIT_WEIGHT = 8.0
+"""Lowers the mean by up to 15 % against 1 (docs/chains.md). With more, or without waits while any route is free, some
+requests take very slow routes close to saturation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +54,15 @@ class Desk:
         placement: Placement,
         slots: Ints | None = None,
         *,
-        wait_weight: float | None = None,
+        wait_weight: float = WAIT_WEIGHT,
     ) -> None:
         """Args:
         slots: (S) cache slots; what is left beside the weights when None.
-        wait_weight: seconds of service that a second of waiting counts for; 1 for what is best for each request alone;
-            None: by the sessions that there is room for.
+        wait_weight: seconds of service that a second of waiting counts for; 1 for what is best for each request alone.
         """
+        self._weight = wait_weight
         hops = hops_of(placement, problem.blocks)
         room = (placement.cache_slots(problem) if slots is None else slots).tolist()
-        self._weight = default_weight(sum(room) / problem.blocks) if wait_weight is None else wait_weight
         self._segments = [segments_of(hops, session_costs(problem, hops, client)) for client in range(problem.clients)]
         self._free_at = [np.where(own.need > np.take(room, own.server), np.inf, -np.inf) for own in self._segments]
         self._fastest = [_fastest(own, free) for own, free in zip(self._segments, self._free_at, strict=True)]
@@ -138,11 +134,6 @@ class Desk:
                 moment = server.booked[number][0]
             for client, hop in hops:
                 self._free_at[client][hop] = moment
-
-
-def default_weight(sessions: float) -> float:
-    """Seconds of service that a second of waiting counts for where there is room for so many sessions."""
-    return max(LEAST_WEIGHT, WEIGHT_PER_ROOT * math.sqrt(sessions))
 
 
 @dataclass(frozen=True, slots=True)

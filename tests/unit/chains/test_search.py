@@ -1,10 +1,8 @@
-"""Chains: what the search for a placement and the desk do where servers are many."""
+"""Chains: placements that the search makes of stages, and what it moves afterwards."""
 
 import numpy as np
-import pytest
 
 from plimsoll.chains import ChainProblem, best_placement, check, replace_servers
-from plimsoll.chains.desk import default_weight
 from plimsoll.chains.search import few_moves, gains
 from plimsoll.chains.stages import classes_of, divided, staged_options
 
@@ -47,11 +45,6 @@ def test_divided_groups_serve_in_both_numbers_of_stages():
         assert check(problem, one.placement) == []
         assert one.placement.covers(problem.blocks)
         assert fewer.sessions < one.sessions < more.sessions
-
-
-def test_waits_count_more_where_there_is_room_for_many():
-    assert default_weight(1) == default_weight(300) == 8.0
-    assert default_weight(10_000) == pytest.approx(40.0)
 
 
 def test_small_gains_are_no_reason_to_move():
