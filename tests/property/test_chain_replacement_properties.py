@@ -13,6 +13,7 @@ from plimsoll.chains import (
     ChainProblem,
     MovePolicy,
     Placement,
+    Replacement,
     best_placement,
     check,
     replace_servers,
@@ -90,6 +91,27 @@ def test_a_hole_is_closed_even_where_nothing_pays():
     assert math.isinf(found.present_score)
     assert found.started == (2,)
     assert found.placement.covers(10)
+
+
+def test_whoever_comes_back_hosts_what_others_host_even_where_nobody_waits():
+    """The next loss then costs less."""
+    problem = with_servers(two_fast_one_slow(), np.array([0, 1, 0, 1]))
+    whole = Placement(np.array([0, 5, 0, 5]), np.array([5, 5, 5, 5]))
+    left = Placement(whole.first, np.array([5, 5, 5, 0]))
+    found = replace_servers(problem, left, 1e-6)
+    assert found.score == found.present_score
+    assert found.started == (3,)
+    assert (found.placement.first[3], found.placement.count[3]) in {(0, 5), (5, 5)}
+
+
+def test_waves_lead_to_the_placement_one_after_the_other():
+    running = Placement(np.array([0, 0, 0, 5]), np.array([5, 5, 0, 5]))
+    target = Placement(np.array([5, 0, 5, 5]), np.array([5, 3, 5, 0]))
+    plan = Replacement(target, "", 1.0, 2.0, started=(2,), waves=((0,), (1,)), load_seconds=2.0)
+    first, last = plan.stages(running)
+    assert (first.first.tolist(), first.count.tolist()) == ([5, 0, 5, 5], [5, 5, 5, 5])
+    assert last is target
+    assert replace(plan, started=(), waves=()).stages(running) == [target]
 
 
 @pytest.mark.parametrize("field", ["quality", "horizon_seconds", "load_bytes_per_second"])

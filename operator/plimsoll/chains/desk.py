@@ -19,8 +19,8 @@ from plimsoll.chains.routes import Route, hops_of, session_costs
 from plimsoll.chains.segments import Segments, segments_of
 
 WAIT_WEIGHT = 8.0
-"""Lowers the mean by up to a quarter at high load against 1 (docs/chains.md). At 4 the mean is 2 to 5 % higher, and the
-95th percentile lower in places; without waits while any route is free, some requests take very slow routes."""
+"""Lowers the mean by up to 15 % against 1 (docs/chains.md). With more, or without waits while any route is free, some
+requests take very slow routes close to saturation."""
 
 
 @dataclass(frozen=True, slots=True)

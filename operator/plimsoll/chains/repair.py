@@ -28,13 +28,19 @@ def block_capacity(problem: ChainProblem, placement: Placement) -> Ints:
     return np.cumsum(change)[: problem.blocks]
 
 
-def fill(problem: ChainProblem, placement: Placement) -> Placement:
-    """Blocks for the servers that host none, the fastest first; the others keep theirs."""
+def fill(problem: ChainProblem, placement: Placement, *, like_others: bool = False) -> Placement:
+    """Blocks for the servers that host none, the fastest first; the others keep theirs.
+
+    Args:
+        like_others: only intervals that some server hosts already, so that stages stay stages.
+    """
     first, count = placement.first.copy(), placement.count.copy()
     idle = np.flatnonzero(count == 0)
     order = idle[np.argsort(problem.session_block_seconds[idle], kind="stable")]
     capacity = block_capacity(problem, placement)
     sizes = np.stack([block_counts(problem, sessions) for sessions in DESIGNS])
+    if like_others:
+        sizes = np.zeros_like(sizes)
     for server in order.tolist():
         found = _best_interval(problem, capacity, server, sizes[:, server], Placement(first, count))
         if found is None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from plimsoll.chains.problem import ChainError, ChainProblem, Ints, Placement
-from plimsoll.chains.repair import dealt_out, fill, move_some
-from plimsoll.chains.search import OVERLOADED, Candidate, best_placement, scored
+from plimsoll.chains.repair import dealt_out, fill
+from plimsoll.chains.search import MOVED_SHARE, OVERLOADED, QUALITY, Candidate, best_placement, few_moves, gains, scored
 
 MOST_WAVES = 16
 
@@ -25,7 +25,7 @@ class MovePolicy:
         ChainError: for values that make no sense.
     """
 
-    quality: float = 0.9
+    quality: float = QUALITY
     """A placement that moves running servers must answer in this part of the present mean response at most. PETALS asks
     for 0.75 of the worst block's throughput."""
     horizon_seconds: float = 3600.0
@@ -33,7 +33,7 @@ class MovePolicy:
     load_bytes_per_second: float = 1e9
     start_seconds: float = 60.0
     """Of a server's process, beside loading."""
-    moved_share: float = 0.1
+    moved_share: float = MOVED_SHARE
     """Of the servers, moved in a first repair; more where the load is not carried, and all by a new placement."""
 
     def __post_init__(self) -> None:
@@ -65,6 +65,17 @@ class Replacement:
     def moved(self) -> int:
         """Running servers that load other blocks."""
         return sum(map(len, self.waves))
+
+    def stages(self, running: Placement) -> list[Placement]:
+        """What is hosted or loads in each wave. Servers that host nothing load in the first, and are given up in the
+        last."""
+        now, found = running, list[Placement]()
+        for wave in ((*self.started, *(self.waves[0] if self.waves else ())), *self.waves[1:]):
+            first, count = now.first.copy(), now.count.copy()
+            first[list(wave)], count[list(wave)] = self.placement.first[list(wave)], self.placement.count[list(wave)]
+            now = Placement(first, count)
+            found.append(now)
+        return [*found[:-1], self.placement]
 
 
 def surviving(running: Placement, kept: Ints) -> Placement:
@@ -109,20 +120,15 @@ def replace_servers(
 def _candidates(
     problem: ChainProblem, running: Placement, arrivals_per_second: float, policy: MovePolicy, client: int
 ) -> Iterator[Candidate]:
+    like_others = fill(problem, running, like_others=True)
+    found = scored(problem, "idle servers filled like others", like_others, arrivals_per_second, client)
+    if found is not None:
+        yield found
     placement = fill(problem, running)
     found = scored(problem, "idle servers filled", placement, arrivals_per_second, client)
     if found is not None:
         yield found
-    moves, moved = max(1, int(policy.moved_share * problem.servers)), 0
-    # More only where so many do not suffice.
-    while moved == 0 or ((found is None or not found.carries) and moved < problem.servers):
-        other = fill(problem, move_some(problem, placement, moves))
-        if bool((other.first == placement.first).all() and (other.count == placement.count).all()):
-            break
-        placement, moved, moves = other, moved + moves, 2 * moves
-        found = scored(problem, f"{moved} servers moved at most", placement, arrivals_per_second, client)
-        if found is not None:
-            yield found
+    yield from few_moves(problem, placement, arrivals_per_second, client, policy.moved_share)
     best = best_placement(problem, arrivals_per_second, client)
     if best is not None:
         near = scored(problem, best.name, dealt_out(problem, best.placement, running), arrivals_per_second, client)
@@ -136,6 +142,11 @@ class _Option:
     load_seconds: float
     lost_seconds: float
     """Mean response while servers load, less that afterwards, times the seconds that it takes."""
+
+    @property
+    def hosting(self) -> int:
+        """Servers with blocks."""
+        return int(np.count_nonzero(self.candidate.placement.count))
 
 
 def _settled(
@@ -181,13 +192,8 @@ def _without(running: Placement, servers: Ints) -> Placement:
 def _pays(option: _Option, chosen: _Option, policy: MovePolicy) -> bool:
     new, old = option.candidate.score, chosen.candidate.score
     if not option.waves:
-        return new < old
-    if old >= OVERLOADED:
-        return new < old - _margin(old, policy)
-    saved = policy.horizon_seconds * (old - new)
-    return new <= policy.quality * old and saved > option.lost_seconds
-
-
-def _margin(score: float, policy: MovePolicy) -> float:
-    """By how much an overloaded placement must improve: that part of what it misses."""
-    return (1.0 - policy.quality) * (score - OVERLOADED)
+        # The score does not see losses to come: on a tie whoever has nothing to do hosts blocks.
+        return new < old or (new == old and option.hosting > chosen.hosting)
+    if not gains(new, old, policy.quality):
+        return False
+    return old >= OVERLOADED or policy.horizon_seconds * (old - new) > option.lost_seconds

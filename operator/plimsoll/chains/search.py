@@ -3,11 +3,12 @@
 Candidates are CG-BP's placements for a range of design numbers of sessions, disjoint chains (GBP-CR) for a range of
 places, and placements in stages, for classes of servers alone and together. Each is turned into chains (GCA) and scored
 by the birth-death bound with every delay that holds memory in the service time. CG-BP's own placement is always among
-them and wins ties.
+them and wins ties. Where servers are few, moves of some that gain much come after.
 """
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +16,9 @@ import numpy as np
 from plimsoll.chains.composition import Chain, compose, disjoint_chains, mean_response, place_rates
 from plimsoll.chains.conservative import block_counts, design_sessions, most_sessions, place_conservatively
 from plimsoll.chains.problem import ChainProblem, Floats, Placement
+from plimsoll.chains.repair import fill, move_some
 from plimsoll.chains.routes import hops_of, session_costs, shortest
-from plimsoll.chains.stages import Staged, classes_of, groupings, staged_options, together
+from plimsoll.chains.stages import FEW_SERVERS, Staged, classes_of, divided, groupings, staged_options, together
 
 OVERLOADED = 1e9
 """Score of a placement that cannot carry the load, plus what is missing: fewer missing is better."""
@@ -28,6 +30,10 @@ LEVELS = (0.0, 1 / 3, 2 / 3, 1.0)
 """How far each group of servers goes from its fewest stages (short routes) to those that carry most."""
 STAGED_SCORED = 3
 """Placements in stages that are scored as a whole."""
+QUALITY = 0.9
+"""A few moves must bring a score to this part of it at most: the score is a bound, and small gains mislead."""
+MOVED_SHARE = 0.1
+"""Of the servers are a few; more where the load is not carried."""
 MOST_TRIED = 18
 LARGE = 900
 """Of the grids at most `MOST_TRIED` candidates are scored, and at most `LARGE` over the number of servers: they take
@@ -80,6 +86,33 @@ def scored(
     return Candidate(name, placement, score, tuple(chains))
 
 
+def few_moves(
+    problem: ChainProblem,
+    placement: Placement,
+    arrivals_per_second: float,
+    client: int = 0,
+    moved_share: float = MOVED_SHARE,
+) -> Iterator[Candidate]:
+    """The placement with a few servers moved to relieve the scarcest blocks; with more, where these do not suffice."""
+    found: Candidate | None = None
+    moves, moved = max(1, int(moved_share * problem.servers)), 0
+    while moved == 0 or ((found is None or not found.carries) and moved < problem.servers):
+        other = fill(problem, move_some(problem, placement, moves))
+        if bool((other.first == placement.first).all() and (other.count == placement.count).all()):
+            return
+        placement, moved, moves = other, moved + moves, 2 * moves
+        found = scored(problem, f"{moved} servers moved at most", placement, arrivals_per_second, client)
+        if found is not None:
+            yield found
+
+
+def gains(score: float, present: float, quality: float = QUALITY) -> bool:
+    """Whether a score is better by enough; of an overloaded placement that part of what it misses counts."""
+    if present >= OVERLOADED:
+        return score < present - (1.0 - quality) * (present - OVERLOADED)
+    return score <= quality * present
+
+
 def response_score(rates: Floats, arrivals_per_second: float) -> float:
     """The least mean response with these places (N, per second, fastest first), or from `OVERLOADED` on."""
     carried = float(rates.sum())
@@ -93,6 +126,7 @@ class _Search:
         self._problem, self._arrivals, self._client = problem, arrivals_per_second, client
         self._best: Candidate | None = None
         self._most = most_feasible(problem)
+        self._known_rates: dict[str, Floats] = {}
 
     def run(self) -> Candidate | None:
         published = self._published()
@@ -101,7 +135,19 @@ class _Search:
         for sessions in self._promising(published):
             self._conservative(sessions)
             self._disjoint(sessions)
+        if self._problem.servers <= FEW_SERVERS:
+            self._mend()
         return self._best
+
+    def _mend(self) -> None:
+        """What re-placement would move at once is never placed."""
+        before = None
+        while self._best is not None and self._best is not before:
+            before = self._best
+            placement = fill(self._problem, before.placement)
+            for moved in few_moves(self._problem, placement, self._arrivals, self._client):
+                if gains(moved.score, self._best.score):
+                    self._best = moved
 
     def _conservative(self, sessions: int) -> None:
         found = place_conservatively(self._problem, sessions)
@@ -153,14 +199,14 @@ class _Search:
 
     def _staged(self) -> None:
         """Stages for every grouping of the classes of servers: all groups from short routes to most carried, then the
-        best of these with the stages of each group changed one after the other.
+        best of these with the stages of each group changed one after the other, and at last groups divided between two
+        numbers of stages.
 
         Groups are compared by the chains that each makes alone; only the best few placements are made into chains as a
         whole, where routes may change between groups.
         """
         found: dict[tuple[str, ...], tuple[float, list[Staged]]] = {}
         known: dict[tuple[int, ...], tuple[Staged, ...]] = {}
-        rates: dict[str, Floats] = {}
         classes = classes_of(self._problem)
         start: tuple[float, list[tuple[Staged, ...]], list[int]] = math.inf, [], []
 
@@ -168,11 +214,7 @@ class _Search:
             picked = [options[number] for options, number in zip(groups, chosen, strict=True)]
             names = tuple(one.name for one in picked)
             if names not in found:
-                for one in picked:
-                    if one.name not in rates:
-                        rates[one.name] = self._rates(one)
-                merged = np.sort(np.concatenate([rates[name] for name in names]))[::-1]
-                found[names] = response_score(merged, self._arrivals), picked
+                found[names] = response_score(self._rates(picked), self._arrivals), picked
             return found[names][0]
 
         for grouping in groupings(len(classes.members)):
@@ -193,14 +235,42 @@ class _Search:
                         improved = min(improved, (value(groups, changed), groups, changed), key=lambda one: one[0])
             if improved[0] >= score:
                 break
-        for _, picked in sorted(found.values(), key=lambda one: one[0])[:STAGED_SCORED]:
+        ranked = [*found.values(), *self._divided(*improved)]
+        for _, picked in sorted(ranked, key=lambda one: one[0])[:STAGED_SCORED]:
             self._try(", ".join(one.name for one in picked), together([one.placement for one in picked]))
 
-    def _rates(self, staged: Staged) -> Floats:
-        """(N): of the places that a group has alone, as many as the load needs at most."""
+    def _divided(
+        self, score: float, groups: list[tuple[Staged, ...]], chosen: list[int]
+    ) -> Iterator[tuple[float, list[Staged]]]:
+        """One group after the other divided between its number of stages and the next, with scores.
+
+        The score lets sessions leave slow servers as soon as a fast one is free. That flatters placements whose fast
+        servers are nearly full, so a division must be better with as many sessions more as Poisson arrivals vary by.
+        """
+        if score >= OVERLOADED:
+            return
+        busy = self._arrivals * (1 + 1 / math.sqrt(self._arrivals * score))
+        picked = [options[number] for options, number in zip(groups, chosen, strict=True)]
+        least = response_score(self._rates(picked), busy)
+        for number, options in enumerate(groups):
+            for fewer, more in itertools.pairwise(options[max(0, chosen[number] - 1) : chosen[number] + 2]):
+                for one in divided(self._problem, fewer, more):
+                    changed = [*picked[:number], one, *picked[number + 1 :]]
+                    rates = self._rates(changed)
+                    at_busy = response_score(rates, busy)
+                    if at_busy < min(least, OVERLOADED):
+                        least, picked = at_busy, changed
+                        yield response_score(rates, self._arrivals), changed
+
+    def _rates(self, picked: Sequence[Staged]) -> Floats:
+        """(N): of the places that groups have, each alone, as many as the load needs at most."""
         problem = self._problem
-        wanted = SPARE_PLACES * self._arrivals * (staged.session_seconds) + 1
-        return place_rates(compose(problem, staged.placement, self._client, wanted), problem.setup_seconds)
+        for staged in picked:
+            if staged.name not in self._known_rates:
+                wanted = SPARE_PLACES * self._arrivals * staged.session_seconds + 1
+                chains = compose(problem, staged.placement, self._client, wanted)
+                self._known_rates[staged.name] = place_rates(chains, problem.setup_seconds)
+        return np.sort(np.concatenate([self._known_rates[staged.name] for staged in picked]))[::-1]
 
 
 def most_feasible(problem: ChainProblem) -> int:

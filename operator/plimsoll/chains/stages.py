@@ -22,6 +22,8 @@ FEW_SERVERS, FEW_STAGES = 48, 8
 """Up to here equal stages of unlike numbers of servers waste much, and other cuts are looked for."""
 SHIFTS = (-8, -4, -2, -1, 1, 2, 4, 8)
 """Blocks by which a cut is moved."""
+SHARES = (0.25, 0.4, 0.5, 0.6, 0.75)
+"""Of a group's servers that go into fewer stages than the others."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,12 +38,18 @@ class Classes:
 class Staged:
     """A group of servers in stages."""
 
-    name: str
+    whose: str
+    stages: int
+    servers: Ints
     placement: Placement
     session_seconds: float
     """That an average route takes, setup included."""
     sessions: int
     """That its narrowest stage carries at once."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.stages} stages of {self.whose}"
 
     @property
     def rate_per_second(self) -> float:
@@ -73,17 +81,42 @@ def groupings(classes: int) -> Iterator[tuple[tuple[int, ...], ...]]:
 def staged_options(problem: ChainProblem, classes: Classes, group: Sequence[int]) -> tuple[Staged, ...]:
     """Numbers of stages for a group of classes, from the fewest on, each of which carries more than all before it."""
     servers = np.concatenate([classes.members[number] for number in group])
-    trip = float(problem.session_trip_seconds.mean(axis=0)[servers].mean())
-    blocks = problem.blocks * float(problem.session_block_seconds[servers].mean())
-    names = "+".join(map(str, group))
+    name = f"class {'+'.join(map(str, group))}"
     found: list[Staged] = []
     for stages in stage_numbers(problem, servers):
-        placement, sessions = place_in_stages(problem, servers, stages)
-        if placement is not None:
-            seconds = problem.setup_seconds + stages * trip + blocks
-            if not found or sessions / seconds > found[-1].rate_per_second:
-                found.append(Staged(f"{stages} stages of class {names}", placement, seconds, sessions))
+        one = _staged(problem, servers, stages, name)
+        if one is not None and (not found or one.rate_per_second > found[-1].rate_per_second):
+            found.append(one)
     return tuple(found)
+
+
+def divided(problem: ChainProblem, fewer: Staged, more: Staged) -> Iterator[Staged]:
+    """Two numbers of stages for the same servers in one, in several shares: the farthest take the fewer stages, since
+    each of their hops costs most."""
+    servers = fewer.servers[np.argsort(-problem.session_trip_seconds.mean(axis=0)[fewer.servers], kind="stable")]
+    for share in SHARES:
+        cut = round(share * len(servers))
+        far = _staged(problem, servers[:cut], fewer.stages, f"the farthest {cut} of {fewer.whose}")
+        near = _staged(problem, servers[cut:], more.stages, f"the others of {more.whose}")
+        if far is not None and near is not None:
+            yield Staged(
+                f"{far.whose} in {far.stages} stages and the others",
+                more.stages,
+                servers,
+                together([far.placement, near.placement]),
+                max(far.session_seconds, near.session_seconds),
+                far.sessions + near.sessions,
+            )
+
+
+def _staged(problem: ChainProblem, servers: Ints, stages: int, whose: str) -> Staged | None:
+    placement, sessions = place_in_stages(problem, servers, stages)
+    if placement is None:
+        return None
+    trip = float(problem.session_trip_seconds.mean(axis=0)[servers].mean())
+    blocks = problem.blocks * float(problem.session_block_seconds[servers].mean())
+    seconds = problem.setup_seconds + stages * trip + blocks
+    return Staged(whose, stages, servers, placement, seconds, sessions)
 
 
 def stage_numbers(problem: ChainProblem, servers: Ints) -> list[int]:

@@ -235,7 +235,7 @@ def _petals(setting: ChainSetting, order: Sequence[int]) -> ChainFleet:
             routers.append(_remembered(plain, limit, quirk=quirk))
         return Committed(slots, LedgerBooks(slots, routers), setting.assumed(), retry=setting.retry)
 
-    def rejoined(present: Placement, exists: Bools) -> Placement:
+    def rejoined(present: Placement, exists: Bools) -> list[Placement]:
         """Those that come back join where the throughput is worst; then everyone looks around once."""
         first, now = present.first.copy(), np.where(exists, present.count, 0)
         stream = np.random.default_rng(int(np.flatnonzero(~exists).sum()))
@@ -247,7 +247,7 @@ def _petals(setting: ChainSetting, order: Sequence[int]) -> ChainFleet:
             first[server] = petals.rebalanced(
                 Placement(first, now), speed, problem.blocks, server, lambda others: stream.permutation(others).tolist()
             )
-        return Placement(first, now)
+        return [Placement(first, now)]
 
     start = petals.place(problem.blocks, counts, speed, order)
     return replace(_fleet(setting, start, dispatcher), slots=slots, replace=rejoined)
@@ -281,10 +281,10 @@ def _rearranged(setting: ChainSetting) -> Replacement:
     problem = setting.problem
     policy = MovePolicy(start_seconds=setting.load_seconds)
 
-    def rearranged(present: Placement, exists: Bools) -> Placement:
+    def rearranged(present: Placement, exists: Bools) -> list[Placement]:
         left = replace(problem, memory_bytes=np.where(exists, problem.memory_bytes, 0.0))
         found = replace_servers(left, present, setting.arrivals_per_second, policy)
-        return present if found is None else found.placement
+        return [present] if found is None else found.stages(present)
 
     return rearranged
 

@@ -6,7 +6,7 @@ others run. What is simulated is who waits for whom, real lengths, and servers t
 """
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,9 +27,9 @@ from plimsoll.simulation.traffic import Request
 Bools = NDArray[np.bool_]
 MOST_ROUTES = 200
 """In a report."""
-Replacement = Callable[[Placement, Bools], Placement]
+Replacement = Callable[[Placement, Bools], Sequence[Placement]]
 """What each server hosts or loads (lost and returned ones nothing) and which servers (S) exist in; what they are to
-host out."""
+host out, wave after wave: each begins once the one before has loaded."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,6 +150,7 @@ class _Run:
         self._first, self._count = fleet.placement.first.copy(), fleet.placement.count.copy()
         self._hosted_count = self._count.copy()
         self._loads = [0] * servers
+        self._waves: deque[Placement] = deque()
         self._hosting = 0
         self._dispatcher = self._dispatch()
         self._now = self._interval_begin = 0.0
@@ -251,7 +252,7 @@ class _Run:
             self._rearrange(set())
         elif event.number == self._loads[event.server]:
             self._hosted_count[event.server] = self._count[event.server]
-            self._renew(set())
+            self._renew(self._next_wave())
 
     def _lose(self, outage: Outage) -> None:
         server = outage.server
@@ -265,10 +266,23 @@ class _Run:
         self._rearrange({server})
 
     def _rearrange(self, down: set[int]) -> None:
-        """After a loss or a return: who is to host what from now on, and who has to load for it."""
-        replace, wanted = self._fleet.replace, self._fleet.placement
-        if replace is not None:
-            wanted = replace(Placement(self._first.copy(), self._count.copy()), self._exists.copy())
+        """After a loss or a return: who is to host what from now on; what was still to move is forgotten."""
+        replace = self._fleet.replace
+        if replace is None:
+            self._waves = deque([self._fleet.placement])
+        else:
+            self._waves = deque(replace(Placement(self._first.copy(), self._count.copy()), self._exists.copy()))
+        self._load(self._waves.popleft(), down)
+        self._renew(down | self._next_wave())
+
+    def _next_wave(self) -> set[int]:
+        """Who goes down for it: nobody while servers load."""
+        down: set[int] = set()
+        while self._waves and not (self._exists & (self._count > self._hosted_count)).any():
+            self._load(self._waves.popleft(), down)
+        return down
+
+    def _load(self, wanted: Placement, down: set[int]) -> None:
         differs = (wanted.count != self._count) | ((wanted.first != self._first) & (wanted.count > 0))
         for server in np.flatnonzero(self._exists & differs).tolist():
             down.add(server)
@@ -278,7 +292,6 @@ class _Run:
             if wanted.count[server]:
                 load = _Loaded(server, self._loads[server])
                 self._agenda.schedule(self._now + self._fleet.load_seconds, load)
-        self._renew(down)
 
     def _renew(self, down: set[int]) -> None:
         """Other servers can be routed over: whoever waits asks anew, and so does whoever was on one that is down."""

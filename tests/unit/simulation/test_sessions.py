@@ -187,7 +187,7 @@ def test_another_placement_after_a_loss_is_loaded_first():
         problem,
         halves,
         queue(problem),
-        replace=lambda wanted, exists: wanted if exists.all() else whole,
+        replace=lambda wanted, exists: [wanted if exists.all() else whole],
         load_seconds=4,
     )
     seen = []
@@ -195,6 +195,21 @@ def test_another_placement_after_a_loss_is_loaded_first():
     assert report.interrupted == 2
     assert [session.route.servers for session in seen] == [(1,)] * 3
     assert min(session.begun_seconds for session in seen) == 6.0
+
+
+def test_a_second_wave_loads_once_the_first_has():
+    """Servers 1 and 2 take the whole model one after the other; one of them always serves."""
+    problem = problem_of([8, 8, 8], [0.1, 0.1, 0.1])
+    halves = placement((0, 4), (0, 2), (2, 2))
+    waves = [placement((0, 0), (0, 4), (2, 2)), placement((0, 0), (0, 4), (0, 4))]
+    fleet = ChainFleet(problem, halves, queue(problem), replace=lambda *_: waves, load_seconds=4.0)
+    seen = []
+    simulate_sessions(
+        fleet, stream([0.0] * 9), outages=[Outage(1.0, 0)], interval_seconds=1.0, on_completed=seen.append
+    )
+    begun = {session.begun_seconds for session in seen if session.route.servers == (2,)}
+    assert min(session.begun_seconds for session in seen) == 5.0
+    assert min(begun) >= 9.0
 
 
 def test_own_lengths_and_clients_decide_how_long_a_session_takes():
