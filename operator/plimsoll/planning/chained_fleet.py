@@ -96,22 +96,27 @@ def plan_chained(snapshot: Snapshot, turns: Sequence[Turn] | None = None) -> Cha
         return ChainedFleet((), (), (), snapshot)
     if turns is None:
         turns = [Turn(one) for one in by_priority(snapshot)]
-    return with_turns(ChainedFleet((), (), (), replace(snapshot, deployments=others)), snapshot, turns)
+    nothing = ChainedFleet((), (), (), replace(snapshot, deployments=others))
+    return with_turns(nothing, snapshot, turns) if turns else nothing
 
 
 def by_priority(snapshot: Snapshot) -> list[LLMDeployment]:
     """The chained LLMDeployments: those of the highest priority first, then by name."""
     chained = [one for one in snapshot.deployments if is_chained(one)]
-    return sorted(chained, key=lambda one: (-priority_of(one, snapshot), one.namespace, one.name))
+    priority = priorities(chained, snapshot)
+    return sorted(chained, key=lambda one: (-priority[one.reference], one.namespace, one.name))
 
 
-def priority_of(deployment: LLMDeployment, snapshot: Snapshot) -> int:
-    """The highest of its traffic classes, within what its tenants may ask for."""
+def priorities(deployments: Sequence[LLMDeployment], snapshot: Snapshot) -> dict[str, int]:
+    """The highest of all traffic classes, within what tenants may ask for, by LLMDeployment (namespace/name)."""
     policy = (snapshot.policy or PlacementPolicy.implied()).spec
-    tenants = resolve_tenants(policy, snapshot.namespaces, (deployment.namespace,))
-    classes, _ = resolve_classes(deployment, {(slo.namespace, slo.name): slo.spec for slo in snapshot.slos}, policy)
-    classes, _ = clamped(deployment, classes, tenants)
-    return max((item.slo.priority for item in classes), default=0)
+    tenants = resolve_tenants(policy, snapshot.namespaces, (one.namespace for one in deployments))
+    slos = {(slo.namespace, slo.name): slo.spec for slo in snapshot.slos}
+    found = {}
+    for one in deployments:
+        classes, _ = clamped(one, resolve_classes(one, slos, policy)[0], tenants)
+        found[one.reference] = max((item.slo.priority for item in classes), default=0)
+    return found
 
 
 def with_turns(before: ChainedFleet, snapshot: Snapshot, turns: Sequence[Turn]) -> ChainedFleet:

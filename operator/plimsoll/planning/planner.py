@@ -11,7 +11,7 @@ from plimsoll.api.inferenceslo import InferenceSLOSpec
 from plimsoll.api.placementpolicy import PlacementPolicy, PlacementPolicySpec
 from plimsoll.catalog import Catalog, UnknownName, load_catalog
 from plimsoll.performance import checkpoint_bytes
-from plimsoll.planning.assemble import Assembly
+from plimsoll.planning.assemble import Assembly, search_interrupted
 from plimsoll.planning.chained import is_chained
 from plimsoll.planning.chained_fleet import joined
 from plimsoll.planning.changing import Basis, changing
@@ -94,7 +94,9 @@ def decide_whole(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stoppe
 def whole_plan(whole: Whole, snapshot: Snapshot) -> FleetPlan:
     """The plan of the snapshot that was decided about."""
     plan = joined(assembled(whole.round), whole.chained, snapshot)
-    return replace(plan, interrupted=True) if whole.interrupted else plan
+    if not whole.interrupted or plan.interrupted:
+        return plan
+    return replace(plan, interrupted=True, findings=(*plan.findings, search_interrupted(whole.round.policy)))
 
 
 def _that_matter(snapshot: Snapshot) -> Snapshot:

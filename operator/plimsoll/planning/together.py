@@ -6,23 +6,18 @@ wait until those of a higher priority, or all others, have what they want. What 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import numpy as np
 
+from plimsoll.allocation import room
+from plimsoll.allocation.explain import ENDLESS
 from plimsoll.api.llmdeployment import LLMDeployment
 from plimsoll.planning.chained import ChainedPlan, NotPlanned, is_chained
-from plimsoll.planning.chained_fleet import (
-    ChainedFleet,
-    Taken,
-    Turn,
-    by_priority,
-    plan_chained,
-    priority_of,
-    with_turns,
-)
+from plimsoll.planning.chained_fleet import ChainedFleet, Taken, Turn, by_priority, plan_chained, priorities, with_turns
+from plimsoll.planning.plan import DeploymentState
 from plimsoll.planning.round import Round
 from plimsoll.planning.search import Clock
 from plimsoll.planning.snapshot import PodFacts, Snapshot, Workload
@@ -88,7 +83,8 @@ class Together:
     decide_rest: DecideRest
     clock: Clock
     _priorities: dict[str, int] = field(default_factory=dict)
-    _tried: dict[tuple[Way, ...], _Tried] = field(default_factory=dict)
+    _tried: set[tuple[Way, ...]] = field(default_factory=set)
+    _begun: dict[tuple[Way, ...], ChainedFleet] = field(default_factory=dict)
     _dearest: dict[str, float] = field(default_factory=dict)
     _began: float = 0.0
     _hurried: bool = False
@@ -98,10 +94,10 @@ class Together:
         """The best way found; chains first where nobody is the worse for it."""
         self._began = self.clock()
         order = by_priority(self.snapshot)
-        first = plan_chained(self.snapshot)
         if not order:
-            turn = self.decide_rest(first.rest, False)
-            return Whole(first, turn, faulty=bool(turn.search.faults))
+            nothing = plan_chained(self.snapshot)
+            turn = self.decide_rest(nothing.rest, False)
+            return Whole(nothing, turn, faulty=bool(turn.search.faults))
         best = self._try(tuple(Way(one.reference) for one in order))
         if self._contested(best):
             best = self._better(best)
@@ -117,15 +113,27 @@ class Together:
         return self._chains_lose(first, new) or self._rest_loses(first, new)
 
     def _rest_loses(self, first: _Tried, new: dict[str, frozenset[str]]) -> bool:
-        pools = frozenset().union(*new.values())
-        offered = (pool.name for choice in first.round.choices for way in choice.ways for pool in way.pools)
-        policy = first.round.policy
-        shared = policy.budget.per_hour is not None or policy.tenants or self.snapshot.quotas
-        if not shared and pools.isdisjoint(offered):
+        if not self._in_the_way(first.round, frozenset().union(*new.values())):
             return False
-        nothing_new = [Turn(one, spared=frozenset(self._pool_names())) for one in by_priority(self.snapshot)]
+        everything = frozenset(pool.name for pool in self.snapshot.pools)
+        nothing_new = [Turn(one, spared=everything) for one in by_priority(self.snapshot)]
         without = self._rest(plan_chained(self.snapshot, nothing_new).rest)
         return worth_of(without, ()).better_than(worth_of(first.round, ()))
+
+    def _in_the_way(self, turn: Round, pools: Collection[str]) -> bool:
+        """Whether an answer for the rest of the fleet could be another one without what is taken of these pools."""
+        policy, fleet = turn.policy, turn.fleet
+        if policy.budget.per_hour is not None or policy.tenants or self.snapshot.quotas:
+            return True
+        offered = {pool.name for choice in turn.choices for way in choice.ways for pool in way.pools}
+        left = room(fleet.problem, turn.decision.allocation)
+        least = {
+            name: left[fleet.problem.option_pool == number].min(initial=ENDLESS)
+            for number, name in enumerate(fleet.pool_names)
+            if (fleet.problem.option_pool == number).any()
+        }
+        # Of a pool that is full before anybody is asked there are no options.
+        return any(name in offered and least.get(name, 0) == 0 for name in pools)
 
     def _chains_lose(self, first: _Tried, new: dict[str, frozenset[str]]) -> bool:
         """Whether a chained LLMDeployment would do better than after those before it, which take something new."""
@@ -143,8 +151,9 @@ class Together:
 
     def _better(self, best: _Tried) -> _Tried:
         """The best of several starts, and of one step after the other from there."""
-        for ways in self._starts(best):
-            best = self._best_of(best, ways)
+        for number, ways in enumerate(self._starts(best)):
+            # What priorities say comes before all haste: whoever runs is not asked to make room later.
+            best = self._best_of(best, ways, always=number == 0)
         going = True
         while going:
             going = False
@@ -157,11 +166,10 @@ class Together:
         return best
 
     def _starts(self, first: _Tried) -> Iterator[tuple[Way, ...]]:
-        yield tuple(sorted(first.ways, key=lambda way: way.name))
-        if any(map(self._higher, (way.name for way in first.ways))):
-            higher = (Before.HIGHER if self._higher(way.name) else Before.NOBODY for way in first.ways)
-            yield tuple(replace(way, before=before) for way, before in zip(first.ways, higher, strict=True))
+        higher = (Before.HIGHER if self._higher(way.name) else Before.NOBODY for way in first.ways)
+        yield tuple(replace(way, before=before) for way, before in zip(first.ways, higher, strict=True))
         yield tuple(replace(way, before=Before.ALL) for way in first.ways)
+        yield tuple(sorted(first.ways, key=lambda way: way.name))
 
     def _steps(self, best: _Tried, name: str) -> Iterator[tuple[Way, ...]]:
         """The ways of an answer with another one for one LLMDeployment."""
@@ -174,25 +182,23 @@ class Together:
         for other in others:
             yield tuple(other if way is own else way for way in best.ways)
 
-    def _best_of(self, best: _Tried, ways: tuple[Way, ...]) -> _Tried:
+    def _best_of(self, best: _Tried, ways: tuple[Way, ...], *, always: bool = False) -> _Tried:
         if ways in self._tried or len(self._tried) >= MOST_WAYS:
             return best
         seconds = best.round.policy.time_limit_milliseconds / 1000
         self._hurried = self._hurried or self.clock() - self._began >= seconds
-        if self._hurried:
+        if self._hurried and not always:
             return best
         other = self._try(ways)
         # Nothing is held up for it that could be planned.
-        held = [{plan.ref for plan in one.chained.deployments if plan.state == "Held"} for one in (best, other)]
+        held = [
+            {plan.ref for plan in one.chained.deployments if plan.state is DeploymentState.HELD}
+            for one in (best, other)
+        ]
         return other if held[1] <= held[0] and other.worth.better_than(best.worth) else best
 
     def _try(self, ways: tuple[Way, ...]) -> _Tried:
-        chained = plan_chained(self.snapshot, [])
-        for way in ways:
-            if way.before is Before.ALL:
-                continue
-            beside = self._taken_by_higher(chained, way) if way.before is Before.HIGHER else None
-            chained = with_turns(chained, self.snapshot, [Turn(self._deployment(way.name), way.spared, beside)])
+        chained = self._before_all(tuple(way for way in ways if way.before is not Before.ALL))
         turn: Round | None = None
         last = [way for way in ways if way.before is Before.ALL]
         if last:
@@ -204,9 +210,19 @@ class Together:
         for plan in chained.plans:
             self._dearest.setdefault(plan.resource.reference, plan.dearest_per_request)
         found = [one for way in ways for one in self._found(chained, way.name)]
-        tried = _Tried(ways, chained, turn, worth_of(turn, found, self._dearest))
-        self._tried[ways] = tried
-        return tried
+        self._tried.add(ways)
+        return _Tried(ways, chained, turn, worth_of(turn, found, self._dearest))
+
+    def _before_all(self, ways: tuple[Way, ...]) -> ChainedFleet:
+        """What comes of those that do not wait for all others, each after those before it."""
+        if not ways:
+            return plan_chained(self.snapshot, [])
+        if ways not in self._begun:
+            before, way = self._before_all(ways[:-1]), ways[-1]
+            beside = self._taken_by_higher(before, way) if way.before is Before.HIGHER else None
+            turn = Turn(self._deployment(way.name), way.spared, beside)
+            self._begun[ways] = with_turns(before, self.snapshot, [turn])
+        return self._begun[ways]
 
     # --- Parts -------------------------------------------------------------------------------------------------------
 
@@ -220,7 +236,7 @@ class Together:
     def _higher(self, name: str) -> tuple[LLMDeployment, ...]:
         """Those in replicas of a higher priority."""
         if not self._priorities:
-            self._priorities = {one.reference: priority_of(one, self.snapshot) for one in self.snapshot.deployments}
+            self._priorities = priorities(self.snapshot.deployments, self.snapshot)
         least = self._priorities[name]
         return tuple(
             one for one in self.snapshot.deployments if not is_chained(one) and self._priorities[one.reference] > least
@@ -239,18 +255,17 @@ class Together:
     def _deployment(self, name: str) -> LLMDeployment:
         return next(one for one in self.snapshot.deployments if one.reference == name)
 
-    def _pool_names(self) -> frozenset[str]:
-        return frozenset(pool.name for pool in self.snapshot.pools)
-
 
 def taken_by(turn: Round) -> Taken:
     """What an answer takes beside all that runs: GPUs of nodes, and what counts to budgets and quotas."""
     fleet, packing = turn.fleet, turn.decision.allocation.packing
     problem = fleet.problem
-    runs = {(option, node): count for option, node, count in problem.running.tolist()}
+    runs: Counter[tuple[int, int]] = Counter()
+    for option, node, count in problem.running.tolist():
+        runs[option, node] += count
     pods = []
     for option, node, pieces in packing.tolist():
-        new = pieces - runs.get((option, node), 0)
+        new = pieces - runs[option, node]
         if new > 0:
             pool = turn.pools.usable[fleet.pool_names[problem.option_pool[option]]]
             gpus, cores, memory = (new * problem.option_demand[option]).tolist()

@@ -146,11 +146,20 @@ def test_a_tenant_limits_the_priority_of_chains_too() -> None:
     assert "Clamped" in {item.reason for item in only(fleet, "b").findings}
 
 
+def test_priorities_count_however_little_time_there_is() -> None:
+    chain, replicas = of_priority(deployment(15), 0), of_priority(small(2500, pools=[EAST]), 10)
+    seconds = iter(range(0, 100_000, 1_000))
+    fleet = plan_fleet(mixed(chain, replicas), clock=lambda: float(next(seconds)))
+    assert fleet.interrupted
+    assert only(fleet, "small").state is DeploymentState.PLANNED
+
+
 def test_the_time_limit_ends_the_search_for_other_ways() -> None:
     facts = mixed(deployment(15), small(2500, pools=[EAST]))
     seconds = iter(range(0, 100_000, 1_000))
     fleet = plan_fleet(facts, clock=lambda: float(next(seconds)))
     assert fleet.interrupted
+    assert "SearchInterrupted" in {item.reason for item in fleet.findings}
     assert gpus(fleet)["assistant"][EAST] == 3
 
 
