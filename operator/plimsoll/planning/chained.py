@@ -26,7 +26,7 @@ from plimsoll.planning.running_chains import Health, RunningChain, running_chain
 from plimsoll.planning.snapshot import ObjectRef, PodFacts, Snapshot
 from plimsoll.planning.tenants import Tenants, clamped
 
-PARTS = (1.0, 0.6, 0.3)
+PARTS = (1.0, 0.6, 0.3, 0.1, 0.03)
 """Of the rate, where budget or limits leave no room for the whole of it."""
 _BETTER = 0.01
 """More of the rate than that makes up for a move."""
