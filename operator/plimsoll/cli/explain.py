@@ -17,7 +17,6 @@ from plimsoll.cli.table import new_table, totals, wide_console
 from plimsoll.cli.text import money, share
 from plimsoll.planning import Evaluator, PlanRejectedError
 from plimsoll.planning.chained import ChainedPlan
-from plimsoll.planning.chained_fleet import joined, plan_chained
 from plimsoll.planning.explain import (
     ClassExplanation,
     DeploymentExplanation,
@@ -25,7 +24,7 @@ from plimsoll.planning.explain import (
     explain_classes,
     explain_limits,
 )
-from plimsoll.planning.planner import assembled, decide_fleet
+from plimsoll.planning.planner import decide_fleet, decide_whole, whole_plan
 from plimsoll.planning.snapshot import ObjectRef, Snapshot
 
 _REJECTED = 5
@@ -40,13 +39,12 @@ def run_explain(paths: Sequence[Path], deployments: Sequence[str], output: str) 
     snapshot = inputs.snapshot()
     chosen = _chosen(snapshot, deployments) if deployments else None
     try:
-        chained = plan_chained(snapshot)
-        turn = decide_fleet(chained.rest, Evaluator(), time.monotonic)
+        whole = decide_whole(snapshot, Evaluator(), time.monotonic)
     except PlanRejectedError as error:
         raise click.ClickException(f"the plan broke a limit and was rejected (please report this): {error}") from error
     except SolverError as error:
         raise click.ClickException(f"the solver broke down (please report this): {error}") from error
-    fleet = joined(assembled(turn), chained, snapshot)
+    chained, turn, fleet = whole.chained, whole.round, whole_plan(whole, snapshot)
     chains = [plan for plan in chained.plans if chosen is None or plan.ref in chosen]
     print_problems(inputs, fleet)
     # What binds is asked of the plan that the search comes to when nobody hurries it.

@@ -13,9 +13,10 @@ from plimsoll.cli.chained import chained_document, print_chained
 from plimsoll.cli.manifests import FileError, Inputs, read_inputs
 from plimsoll.cli.table import print_plan, wide_console
 from plimsoll.cli.text import plan_document
-from plimsoll.planning import PlanRejectedError, plan_fleet, step_for
-from plimsoll.planning.chained_fleet import ChainedFleet, plan_chained
+from plimsoll.planning import Evaluator, PlanRejectedError, step_for
+from plimsoll.planning.chained_fleet import ChainedFleet
 from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Finding, FleetPlan, Placement, Severity
+from plimsoll.planning.planner import decide_whole, whole_plan
 from plimsoll.planning.snapshot import Workload
 from plimsoll.rendering.labels import option_annotations, option_from_annotations
 from plimsoll.rendering.render import render_deployment
@@ -28,8 +29,8 @@ def run_plan(paths: Sequence[Path], output: str) -> int:
     if not inputs.resources and not inputs.invalid:
         raise FileError(f"{', '.join(map(str, paths))}: no object of plimsoll.dev in there")
     try:
-        chained = plan_chained(inputs.snapshot())
-        fleet = plan_fleet(inputs.snapshot(), clock=time.monotonic)
+        whole = decide_whole(inputs.snapshot(), Evaluator(), time.monotonic)
+        chained, fleet = whole.chained, whole_plan(whole, inputs.snapshot())
     except PlanRejectedError as error:
         raise click.ClickException(f"the plan broke a limit and was rejected (please report this): {error}") from error
     except SolverError as error:

@@ -20,8 +20,8 @@ from plimsoll.cli.report import report_writer
 from plimsoll.cli.table import wide_console
 from plimsoll.cli.tables import print_deployments, print_run
 from plimsoll.cli.traffic import ArrivalChoice, TraceChoice, Traffic, parse_duration, parse_rate_scale, traffic_for
-from plimsoll.planning import PlanRejectedError
-from plimsoll.planning.chained_fleet import plan_chained
+from plimsoll.planning import Evaluator, PlanRejectedError
+from plimsoll.planning.planner import decide_whole
 from plimsoll.planning.scenario import PlannedClass, PlannedFleet, planned_fleet
 from plimsoll.simulation import ProgressCallback, Scenario, simulate
 
@@ -101,7 +101,7 @@ def run_simulate(
     if not inputs.resources and not inputs.invalid:
         raise FileError(f"{', '.join(map(str, paths))}: no object of plimsoll.dev in there")
     try:
-        chained = plan_chained(inputs.snapshot())
+        chained = decide_whole(inputs.snapshot(), Evaluator(), time.monotonic).chained
         fleet = planned_fleet(chained.rest, clock=time.monotonic)
     except PlanRejectedError as error:
         raise click.ClickException(f"the plan broke a limit and was rejected (please report this): {error}") from error

@@ -132,12 +132,7 @@ class Assembly:
             )
             findings.append(Finding(_POLICY, "StorageLimitReached", message, field=field))
         if self._interrupted:
-            field = "spec.timeLimitMilliseconds"
-            message = (
-                f"{field}: the search was stopped after {self._policy.time_limit_milliseconds}; the plan holds, but it "
-                "may cost more than it must: allow more time"
-            )
-            findings.append(Finding(_POLICY, "SearchInterrupted", message, Severity.WARNING, field))
+            findings.append(search_interrupted(self._policy))
         if self._faults:
             message = (
                 f"the solver broke down ({self._faults[0]}): the plan is that of a simpler search where it did, and it "
@@ -448,6 +443,16 @@ class Assembly:
         if not choices.excluded:
             return "NoPools", "there is no usable GPUNodePool: create one, or see the conditions of those there are"
         return "FitsNowhere", f"no candidate model fits any pool for class {item.declared.name}{best}"
+
+
+def search_interrupted(policy: PlacementPolicySpec) -> Finding:
+    """Says that the policy's time limit ended a search."""
+    field = "spec.timeLimitMilliseconds"
+    message = (
+        f"{field}: the search was stopped after {policy.time_limit_milliseconds}; the plan holds, but it may cost more "
+        "than it must: allow more time"
+    )
+    return Finding(_POLICY, "SearchInterrupted", message, Severity.WARNING, field)
 
 
 def _figures(item: ResolvedClass, predictions: Sequence[Prediction]) -> tuple[LatencyFigure, ...]:

@@ -1,6 +1,6 @@
 """Nodes as servers of chains: what they have free, in which regions they and the requests are, and how far that is."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,10 +36,16 @@ class ChainServer:
 
 
 class Sites:
-    """The nodes that one LLMDeployment may use, beside what `pods` hold."""
+    """The nodes that one LLMDeployment may use, beside what `pods` hold. Of the `spared` pools nothing is free."""
 
     def __init__(
-        self, deployment: LLMDeployment, snapshot: Snapshot, pools: Pools, pods: Sequence[PodFacts], complain: Complain
+        self,
+        deployment: LLMDeployment,
+        snapshot: Snapshot,
+        pools: Pools,
+        pods: Sequence[PodFacts],
+        complain: Complain,
+        spared: Collection[str] = (),
     ) -> None:
         wanted = deployment.spec.placement.pools
         for index, name in enumerate(wanted or ()):
@@ -67,6 +73,9 @@ class Sites:
                 self._free.append((node, pool, gpus))
                 if pool.name in left:
                     left[pool.name] -= gpus
+        # What is spared is as near as before.
+        self._nearest = next((self.server(node.name, pool, 1).region for node, pool, _ in self._free), HERE)
+        self._free = [one for one in self._free if one[1].name not in spared]
 
     @property
     def gpus(self) -> int:
@@ -101,7 +110,7 @@ class Sites:
 
     def nearest(self) -> str:
         """Region of the first free node: requests come from there where nobody says from where."""
-        return next((self.server(node.name, pool, 1).region for node, pool, _ in self._free), HERE)
+        return self._nearest
 
 
 def origins(deployment: LLMDeployment, nearest: str) -> tuple[tuple[str, ...], dict[str, tuple[float, ...]]]:

@@ -5,7 +5,7 @@ load and nothing saves enough. New ones are made of what is free beside all that
 others go; only the servers of a chain that lost a node for good count as free, since they serve nobody.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from plimsoll.api.inferenceslo import InferenceSLOSpec
@@ -24,8 +24,9 @@ from plimsoll.planning.plan import Finding, Rejected, Severity
 from plimsoll.planning.pools import Pool, Pools
 from plimsoll.planning.running_chains import Health, RunningChain, running_chains, shut_out
 from plimsoll.planning.snapshot import ObjectRef, PodFacts, Snapshot
+from plimsoll.planning.tenants import Tenants, clamped
 
-PARTS = (1.0, 0.6, 0.3)
+PARTS = (1.0, 0.6, 0.3, 0.1, 0.03)
 """Of the rate, where budget or limits leave no room for the whole of it."""
 _BETTER = 0.01
 """More of the rate than that makes up for a move."""
@@ -67,10 +68,24 @@ class ChainedPlan:
     rejected: tuple[Rejected, ...]
     """Other models, precisions and degrees of free servers."""
     findings: tuple[Finding, ...]
+    start_cost_per_hour: float
+    """Rent of the new servers until they serve, over the policy's horizon."""
+    dearest_per_request: float
+    """What a request costs with the dearest of the sets of servers that were looked at."""
 
     @property
     def ref(self) -> ObjectRef:
         return ObjectRef("LLMDeployment", self.resource.namespace, self.resource.name)
+
+    @property
+    def pools_of_new(self) -> frozenset[str]:
+        """Pools of the servers that do not run yet."""
+        return frozenset(
+            self.servers[server].pool
+            for chain, running in zip(self.chosen.chains, self.kept, strict=True)
+            if running is None
+            for server in chain.route.servers
+        )
 
     @property
     def gpus(self) -> int:
@@ -104,21 +119,40 @@ def is_chained(deployment: LLMDeployment) -> bool:
 
 
 def decide_chained(
-    deployment: LLMDeployment, snapshot: Snapshot, pools: Pools, room: Room, noted: Sequence[Finding] = ()
+    deployment: LLMDeployment,
+    snapshot: Snapshot,
+    pools: Pools,
+    room: Room,
+    tenants: Tenants,
+    noted: Sequence[Finding] = (),
+    *,
+    spared: Collection[str] = (),
+    yields: bool = False,
 ) -> ChainedPlan | NotPlanned:
     """The chains of one LLMDeployment, beside what else runs in the snapshot.
 
     Args:
         noted: what is known of it already.
+        spared: pools of which it takes nothing new.
+        yields: something in the snapshot does not run yet, and is to go first.
     """
-    return _Planner(deployment, snapshot, pools, room, noted).decide()
+    return _Planner(deployment, snapshot, pools, room, tenants, noted, spared, yields).decide()
 
 
 class _Planner:
     def __init__(
-        self, deployment: LLMDeployment, snapshot: Snapshot, pools: Pools, room: Room, noted: Sequence[Finding]
+        self,
+        deployment: LLMDeployment,
+        snapshot: Snapshot,
+        pools: Pools,
+        room: Room,
+        tenants: Tenants,
+        noted: Sequence[Finding],
+        spared: Collection[str],
+        yields: bool,
     ) -> None:
         self._deployment, self._snapshot, self._pools, self._room = deployment, snapshot, pools, room
+        self._tenants, self._spared, self._yields = tenants, spared, yields or bool(spared)
         self._policy: PlacementPolicySpec = (snapshot.policy or PlacementPolicy.implied()).spec
         self._findings: list[Finding] = list(noted)
         self._refused: RoomLimit | None = None
@@ -144,12 +178,13 @@ class _Planner:
             if item.ref.kind == "InferenceSLO":
                 slos[item.ref.namespace, item.ref.name] = None
         classes, findings = resolve_classes(self._deployment, slos, self._policy, observed_by_class(self._snapshot))
+        classes, cuts = clamped(self._deployment, classes, self._tenants)
         self._classes = classes
-        self._findings += findings
+        self._findings += [*findings, *cuts]
         rate = sum(item.planned_rate_per_second for item in classes)
         if not rate > 0 and classes:
             self._error("NoTraffic", "spec.traffic: no class has requestsPerMinute above 0", "spec.traffic")
-        sites = Sites(self._deployment, self._snapshot, self._pools, self._in_the_way(), self._error)
+        sites = Sites(self._deployment, self._snapshot, self._pools, self._in_the_way(), self._error, self._spared)
         if self._failed:
             return self._not_planned(short=False)
         choice = ChainChoice(self._deployment, self._snapshot, self._pools, sites, classes, self._findings)
@@ -189,6 +224,11 @@ class _Planner:
             given_up=self._given_up,
             rejected=self._rejected(choice, best),
             findings=tuple(self._findings),
+            start_cost_per_hour=self._start_cost(best),
+            dearest_per_request=max(
+                option.chosen.price_per_hour / (3600 * min(rate, option.chosen.rate_per_second))
+                for option in (best, *self._tried.values())
+            ),
         )
 
     # --- What runs ---------------------------------------------------------------------------------------------------
@@ -267,10 +307,11 @@ class _Planner:
             return more > 0
         if self._rests:
             return False
-        rebalance = self._policy.rebalance
-        move = other.new_price_per_hour * other.load_hours / rebalance.horizon_hours
-        saved = stay.chosen.price_per_hour - other.chosen.price_per_hour - move
-        return saved > float(rebalance.minimal_saving) * stay.chosen.price_per_hour + 1e-9
+        saved = stay.chosen.price_per_hour - other.chosen.price_per_hour - self._start_cost(other)
+        return saved > float(self._policy.rebalance.minimal_saving) * stay.chosen.price_per_hour + 1e-9
+
+    def _start_cost(self, option: ChainOption) -> float:
+        return option.new_price_per_hour * option.load_hours / self._policy.rebalance.horizon_hours
 
     def _affordable(self, task: ChainTask, options: Callable[[float], Iterator[ChainOption]]) -> ChainOption | None:
         """The best option within budget and limits; where the whole rate is too dear, of a part of it."""
@@ -322,7 +363,9 @@ class _Planner:
         return "InsufficientCapacity" if self._refused is None else self._refused.reason
 
     def _remedy(self, otherwise: str) -> str:
-        return otherwise if self._refused is None else f"{self._refused.text} leaves no room for more"
+        if self._refused is not None:
+            return f"{self._refused.text} leaves no room for more"
+        return f"other LLMDeployments go first; {otherwise}" if self._yields else otherwise
 
     @property
     def _failed(self) -> bool:

@@ -5,7 +5,7 @@ Rates do not enter the former, so a round after a change of traffic costs nothin
 
 import math
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from operator import eq
 from typing import TypeVar
@@ -109,6 +109,10 @@ class Evaluator:
     _startups: dict[_ShapeKey, Startup] = field(default_factory=dict)
     _known: dict[str, list[object]] = field(default_factory=dict)
     _recalled: dict[Hashable, tuple[object, object]] = field(default_factory=dict)
+
+    def aside(self) -> "Evaluator":
+        """Knows as much; what is asked of it makes this one forget nothing."""
+        return replace(self, memory=Memory(), rested=Remembered(), texts=Texts(), blocks=Remembered())
 
     def answer(self, questions: Iterable[Question]) -> list[Capacity]:
         """Capacities in the order of the questions."""

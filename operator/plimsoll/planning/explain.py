@@ -11,8 +11,8 @@ from plimsoll.allocation.problem import Bools, Floats
 from plimsoll.planning.beside import as_it_runs, exchanged
 from plimsoll.planning.options import rejections
 from plimsoll.planning.plan import Rejected
-from plimsoll.planning.planner import Round
 from plimsoll.planning.pools import Pool
+from plimsoll.planning.round import Round
 from plimsoll.planning.search import TOLERANCE
 from plimsoll.planning.snapshot import ObjectRef
 from plimsoll.planning.stock import UNBOUNDED

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,8 +11,9 @@ from plimsoll.api.inferenceslo import InferenceSLOSpec
 from plimsoll.api.placementpolicy import PlacementPolicy, PlacementPolicySpec
 from plimsoll.catalog import Catalog, UnknownName, load_catalog
 from plimsoll.performance import checkpoint_bytes
-from plimsoll.planning.assemble import Assembly
-from plimsoll.planning.chained_fleet import joined, plan_chained
+from plimsoll.planning.assemble import Assembly, search_interrupted
+from plimsoll.planning.chained import is_chained
+from plimsoll.planning.chained_fleet import joined
 from plimsoll.planning.changing import Basis, changing
 from plimsoll.planning.choices import all_choices
 from plimsoll.planning.decide import Decision, decide
@@ -32,7 +33,6 @@ from plimsoll.planning.fleet import (
 from plimsoll.planning.grouplimits import with_limits
 from plimsoll.planning.node_loss import ATTEMPTS, must_do_without
 from plimsoll.planning.node_loss import findings as node_loss_findings
-from plimsoll.planning.options import Choices
 from plimsoll.planning.pause import policy_pause_findings
 from plimsoll.planning.plan import (
     DeploymentPlan,
@@ -43,7 +43,8 @@ from plimsoll.planning.plan import (
 )
 from plimsoll.planning.pool_plans import Uses, gpus_of, pool_plan
 from plimsoll.planning.pools import Pools, resolve_pools
-from plimsoll.planning.search import UNPROVEN, Clock, Search, search_for, stopped
+from plimsoll.planning.round import Round
+from plimsoll.planning.search import UNPROVEN, Clock, search_for, stopped
 from plimsoll.planning.shortlist import WHOLE, shortlist
 from plimsoll.planning.snapshot import ObjectRef, Snapshot, Workload
 from plimsoll.planning.speeds import speeds
@@ -51,26 +52,7 @@ from plimsoll.planning.starts import findings as start_findings
 from plimsoll.planning.starts import without_failed
 from plimsoll.planning.stock import Demand, measure_stock
 from plimsoll.planning.tenants import resolve_tenants
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Round:
-    """What one planning round decided, and all that it knew."""
-
-    snapshot: Snapshot
-    digest: str
-    policy: PlacementPolicySpec
-    pools: Pools
-    choices: tuple[Choices, ...]
-    """Per LLMDeployment of the snapshot."""
-    fleet: Fleet
-    kept: Kept
-    search: Search
-    decision: Decision
-    assembly: Assembly
-    basis: Basis
-    findings: tuple[Finding, ...] = ()
-    """On what was measured of models, and on tenants."""
+from plimsoll.planning.together import Together, Whole
 
 
 def plan_fleet(snapshot: Snapshot, evaluator: Evaluator | None = None, clock: Clock = stopped) -> FleetPlan:
@@ -87,14 +69,34 @@ def plan_fleet(snapshot: Snapshot, evaluator: Evaluator | None = None, clock: Cl
     facts, known = _that_matter(snapshot), evaluator.planned
     if known is not None and known[0] == facts:
         return known[1]
-    chained = plan_chained(snapshot)
-    turn = decide_fleet(chained.rest, evaluator, clock)
-    plan = joined(assembled(turn), chained, snapshot)
+    whole = decide_whole(snapshot, evaluator, clock)
+    plan = whole_plan(whole, snapshot)
     if known is not None:
         plan = _as_known(plan, known[1])
     # What the clock or a breakdown has decided is no function of the facts.
-    evaluator.planned = None if plan.interrupted or turn.search.faults else (facts, plan)
+    evaluator.planned = None if plan.interrupted or whole.faulty else (facts, plan)
     return plan
+
+
+def decide_whole(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stopped) -> Whole:
+    """The decision about chained LLMDeployments and all others, with what it rests on.
+
+    Raises:
+        PlanRejectedError: when an independent check finds that the decision breaks a rule.
+    """
+
+    def decided(facts: Snapshot, aside: bool) -> Round:
+        return decide_fleet(facts, evaluator.aside() if aside else evaluator, clock)
+
+    return Together(snapshot, decided, clock).whole()
+
+
+def whole_plan(whole: Whole, snapshot: Snapshot) -> FleetPlan:
+    """The plan of the snapshot that was decided about."""
+    plan = joined(assembled(whole.round), whole.chained, snapshot)
+    if not whole.interrupted or plan.interrupted:
+        return plan
+    return replace(plan, interrupted=True, findings=(*plan.findings, search_interrupted(whole.round.policy)))
 
 
 def _that_matter(snapshot: Snapshot) -> Snapshot:
@@ -118,7 +120,8 @@ def _as_known(plan: FleetPlan, known: FleetPlan) -> FleetPlan:
 
 def decide_fleet(snapshot: Snapshot, evaluator: Evaluator, clock: Clock = stopped) -> Round:
     """The decision about LLMDeployments in replicas, beside the chained ones, and what it rests on."""
-    snapshot = plan_chained(snapshot).rest
+    if any(map(is_chained, snapshot.deployments)):
+        return decide_whole(snapshot, evaluator, clock).round
     policy = (snapshot.policy or PlacementPolicy.implied()).spec
     tolerates = policy.availability.tolerate_node_loss > 0
     catalog = catalog_of(snapshot)

@@ -9,7 +9,8 @@ from plimsoll.planning.evaluate import Evaluator, Expected
 from plimsoll.planning.objectives import ResolvedClass
 from plimsoll.planning.options import Candidate
 from plimsoll.planning.plan import ClassPlan, DeploymentPlan, FleetPlan, Placement
-from plimsoll.planning.planner import Round, assembled, decide_fleet
+from plimsoll.planning.planner import assembled, decide_fleet
+from plimsoll.planning.round import Round
 from plimsoll.planning.search import Clock, stopped
 from plimsoll.planning.snapshot import ObjectRef, Snapshot
 from plimsoll.planning.variants import DEFAULT_MAX_MODEL_LENGTH
