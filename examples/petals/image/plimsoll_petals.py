@@ -128,7 +128,16 @@ def run(options: argparse.Namespace, petals: Sequence[str]) -> int:
     print(f"swarm {swarm}: {f'{len(members)} servers are in it' if members else 'founded'}", flush=True)
     start = ["--initial_peers", *(one.address for one in members)] if members else ["--new_swarm"]
     command = [sys.executable, "-m", "petals.cli.run_server", options.model, *petals]
-    command += ["--identity_path", str(identity), "--host_maddrs", reached, "--announce_maddrs", reached]
+    command += [
+        "--dht_prefix",
+        options.dht_prefix,
+        "--identity_path",
+        str(identity),
+        "--host_maddrs",
+        reached,
+        "--announce_maddrs",
+        reached,
+    ]
     server = subprocess.Popen([*command, "--no_auto_relay", *start])
     member = Member(f"{reached}/p2p/{made.stdout.strip()}", swarm)
     front_end = None if options.port is None else _front_end(options, member.address)
@@ -164,7 +173,7 @@ def run(options: argparse.Namespace, petals: Sequence[str]) -> int:
 def _front_end(options: argparse.Namespace, peer: str) -> list[str]:
     return [
         *(sys.executable, "-m", "plimsoll_petals_openai", options.model, "--peer", peer),
-        *("--served-model-name", *options.served_model_name),
+        *("--dht_prefix", options.dht_prefix, "--served-model-name", *options.served_model_name),
         *("--port", str(options.port), "--max-model-len", str(options.max_model_len)),
         *("--max-num-seqs", str(options.max_num_seqs)),
     ]
@@ -177,6 +186,7 @@ def main() -> int:
     )
     parser.add_argument("model")
     parser.add_argument("--peers", nargs="*", default=[], help="names or addresses of the chain's servers")
+    parser.add_argument("--dht_prefix", required=True, help="name of the chain, under which blocks are announced")
     parser.add_argument("--address", default=os.environ.get("PLIMSOLL_POD_IP", "127.0.0.1"), help="own IP, of the pod")
     first = parser.add_argument_group("first server", "with a port it founds the swarm, and serves the OpenAI API")
     first.add_argument("--port", type=int)

@@ -53,7 +53,10 @@ class FrontEnd:
         self.places = threading.BoundedSemaphore(options.max_num_seqs)
         self.tokenizer = AutoTokenizer.from_pretrained(options.model)
         self.model = AutoDistributedModelForCausalLM.from_pretrained(
-            options.model, initial_peers=[options.peer], update_period=_UPDATE_SECONDS
+            options.model,
+            initial_peers=[options.peer],
+            dht_prefix=options.dht_prefix,
+            update_period=_UPDATE_SECONDS,
         )
         _move(self.model.lm_head, "cuda" if torch.cuda.is_available() else "cpu")
         self._found = time.monotonic()
@@ -76,7 +79,10 @@ class FrontEnd:
             messages = body.get("messages")
             if not isinstance(messages, list) or not messages:
                 raise BadRequestError("messages must be a list of at least one message")
-            return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
+            try:
+                return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
+            except Exception as error:  # the template is the model's own program, and raises what it likes
+                raise BadRequestError(f"messages cannot be written with the model's chat template: {error}") from error
         prompt = body.get("prompt")
         if isinstance(prompt, list) and len(prompt) == 1:
             prompt = prompt[0]
@@ -99,7 +105,12 @@ class FrontEnd:
                     if not watch.ended.is_set():
                         criteria = StoppingCriteriaList([watch])
                         self.model.generate(
-                            ids, max_new_tokens=limit, streamer=streamer, stopping_criteria=criteria, **sampling
+                            ids,
+                            attention_mask=torch.ones_like(ids),
+                            max_new_tokens=limit,
+                            streamer=streamer,
+                            stopping_criteria=criteria,
+                            **sampling,
                         )
             except Exception as error:  # noqa: BLE001  (raised again where the request is answered)
                 failed.append(error)
@@ -287,6 +298,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
     parser.add_argument("--peer", required=True, help="multiaddress of one who is in the swarm")
+    parser.add_argument("--dht_prefix", required=True)
     parser.add_argument("--served-model-name", nargs="+", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--max-model-len", type=int, required=True)

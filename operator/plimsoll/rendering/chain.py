@@ -19,7 +19,10 @@ def render_server(owner: LLMDeployment, placement: Placement, stage: Stage, pool
     option = placement.option
     container = (_petals if _is_petals(owner) else _vllm)(owner, option, stage)
     template = pod_template(owner, placement, pool, container)
-    template["metadata"]["labels"] = {**template["metadata"]["labels"], **_own(owner, stage)}
+    template["metadata"]["labels"] = {
+        **template["metadata"]["labels"],
+        **labels.chain_labels(stage.chain, owner.spec.engine.type),
+    }
     template["spec"]["affinity"] = _on_node(template["spec"]["affinity"], stage.node)
     return {
         "apiVersion": "apps/v1",
@@ -97,12 +100,7 @@ def render_chain(owner: LLMDeployment, placement: Placement, stage: Stage) -> tu
 
 def _labels(owner: LLMDeployment, placement: Placement, stage: Stage) -> dict[str, str]:
     own = labels.placement_labels(owner.name, placement.name, placement.option.pool)
-    return {**own, **_own(owner, stage)}
-
-
-def _own(owner: LLMDeployment, stage: Stage) -> dict[str, str]:
-    """Labels of a chain's objects and pods beside those of every placement."""
-    return {labels.CHAIN: stage.chain, **({labels.NAME: "petals"} if _is_petals(owner) else {})}
+    return {**own, **labels.chain_labels(stage.chain, owner.spec.engine.type)}
 
 
 def _is_petals(owner: LLMDeployment) -> bool:

@@ -63,6 +63,11 @@ def placement_labels(deployment: str, placement: str, pool: str) -> dict[str, st
     return {**common_labels(deployment, SERVING_ENGINE), PLACEMENT: placement, POOL: pool}
 
 
+def chain_labels(chain: str, engine: str) -> dict[str, str]:
+    """Labels of a chain's objects and pods beside those of a placement."""
+    return {CHAIN: chain, NAME: engine}
+
+
 def placement_selector(placement: str) -> dict[str, str]:
     """Labels by which a placement's pods are found."""
     return {PLACEMENT: placement}

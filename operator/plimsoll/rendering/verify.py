@@ -125,6 +125,7 @@ def _verify_petals(
     devices = [f"cuda:{number}" for number in range(option.parallelism.gpus)]
     expected = {
         "--peers": [peers],
+        "--dht_prefix": [stage.chain],
         "--block_indices": [f"{stage.first_layer}:{stage.first_layer + stage.layers}"],
         "--attn_cache_tokens": [str(option.cache_tokens)],
         "--inference_max_length": [str(option.max_model_length)],

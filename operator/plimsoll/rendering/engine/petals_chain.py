@@ -37,6 +37,7 @@ def arguments(owner: LLMDeployment, option: Option, stage: Stage, peers: str) ->
     return [
         option.checkpoint,
         *("--peers", peers),
+        *("--dht_prefix", stage.chain),
         *(_front_end(owner, option) if stage.number == 0 else []),
         *("--block_indices", f"{stage.first_layer}:{stage.first_layer + stage.layers}"),
         *("--inference_max_length", str(option.max_model_length)),
