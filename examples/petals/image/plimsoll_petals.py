@@ -118,6 +118,17 @@ def run(options: argparse.Namespace, petals: Sequence[str]) -> int:
     def look() -> list[Member]:
         return oldest([ask(one) for one in addresses(options.peers, options.address)])
 
+    server: subprocess.Popen[bytes] | None = None
+
+    def stop(*_: object) -> None:
+        if server is None:
+            sys.exit(0)
+        # PETALS tells the swarm that it goes when it is interrupted, not when it is terminated.
+        server.send_signal(signal.SIGINT)
+
+    # Before PETALS starts: what is handled here begins with its default there, what is ignored stays ignored.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
     identity = Path(tempfile.mkdtemp()) / "identity"
     made = subprocess.run(
         [sys.executable, "-c", _MAKE_IDENTITY, str(identity)], check=True, stdout=subprocess.PIPE, text=True
@@ -142,12 +153,6 @@ def run(options: argparse.Namespace, petals: Sequence[str]) -> int:
     member = Member(f"{reached}/p2p/{made.stdout.strip()}", swarm)
     front_end = None if options.port is None else _front_end(options, member.address)
 
-    def stop(*_: object) -> None:
-        # PETALS tells the swarm that it goes when it is interrupted, not when it is terminated.
-        server.send_signal(signal.SIGINT)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
     looked = time.monotonic()
     answering: subprocess.Popen[bytes] | None = None
     with Listener((options.address, SWARM_PORT), member, lambda: accepts(options.address, PEER_PORT)) as listener:
