@@ -17,6 +17,7 @@ from tests.good_objects import (
     LLAMA_70B,
     MEASURED_PROFILE,
     NAMESPACE,
+    PETALS_DEPLOYMENT,
     PLAN,
     POLICY,
     POOL,
@@ -40,6 +41,10 @@ class BadObject:
 
 def _deployment(name: str, path: str, value: object, field: str | None = None) -> BadObject:
     return BadObject(f"deployment: {name}", changed(DEPLOYMENT, path, value), field or shown(path))
+
+
+def _petals(name: str, path: str, value: object, field: str | None = None) -> BadObject:
+    return BadObject(f"deployment: {name}", changed(PETALS_DEPLOYMENT, path, value), field or shown(path))
 
 
 def _pool(name: str, path: str, value: object, field: str | None = None) -> BadObject:
@@ -265,6 +270,12 @@ BAD_OBJECTS: list[BadObject] = [
     _deployment("name that begins with a digit", "metadata.name", "7b-chat"),
     _deployment("name with a dot", "metadata.name", "chat.v2"),
     *_owned_flags(),
+    _petals("petals with replicas", "spec.placement.mode", "Replicated", "spec.engine.type"),
+    _petals("petals in the default mode", "spec.placement", ABSENT, "spec.engine.type"),
+    _petals("petals without an image", "spec.engine.images", ABSENT),
+    _petals("petals with arguments of vLLM", "spec.engine.extraArgs", ["--enable-prefix-caching"]),
+    _petals("petals with fp8", "spec.models.0.precisions.0.name", "fp8", "spec.models"),
+    _petals("petals with a quantised checkpoint", "spec.models.0.precisions.0.checkpoint", "x/y-AWQ", "spec.models"),
     _pool("neither accelerator nor custom", "spec.accelerator", ABSENT, "accelerator"),
     _pool("both accelerator and custom", "spec.custom", CUSTOM_POOL["spec"]["custom"], "accelerator"),
     BadObject("pool: custom without a selector", changed(CUSTOM_POOL, "spec.nodeSelector", ABSENT), "nodeSelector"),

@@ -86,6 +86,20 @@ DEPLOYMENT = made(
     NAMESPACE,
 )
 
+PETALS_DEPLOYMENT = made(
+    "LLMDeployment",
+    "helper",
+    {
+        "models": [
+            {"name": LLAMA_70B, "precisions": [{"name": "int4"}, {"name": "bf16", "checkpoint": "example/own"}]}
+        ],
+        "traffic": [{"name": "chat", "requestsPerMinute": 3, "tokens": {"input": 400, "output": 150}}],
+        "placement": {"mode": "Chained"},
+        "engine": {"type": "petals", "images": {"nvidia": "example/plimsoll-petals:2.3"}},
+    },
+    NAMESPACE,
+)
+
 POOL = made(
     "GPUNodePool",
     "h100-east",
@@ -265,6 +279,7 @@ GOOD_OBJECTS: dict[str, Manifest] = {
         PROFILE, "spec.coefficients", [{"accelerator": "L4", "prefillEfficiency": "0.4"}]
     ),
     "policy": POLICY,
+    "chained over PETALS": PETALS_DEPLOYMENT,
     "chained": changed(
         changed(DEPLOYMENT, "spec.placement.mode", "Chained"),
         "spec.traffic.0.origins",

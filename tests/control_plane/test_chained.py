@@ -108,3 +108,28 @@ def test_chains_over_three_regions_outlive_a_node(bench: Bench, regions: None, t
 
     bench.cluster.kubectl("delete", "llmdeployment", NAME, f"--namespace={NAMESPACE}")
     bench.wait("everything collected", lambda: not bench.own("pods,statefulsets,networkpolicies,services"))
+
+
+def test_a_chain_of_petals_servers_is_one_swarm_with_one_front_end(bench: Bench, regions: None) -> None:
+    bench.apply_example("petals")
+    (deployment,) = bench.settle()
+    content = document(bench.get("configmap", "helper-routing", NAMESPACE))
+    jsonschema.validate(content, routing_schema())
+    pods = {pod["metadata"]["labels"][labels.PLACEMENT]: pod for pod in bench.own("pods")}
+    assert all(ready(pod) for pod in pods.values())
+    assert sorted(pods) == sorted(server["placement"] for chain in content["chains"] for server in chain["servers"])
+    for chain in content["chains"]:
+        layer = 0
+        for number, server in enumerate(chain["servers"]):
+            (container,) = pods[server["placement"]]["spec"]["containers"]
+            assert pods[server["placement"]]["spec"]["nodeName"] == server["node"]
+            assert option_value(container["args"], "--block_indices") == f"{layer}:{layer + server['layers']}"
+            assert option_value(container["args"], "--peers") == f"{chain['name']}-peers.{NAMESPACE}.svc.cluster.local"
+            assert ("--port" in container["args"]) is (number == 0)
+            layer += server["layers"]
+        assert layer == 80
+    mark = bench.cluster.mark()
+    time.sleep(3)
+    assert bench.wrote(mark) == [], "written at rest"
+    bench.cluster.kubectl("delete", "llmdeployment", deployment["metadata"]["name"], f"--namespace={NAMESPACE}")
+    bench.wait("everything collected", lambda: not bench.own("pods,statefulsets,networkpolicies,services"))

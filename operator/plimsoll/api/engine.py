@@ -92,7 +92,30 @@ class ModelCache(APIModel):
 class Engine(APIModel):
     """How the inference engine is run."""
 
-    type: Annotated[Literal["vllm"], Field(description="The inference engine. Default vllm.")] = "vllm"
+    rules = (
+        Rule(
+            cel="!has(self.type) || self.type != 'petals' || has(self.images) && "
+            "(has(self.images.nvidia) || has(self.images.amd))",
+            message="with type petals, images.nvidia must name an image with PETALS and plimsoll-petals: "
+            "Plimsoll pins none",
+            holds=lambda e: e.type != "petals" or e.images != EngineImages(),
+            field="images",
+        ),
+        Rule(
+            cel="!has(self.type) || self.type != 'petals' || !has(self.extraArgs) || self.extraArgs.size() == 0",
+            message="extraArgs are vLLM's; with type petals the list must be empty",
+            holds=lambda e: e.type != "petals" or not e.extra_args,
+            field="extraArgs",
+        ),
+    )
+
+    type: Annotated[
+        Literal["vllm", "petals"],
+        Field(
+            description="The inference engine: vllm, or petals with placement.mode Chained, which needs an image of "
+            "yours. Default vllm."
+        ),
+    ] = "vllm"
     images: Annotated[
         EngineImages, Field(description="Container images by GPU vendor. When absent, those this release pins.")
     ] = EngineImages()

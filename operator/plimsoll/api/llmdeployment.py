@@ -187,6 +187,13 @@ def _tokens_fit(spec: "LLMDeploymentSpec") -> bool:
     return longest is None or all(t.tokens.input + t.tokens.output <= longest for t in spec.traffic)
 
 
+def _petals_runs_precisions(spec: "LLMDeploymentSpec") -> bool:
+    declared = [one for model in spec.models for one in model.precisions]
+    return spec.engine.type != "petals" or all(
+        one.name == "bf16" or (one.name in ("int8", "int4") and one.checkpoint is None) for one in declared
+    )
+
+
 class LLMDeploymentSpec(APIModel):
     """Which models may serve, what traffic is expected, and within which limits Plimsoll decides."""
 
@@ -217,6 +224,22 @@ class LLMDeploymentSpec(APIModel):
             message="origins count with placement.mode Chained only",
             holds=lambda s: s.placement.mode == "Chained" or not any(t.origins for t in s.traffic),
             field="traffic",
+        ),
+        Rule(
+            cel="!has(self.engine.type) || self.engine.type != 'petals' || "
+            "has(self.placement.mode) && self.placement.mode == 'Chained'",
+            message="engine.type petals needs placement.mode Chained; otherwise vllm is accepted",
+            holds=lambda s: s.engine.type != "petals" or s.placement.mode == "Chained",
+            field="engine.type",
+        ),
+        Rule(
+            cel="!has(self.engine.type) || self.engine.type != 'petals' || "
+            "self.models.all(m, m.precisions.all(p, p.name == 'bf16' || "
+            "p.name in ['int8', 'int4'] && !has(p.checkpoint)))",
+            message="engine.type petals quantises the model's own weights: it takes bf16, and int8 and int4 without "
+            "checkpoint",
+            holds=_petals_runs_precisions,
+            field="models",
         ),
     )
 

@@ -23,6 +23,8 @@ OWNED_VARIABLES: Final = (
     "VLLM_HOST_IP",
     "VLLM_PP_LAYER_PARTITION",
     "VLLM_ALLOW_LONG_MAX_MODEL_LEN",
+    "PETALS_CACHE",
+    "PLIMSOLL_POD_IP",
 )
 """What Plimsoll sets itself, or what would void what it planned."""
 

@@ -17,8 +17,10 @@ from plimsoll.chains.pipelines import chain_rate, pipeline_set, seen_from
 from plimsoll.chains.sets import ServerSet
 from plimsoll.performance import LatencyTarget, LatencyTargets, Parallelism, ReplicaShape, load_seconds
 from plimsoll.performance.shapes import parallelism_problem
-from plimsoll.planning.chain_options import server_host
+from plimsoll.planning.chain_options import checkpoint_of, server_host
 from plimsoll.planning.chain_servers import ChainServer, Sites, known_distances, origins, round_trips
+from plimsoll.planning.chain_turns import AT_ONCE as AT_ONCE_IN_TURNS
+from plimsoll.planning.chain_turns import taking_turns
 from plimsoll.planning.facts import catalog_of
 from plimsoll.planning.images import engine_image
 from plimsoll.planning.objectives import ResolvedClass, deployment_finding
@@ -138,6 +140,8 @@ class ChainChoice:
         self._distances = known_distances(self._policy, snapshot.round_trips)
         rate = sum(item.planned_rate_per_second for item in classes)
         self.task = ChainTask(tuple(classes), rate, *origins(deployment, sites.nearest()))
+        self._petals = deployment.spec.engine.type == "petals"
+        self._at_once = AT_ONCE_IN_TURNS if self._petals else AT_ONCE
         self.kinds: dict[str, int] = {}
         """Free servers that could be of a kind of chain, by its label."""
         self.models = {model.name: model for model in self._models()}
@@ -160,7 +164,7 @@ class ChainChoice:
                 for tensor in self._sites.degrees():
                     servers = self._able(model, precision, self._sites.free(tensor, server_host(tensor)))
                     self.kinds[kind_label(model, precision, tensor)] = len(servers)
-                    for at_once in AT_ONCE if servers else ():
+                    for at_once in self._at_once if servers else ():
                         yield from self._sets(model, precision, at_once, servers, (), rate)
 
     def grown(self, kept: Sequence[RunningChain], rate: float, *, alone: bool = False) -> Iterator[ChainOption]:
@@ -170,7 +174,7 @@ class ChainChoice:
         if model.name not in self.lengths:
             return
         most = max(chain.places for chain in kept)
-        at_once = min((one for one in AT_ONCE if one >= most), default=most)
+        at_once = min((one for one in self._at_once if one >= most), default=most)
         running = [
             self._sites.server(item.option["node"], self._pools.usable[item.option["pool"]], int(item.option["tensor"]))
             for chain in kept
@@ -199,7 +203,10 @@ class ChainChoice:
         places = sorted({server.region for server in servers})
         entry = _numbers([server.region for server in servers])
         trips = round_trips(self._distances, places, servers)
-        problem = _problem(model, precision, hardware, trips, self.task, at_once)
+        if self._petals:
+            problem = taking_turns(_problem(model, precision, hardware, trips, self.task, 1), trips, at_once)
+        else:
+            problem = _problem(model, precision, hardware, trips, self.task, at_once)
         # Planned for the farthest of the regions, so that the targets hold for each.
         farthest = np.array([approach[:, entry == place].max() for place in range(len(places))])
         chains = [chain for chain in self._as_planned(problem, entry, kept) if chain is not None]
@@ -276,7 +283,7 @@ class ChainChoice:
         )
         for number, declared in enumerate(candidate.precisions):
             precision = self._catalog.precision(declared.name)
-            if (declared.checkpoint or model.checkpoint(declared.name)) is None:
+            if checkpoint_of(self._deployment, model, declared) is None:
                 field = f"spec.models[{index}].precisions[{number}].checkpoint"
                 message = (
                     f"{field}: {declared.name} needs a quantised checkpoint and the catalog knows none for "
@@ -296,7 +303,7 @@ class ChainChoice:
             return (
                 unsupported_reason(precision, gpu) is None
                 and parallelism_problem(model, gpu, Parallelism(server.tensor, 1)) is None
-                and engine_image(self._deployment.spec.engine.images, gpu.vendor) is not None
+                and engine_image(self._deployment.spec.engine, gpu.vendor) is not None
             )
 
         return [server for server in servers if able(server)]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from plimsoll import __version__
 from plimsoll.api.llmdeployment import LLMDeployment
+from plimsoll.api.llmdeployment import Precision as DeclaredPrecision
 from plimsoll.catalog import ModelArchitecture, Precision
 from plimsoll.performance import Parallelism, ReplicaShape, load_seconds
 from plimsoll.planning.chain_names import ChainNames
@@ -20,6 +21,14 @@ def server_host(tensor: int) -> HostDemand:
     return host_demand(tensor, alone=False)
 
 
+def checkpoint_of(deployment: LLMDeployment, model: ModelArchitecture, declared: DeclaredPrecision) -> str | None:
+    """What the engine loads; None where int8 or int4 weights are needed and none are known."""
+    if deployment.spec.engine.type == "petals":
+        # PETALS quantises the model's own weights as it loads them.
+        return declared.checkpoint or model.name
+    return declared.checkpoint or model.checkpoint(declared.name)
+
+
 def server_options(
     deployment: LLMDeployment,
     model: ModelArchitecture,
@@ -29,6 +38,7 @@ def server_options(
     tensor: int,
     places: int,
     max_model_length: int,
+    cache_tokens: int,
 ) -> tuple[Option, ...]:
     """The servers of a chain, in order."""
     declared = next(
@@ -38,8 +48,9 @@ def server_options(
         for item in one.precisions
         if item.name == precision.name
     )
-    checkpoint = declared.checkpoint or model.checkpoint(precision.name) or model.name
-    own = checkpoint == model.name and precision.name != model.native_precision
+    petals = deployment.spec.engine.type == "petals"
+    checkpoint = checkpoint_of(deployment, model, declared) or model.name
+    own = checkpoint == model.name and precision.name != model.native_precision and not petals
     options = []
     for stage, pool in zip(stages, pools, strict=True):
         shape = ReplicaShape(model, precision, pool.gpu, Parallelism(tensor, 1), max_model_length)
@@ -52,7 +63,8 @@ def server_options(
                 parallelism=Parallelism(tensor, 1),
                 max_num_seqs=places,
                 max_model_length=max_model_length,
-                image=engine_image(deployment.spec.engine.images, pool.gpu.vendor) or "",
+                cache_tokens=cache_tokens if petals else 0,
+                image=engine_image(deployment.spec.engine, pool.gpu.vendor) or "",
                 gpu_resource=pool.resource_name,
                 engine_args=precision.engine_args if own else (),
                 host=server_host(tensor),
@@ -98,6 +110,7 @@ def _as_it_runs(chain: RunningChain, number: int) -> Option:
         parallelism=Parallelism(tensor, 1),
         max_num_seqs=chain.places,
         max_model_length=chain.max_model_length,
+        cache_tokens=chain.cache_tokens,
         image=made.image if made is not None else "",
         gpu_resource="",
         engine_args=(),

@@ -96,8 +96,9 @@ def _placements(found: ChainedPlan, chain: Chain, running: RunningChain | None, 
     ]
     places = running.places if running is not None else chain.places
     length = running.max_model_length if running is not None else _length(found, chain)
+    tokens = running.cache_tokens if running is not None else places * found.longest_tokens
     tensor = servers[0].tensor
-    options = server_options(deployment, found.model, found.precision, stages, pools, tensor, places, length)
+    options = server_options(deployment, found.model, found.precision, stages, pools, tensor, places, length, tokens)
     names = ChainNames(deployment)
     asked = names.asked(options, pools)
     if running is not None:

@@ -56,6 +56,7 @@ class PlacementNames:
             *(degrees.tensor, degrees.pipeline, option.max_num_seqs, option.max_model_length),
             *((f"{option.pods_per_node} per node",) if option.pods_per_node else ()),
             *((f"{option.nodes} nodes",) if option.nodes > 1 else ()),
+            *((f"{option.cache_tokens} cache tokens",) if option.cache_tokens else ()),
         )
         return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
 

@@ -86,6 +86,8 @@ class Option:
     max_model_length: int
     pods_per_node: int = field(default=0, kw_only=True, repr=False)
     """Pods of the placement that one node may hold; 0 where as many as fit may. Names know it: see `identity.py`."""
+    cache_tokens: int = field(default=0, kw_only=True, repr=False)
+    """Of all sessions of a PETALS server together; 0 for engines that find it out. Names know it."""
     image: str
     """Container image of the engine for the pool's GPU vendor."""
     gpu_resource: str

@@ -47,6 +47,10 @@ class RunningChain:
     def max_model_length(self) -> int:
         return int(self.servers[0].option["max-model-length"])
 
+    @property
+    def cache_tokens(self) -> int:
+        return int(self.servers[0].option.get("cache-tokens", 0))
+
 
 def running_chains(
     workloads: Iterable[Workload], nodes: Sequence[NodeFacts] | None, closed: Set[str] = frozenset()
@@ -131,7 +135,7 @@ def _readable(item: Workload) -> bool:
     """People can edit annotations: what cannot be read makes an ordinary workload that nobody plans."""
     said = item.option
     numbers = [said.get(name, "") for name in ("stage", "max-num-seqs", "tensor", "max-model-length")]
-    numbers += said.get("layers", "").split(",")
+    numbers += [said.get("cache-tokens", "0"), *said.get("layers", "").split(",")]
     return bool(said.get("chain")) and bool(said.get("node")) and all(_number(text) for text in numbers)
 
 

@@ -120,7 +120,7 @@ def enumerate_variants(
                 continue
             facts, factor = catalog.precision(precision.name), float(precision.task_error_factor)
             for pool in (group[0] for group in alike.values()):
-                image = engine_image(deployment.spec.engine.images, pool.gpu.vendor)
+                image = engine_image(deployment.spec.engine, pool.gpu.vendor)
                 key = (model.name, facts.name, checkpoint, pool.name, length, image, factor, splits)
                 if key not in fits:
                     split = sorted(((nodes_needed(one, pool.gpus_per_node), one) for one in splits), key=_on_one_first)

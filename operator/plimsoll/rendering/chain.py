@@ -6,9 +6,9 @@ A StatefulSet, since its pod keeps its name, by which the other servers find the
 from typing import Any
 
 from plimsoll.api.llmdeployment import LLMDeployment
-from plimsoll.planning.plan import Placement, PoolPlan, Stage
+from plimsoll.planning.plan import Option, Placement, PoolPlan, Stage
 from plimsoll.rendering import labels
-from plimsoll.rendering.engine import vllm, vllm_chain
+from plimsoll.rendering.engine import petals_chain, vllm, vllm_chain
 from plimsoll.rendering.engine.vllm_nodes import RANK_PORT
 from plimsoll.rendering.manifest import Manifest, metadata
 from plimsoll.rendering.workload import engine_container, pod_template, serving_container
@@ -17,16 +17,12 @@ from plimsoll.rendering.workload import engine_container, pod_template, serving_
 def render_server(owner: LLMDeployment, placement: Placement, stage: Stage, pool: PoolPlan, replicas: int) -> Manifest:
     """The StatefulSet of one server."""
     option = placement.option
-    first = _address(owner, stage)
-    args = vllm_chain.arguments(owner, option, stage, first)
-    env = vllm_chain.environment(owner.spec.engine, stage)
-    if stage.number == 0:
-        container = serving_container(option, args, env)
-    else:
-        probes = vllm_chain.probes(option.load_seconds, first)
-        container = engine_container(option, args, env, ports=(), behaviour=probes)
+    container = (_petals if _is_petals(owner) else _vllm)(owner, option, stage)
     template = pod_template(owner, placement, pool, container)
-    template["metadata"]["labels"] = {**template["metadata"]["labels"], labels.CHAIN: stage.chain}
+    template["metadata"]["labels"] = {
+        **template["metadata"]["labels"],
+        **labels.chain_labels(stage.chain, owner.spec.engine.type),
+    }
     template["spec"]["affinity"] = _on_node(template["spec"]["affinity"], stage.node)
     return {
         "apiVersion": "apps/v1",
@@ -46,6 +42,24 @@ def render_server(owner: LLMDeployment, placement: Placement, stage: Stage, pool
     }
 
 
+def _vllm(owner: LLMDeployment, option: Option, stage: Stage) -> Manifest:
+    first = f"{stage.chain}-0.{_peers_address(owner, stage)}"
+    args = vllm_chain.arguments(owner, option, stage, first)
+    env = vllm_chain.environment(owner.spec.engine, stage)
+    if stage.number == 0:
+        return serving_container(option, args, env)
+    probes = vllm_chain.probes(option.load_seconds, first)
+    return engine_container(option, args, env, ports=(), behaviour=probes)
+
+
+def _petals(owner: LLMDeployment, option: Option, stage: Stage) -> Manifest:
+    args = petals_chain.arguments(owner, option, stage, _peers_address(owner, stage))
+    env, command = petals_chain.environment(owner.spec.engine), petals_chain.command()
+    ports = vllm.ports() if stage.number == 0 else []
+    behaviour = petals_chain.behaviour(stage, option.load_seconds)
+    return engine_container(option, args, env, ports, behaviour, command)
+
+
 def render_chain(owner: LLMDeployment, placement: Placement, stage: Stage) -> tuple[Manifest, ...]:
     """What belongs to a whole chain, made with its first server: the Service by which the servers find each other, and
     the NetworkPolicy that lets them talk.
@@ -55,6 +69,7 @@ def render_chain(owner: LLMDeployment, placement: Placement, stage: Stage) -> tu
     """
     own = _labels(owner, placement, stage)
     chain = {labels.CHAIN: stage.chain}
+    name, port = ("swarm", petals_chain.SWARM_PORT) if _is_petals(owner) else ("ranks", RANK_PORT)
     peers: Manifest = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -64,7 +79,7 @@ def render_chain(owner: LLMDeployment, placement: Placement, stage: Stage) -> tu
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
             "selector": chain,
-            "ports": [{"name": "ranks", "port": RANK_PORT, "protocol": "TCP", "targetPort": RANK_PORT}],
+            "ports": [{"name": name, "port": port, "protocol": "TCP", "targetPort": port}],
         },
     }
     policy: Manifest = {
@@ -85,16 +100,20 @@ def render_chain(owner: LLMDeployment, placement: Placement, stage: Stage) -> tu
 
 def _labels(owner: LLMDeployment, placement: Placement, stage: Stage) -> dict[str, str]:
     own = labels.placement_labels(owner.name, placement.name, placement.option.pool)
-    return {**own, labels.CHAIN: stage.chain}
+    return {**own, **labels.chain_labels(stage.chain, owner.spec.engine.type)}
+
+
+def _is_petals(owner: LLMDeployment) -> bool:
+    return owner.spec.engine.type == "petals"
 
 
 def _peers(stage: Stage) -> str:
     return f"{stage.chain}-peers"
 
 
-def _address(owner: LLMDeployment, stage: Stage) -> str:
-    """Of the pod of the chain's first server."""
-    return f"{stage.chain}-0.{_peers(stage)}.{owner.namespace}.svc.cluster.local"
+def _peers_address(owner: LLMDeployment, stage: Stage) -> str:
+    """Of all pods of the chain; those of one begin with its name."""
+    return f"{_peers(stage)}.{owner.namespace}.svc.cluster.local"
 
 
 def _on_node(affinity: dict[str, Any], node: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from plimsoll.planning.plan import Option
 
+NAME = "app.kubernetes.io/name"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "plimsoll"
 COMPONENT = "app.kubernetes.io/component"
@@ -39,7 +40,7 @@ OPTION_ANNOTATIONS: Mapping[str, str] = {
     name: f"{PREFIX}{name}"
     for name in (
         *("model", "precision", "pool", "tensor", "pipeline", "max-num-seqs", "nodes"),
-        *("chain", "stage", "node", "region", "layers", "max-model-length"),
+        *("chain", "stage", "node", "region", "layers", "max-model-length", "cache-tokens"),
     )
 }
 """What a workload runs: short name -> annotation. Annotations, because model names do not fit into label values."""
@@ -48,7 +49,7 @@ OPTION_ANNOTATIONS: Mapping[str, str] = {
 def common_labels(deployment: str, component: str) -> dict[str, str]:
     """Labels of every object that belongs to an LLMDeployment."""
     return {
-        "app.kubernetes.io/name": "vllm",
+        NAME: "vllm",
         "app.kubernetes.io/instance": deployment,
         COMPONENT: component,
         "app.kubernetes.io/part-of": "plimsoll",
@@ -60,6 +61,11 @@ def common_labels(deployment: str, component: str) -> dict[str, str]:
 def placement_labels(deployment: str, placement: str, pool: str) -> dict[str, str]:
     """Labels of a placement's objects and pods."""
     return {**common_labels(deployment, SERVING_ENGINE), PLACEMENT: placement, POOL: pool}
+
+
+def chain_labels(chain: str, engine: str) -> dict[str, str]:
+    """Labels of a chain's objects and pods beside those of a placement."""
+    return {CHAIN: chain, NAME: engine}
 
 
 def placement_selector(placement: str) -> dict[str, str]:
@@ -98,6 +104,8 @@ def option_annotations(option: Option) -> dict[str, str]:
             "layers": ",".join(map(str, stage.partition)),
             "max-model-length": str(option.max_model_length),
         }
+        if option.cache_tokens:
+            values["cache-tokens"] = str(option.cache_tokens)
     return {OPTION_ANNOTATIONS[name]: value for name, value in values.items()}
 
 

@@ -11,7 +11,7 @@ def render_service(owner: LLMDeployment, placement: Placement) -> Manifest:
     """A ClusterIP Service over the Ready pods of a placement; of replicas over several nodes, over their leaders."""
     own = labels.placement_labels(owner.name, placement.name, placement.option.pool)
     if placement.option.stage is not None:
-        own[labels.CHAIN] = placement.option.stage.chain
+        own |= labels.chain_labels(placement.option.stage.chain, owner.spec.engine.type)
     return {
         "apiVersion": "v1",
         "kind": "Service",

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Placement, Stage
+from plimsoll.planning.plan import DeploymentPlan, DeploymentState, Option, Placement, Stage
 from plimsoll.planning.transition import Step
 
 _SHORT_FLAGS = {"--tensor-parallel-size": "-tp", "--pipeline-parallel-size": "-pp"}
@@ -81,27 +81,65 @@ def _verify_server(
     where: str, deployment: DeploymentPlan, placement: Placement, stage: Stage, manifest: Mapping[str, Any]
 ) -> None:
     """The planned layers, at the planned place of the chain, on the planned node."""
-    args = _verify_pod(where, deployment, placement, manifest, "spec.template", pipeline=len(stage.partition))
     spec = _at(manifest, "spec", "template", "spec")
+    service = _at(manifest, "spec", "serviceName")
+    namespace = deployment.resource.metadata.namespace or "default"
+    peers = f"{service}.{namespace}.svc.cluster.local"
+    args: list[str] = []
+    if deployment.resource.spec.engine.type == "petals":
+        _verify_petals(where, deployment, placement.option, stage, spec, peers)
+    else:
+        args = _verify_pod(where, deployment, placement, manifest, "spec.template", pipeline=len(stage.partition))
     required = ("affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms")
     for number, term in enumerate(_at(spec, *required) or [{}]):
         fields = [item for item in term.get("matchFields") or () if item.get("key") == "metadata.name"]
         nodes = [item.get("values") for item in fields if item.get("operator") == "In"]
         _compare(where, f"spec.template.spec.affinity.nodeAffinity term {number}: nodes", nodes, [[stage.node]])
-    if len(stage.partition) == 1:
+    if len(stage.partition) == 1 or deployment.resource.spec.engine.type == "petals":
         return
-    service = _at(manifest, "spec", "serviceName")
-    namespace = deployment.resource.metadata.namespace or "default"
     expected = {
         "--nnodes": [str(len(stage.partition))],
         "--node-rank": [str(stage.number)],
-        "--master-addr": [f"{stage.chain}-0.{service}.{namespace}.svc.cluster.local"],
+        "--master-addr": [f"{stage.chain}-0.{peers}"],
     }
     for flag, values in expected.items():
         _compare(where, f"args {flag}", _values(args, flag), values)
     _compare(where, "args --headless", "--headless" in args, stage.number > 0)
     given = [item.get("value") for item in _at(spec, "containers")[0].get("env") or () if item.get("name") == _LAYERS]
     _compare(where, f"env {_LAYERS}", given, [",".join(str(count) for count in stage.partition)])
+
+
+def _verify_petals(
+    where: str, deployment: DeploymentPlan, option: Option, stage: Stage, spec: Mapping[str, Any], peers: str
+) -> None:
+    """A server with the planned blocks and caches; the first one answers requests, too."""
+    containers = _at(spec, "containers")
+    _compare(where, "number of containers", len(containers) if isinstance(containers, list) else 0, 1)
+    container = containers[0]
+    _compare(where, "image", _at(container, "image"), option.image)
+    limits = _at(container, "resources", "limits") or {}
+    _compare(where, f"limits[{option.gpu_resource}]", limits.get(option.gpu_resource), str(option.parallelism.gpus))
+    args = [str(argument) for argument in _at(container, "args") or ()]
+    _compare(where, "args[0]", args[0] if args else None, option.checkpoint)
+    first = stage.number == 0
+    devices = [f"cuda:{number}" for number in range(option.parallelism.gpus)]
+    expected = {
+        "--peers": [peers],
+        "--dht_prefix": [stage.chain],
+        "--block_indices": [f"{stage.first_layer}:{stage.first_layer + stage.layers}"],
+        "--attn_cache_tokens": [str(option.cache_tokens)],
+        "--inference_max_length": [str(option.max_model_length)],
+        "--quant_type": [{"int8": "int8", "int4": "nf4"}.get(option.precision, "none")],
+        "--tensor_parallel_devices": devices if len(devices) > 1 else [],
+        "--max-model-len": [str(option.max_model_length)] if first else [],
+        "--max-num-seqs": [str(option.max_num_seqs)] if first else [],
+    }
+    for flag, values in expected.items():
+        _compare(where, f"args {flag}", _following(args, flag), values)
+        _compare(where, f"args {flag}: how often", args.count(flag), int(bool(values)))
+    served = _following(args, "--served-model-name")
+    for name in (deployment.resource.metadata.name, option.model) if first else ():
+        _compare(where, "args --served-model-name", name if name in served else served, name)
 
 
 def _verify_group(where: str, deployment: DeploymentPlan, placement: Placement, manifest: Mapping[str, Any]) -> None:

@@ -100,14 +100,20 @@ def serving_container(option: Option, args: Sequence[str], env: Sequence[Manifes
 
 
 def engine_container(
-    option: Option, args: Sequence[str], env: Sequence[Manifest], ports: Sequence[Manifest], behaviour: Manifest
+    option: Option,
+    args: Sequence[str],
+    env: Sequence[Manifest],
+    ports: Sequence[Manifest],
+    behaviour: Manifest,
+    command: Sequence[str] | None = None,
 ) -> Manifest:
-    """The engine's container, whatever its part in a replica; `behaviour` is its probes and hooks."""
+    """The engine's container, whatever its part in a replica; `behaviour` is its probes and hooks, `command` that of
+    another engine than vLLM."""
     host = option.host
     return {
         "name": "engine",
         "image": option.image,
-        "command": vllm.command(),
+        "command": list(command or vllm.command()),
         "args": list(args),
         "env": list(env),
         **({"ports": list(ports)} if ports else {}),
