@@ -10,7 +10,10 @@ from benchmarks import report, results
 
 NAMES = ("allocation", "chains", "closed_loop", "forecast", "operator", "performance", "trust")
 """Modules of this package with `run() -> (figures, notes, tables)`."""
-PARTS = {"chains": ("reproduction", "comparison", "losses", "decisions", "optimum"), "operator": ("fleet", "scale")}
+PARTS = {
+    "chains": ("reproduction", "comparison", "losses", "decisions", "optimum"),
+    "operator": ("fleet", "scale", "reaction"),
+}
 """Those whose parts can be run alone."""
 
 

@@ -1,5 +1,5 @@
 """`make demo`: Plimsoll on a real control plane with three GPU pools, from `kubectl apply` to routed pods, then its
-reaction to a surge of traffic and to the loss of a node."""
+reaction to a surge of traffic, to the loss of a node, and to traffic that a Prometheus shows to rise and to fall."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from devcluster.cluster import Cluster
 from devcluster.components import COMPONENTS
 from devcluster.installation import ROOT, Installation
 from devcluster.nodes import demo_nodes
+from devcluster.rising import COOL_DOWN_SECONDS, LOAD_SECONDS, LOOK_SECONDS, NAMESPACE, Rising
 
 EXAMPLE = ROOT / "examples" / "fleet"
 WAIT_SECONDS = 120.0
@@ -30,9 +32,11 @@ PROPAGATION_SECONDS = 2
 class Demo:
     """Runs the acts in order and prints what a user would see."""
 
-    def __init__(self, cluster: Cluster, operator: Installation) -> None:
+    def __init__(self, cluster: Cluster, operator: Installation, stack: ExitStack) -> None:
+        """`stack` is closed when what the demo has started is to end."""
         self._cluster = cluster
         self._operator = operator
+        self._rising = Rising(cluster, operator, stack)
         self._began = time.monotonic()
 
     def run(self) -> None:
@@ -44,6 +48,7 @@ class Demo:
         self._show_routing()
         self._scale()
         self._lose_node()
+        self._rise()
         self._say(f"done in {time.monotonic() - self._began:.0f} s")
 
     def _install(self) -> None:
@@ -117,6 +122,22 @@ class Demo:
                     *("--force", "--grace-period=0", "--wait=false"),
                 )
         self._reaction(before)
+
+    def _rise(self) -> None:
+        self._say(
+            "a Prometheus: helm upgrade with prometheus.url, and LLMDeployment live/helpdesk on four nodes of 4 L40"
+        )
+        self._rising.prepare()
+        self._wait("pods Running and routed", self._settled)
+        self._rising.start()
+        self._say(
+            f"an emulated engine answers behind each of its pods. Faster than in earnest: the operator looks every "
+            f"{LOOK_SECONDS} s (15), a model loads in {LOAD_SECONDS} s (a minute), and a shrink needs "
+            f"{COOL_DOWN_SECONDS} s of less traffic (600)"
+        )
+        outcome = self._rising.play()
+        self._say(outcome)
+        self._command(f"kubectl get llmdep -n {NAMESPACE}")
 
     def _reaction(self, before: dict[str, str]) -> None:
         began = time.monotonic()
@@ -198,15 +219,15 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: _interrupt(stop))
-    for name in COMPONENTS:
+    for name in (*COMPONENTS, "prometheus"):
         binary(name)
     began = time.monotonic()
     with Cluster() as cluster:
         parts = "etcd, kube-apiserver, kube-controller-manager, kube-scheduler, KWOK"
         print(f"control plane up in {time.monotonic() - began:.1f} s: {parts}", flush=True)
-        operator = Installation(cluster)
+        operator, stack = Installation(cluster), ExitStack()
         try:
-            Demo(cluster, operator).run()
+            Demo(cluster, operator, stack).run()
             if keep:
                 print(f"\nexport KUBECONFIG={cluster.kubeconfig}")
                 print(f"The operator logs to {cluster.logs}. Ctrl-C ends it all.", flush=True)
@@ -214,6 +235,7 @@ def main() -> int:
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
         finally:
+            stack.close()
             operator.stop()
     return 0
 

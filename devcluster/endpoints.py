@@ -19,12 +19,15 @@ _OWN_PODS = "app.kubernetes.io/managed-by=plimsoll"
 
 
 class Endpoints:
-    """`count` equal endpoints in one process, for as many pods. Use as a context manager; `follow` when pods change."""
+    """`count` equal endpoints in one process, for as many pods. Use as a context manager; `follow` when pods change.
 
-    def __init__(self, cluster: Cluster, directory: Path, count: int, *options: str) -> None:
+    `selector` tells which pods, by default all of Plimsoll's.
+    """
+
+    def __init__(self, cluster: Cluster, directory: Path, count: int, *options: str, selector: str = _OWN_PODS) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "plimsoll.cli.main", "emulate", "--port=0", f"--count={count}", *options]
-        self._cluster, self._count = cluster, count
+        self._cluster, self._count, self._selector = cluster, count, selector
         self._process = Process(command, directory / "emulate.log")
         self._addresses: list[str] = []
         self.pods: dict[tuple[str, str], str] = {}
@@ -50,7 +53,7 @@ class Endpoints:
         Raises:
             RuntimeError: there are more pods than endpoints.
         """
-        text = self._cluster.kubectl("get", "pods", "--all-namespaces", f"--selector={_OWN_PODS}", "--output=json")
+        text = self._cluster.kubectl("get", "pods", "--all-namespaces", f"--selector={self._selector}", "--output=json")
         ready = {
             (pod["metadata"]["namespace"], pod["metadata"]["name"])
             for pod in json.loads(text)["items"]

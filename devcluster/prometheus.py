@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 from collections.abc import Iterable, Mapping
+from math import nan
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlencode
 
 from devcluster.binaries import binary
 from devcluster.cluster import free_ports
@@ -19,13 +22,13 @@ _START_SECONDS = 30.0
 class Prometheus:
     """One server on a loopback port. Use as a context manager, or `start`, `stop`; its data outlive a stop."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, scrape_seconds: int = SCRAPE_SECONDS) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         (port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
         self._targets = directory / "targets.json"
         configuration = {
-            "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "scrape_timeout": f"{SCRAPE_SECONDS}s"},
+            "global": {"scrape_interval": f"{scrape_seconds}s", "scrape_timeout": f"{scrape_seconds}s"},
             "scrape_configs": [
                 {
                     "job_name": "vllm",
@@ -65,6 +68,14 @@ class Prometheus:
     def stop(self) -> None:
         """Ends it."""
         self.process.stop()
+
+    def value(self, expression: str) -> float:
+        """What an expression of one series is now; NaN where there is none."""
+        with urllib.request.urlopen(
+            f"{self.url}/api/v1/query?{urlencode({'query': expression})}", timeout=10
+        ) as answer:
+            found = json.load(answer)["data"]["result"]
+        return float(found[0]["value"][1]) if found else nan
 
     def scrape(self, targets: Iterable[tuple[str, Mapping[str, str]]]) -> None:
         """Scrape these from now on, and nothing else: `host:port`, and labels."""

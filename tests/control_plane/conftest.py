@@ -20,7 +20,7 @@ _LAST = "test_rbac.py"
 """Judges what all the others on its control plane made the operator do."""
 _FIRST = ("test_demand.py", "test_chaos.py", "test_transitions.py", "test_upgrade.py")
 """The longest: two control planes work side by side, and neither should wait for the other's last file."""
-_WITH_PROMETHEUS = {"test_corrections.py", "test_demand.py"}
+_WITH_PROMETHEUS = {"test_corrections.py", "test_demand.py", "test_events.py"}
 _WITH_SEVERAL_NODES = {"test_several_nodes.py", _LAST}
 NAMESPACES = ("chat", "documents")
 

@@ -61,6 +61,18 @@ def test_growth_is_planned_for_within_minutes(rate: float, factor: float) -> Non
     assert planned == sorted(planned)
 
 
+@settings(deadline=None, max_examples=25)
+@given(RATES, st.one_of(st.floats(min_value=0.1, max_value=0.5), st.floats(min_value=2.0, max_value=20.0)))
+def test_what_arrives_now_is_known_from_the_first_window_that_surely_shows_it(rate: float, factor: float) -> None:
+    """Shares follow it, and cost nothing; the level that replicas follow takes minutes."""
+    first, *later = run(settled(rate), [rate * factor] * 40)
+    assert abs(first.current_per_minute - rate) > 0.5 * abs(rate * factor - rate)
+    between = sorted((rate, rate * factor))
+    assert all(between[0] <= round(state.current_per_minute, 6) <= between[1] for state in later)
+    steps = [state.current_per_minute for state in (first, *later)]
+    assert steps in (sorted(steps), sorted(steps, reverse=True)), "never back and forth"
+
+
 @settings(deadline=None, max_examples=50)
 @given(
     RATES,

@@ -138,7 +138,8 @@ def _reading(plan: DeploymentPlan, pods: Sequence[tuple[str, PodLoad]], ready: i
         rate = routed[item.name] if known else engines.by_class.get(item.name, 0.0)
         # What is not served may never reach an engine; of a new one nothing is known from before it was looked at.
         whole = known or not (unseen or item.unserved > 0 or engines.some_new)
-        windows[item.name] = Window(load.seconds, 60 * rate, plausible, engines.calm and not unseen, whole)
+        calm = engines.calm and not unseen
+        windows[item.name] = Window(load.seconds, 60 * rate, plausible, calm, whole, load.window_seconds)
     if not plausible:
         return Reading(plan.ref, windows, "Implausible", _IMPLAUSIBLE)
     if unseen:

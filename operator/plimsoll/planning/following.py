@@ -27,6 +27,7 @@ class Window:
     """They are not many more either, and little waits: only then it counts for a shrink."""
     whole: bool = True
     """Everything was seen; otherwise the rate is a lower bound, which never counts for a shrink."""
+    length_seconds: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class DemandRule:
     longest_doubt_seconds: float = 45.0
     """Growth waits no longer than that for a second look: where looks are farther apart, one is enough."""
     current_step: float = 0.1
-    """By how much the present rate must move to be another one."""
+    """By how much the present rate must move to be another one; a window is believed so far, and as chance allows."""
     longest_gap_seconds: float = 120.0
     """Windows farther apart leave something unseen."""
     busy_per_minute: float = 20.0
@@ -124,10 +125,9 @@ def followed(state: Followed, window: Window, horizon_seconds: float, rule: Dema
         if planned - need >= max(rule.least_shrink * planned, _noise(planned, rule)):
             planned = max(need, min(planned - 1, float(ceil(planned * (1 - rule.most_shrink)))))
             since = window.seconds
-    current = state.current_per_minute
-    moved = abs(forecast.level - current)
-    if state.forecast is None or moved > max(rule.current_step * current, _noise(current, rule)):
-        current = forecast.level
+    current, present = state.current_per_minute, _present(forecast.level, rate, window.length_seconds, rule)
+    if state.forecast is None or abs(present - current) > max(rule.current_step * current, _noise(current, rule)):
+        current = present
     return Followed(
         seconds=window.seconds,
         planned_per_minute=planned,
@@ -149,6 +149,12 @@ def _taught(
     """What is known after a window (moment and rate), and the upper estimate that follows."""
     forecast = (known or Forecast.beginning(*window)).after(*window, rule.forecast)
     return forecast, max(rule.least_per_minute, forecast.upper(horizon_seconds, rule.forecast))
+
+
+def _present(level: float, rate: float, window_seconds: float, rule: DemandRule) -> float:
+    """What arrives now: the level, or what the last window surely shows where that is farther away."""
+    chance = level_deviation(rate, window_seconds / 2)
+    return min(max(level, rate / (1 + rule.current_step) - chance), rate * (1 + rule.current_step) + chance)
 
 
 def unseen(state: Followed, seconds: float, declared_per_minute: float, rule: DemandRule = FOLLOWING) -> Followed:

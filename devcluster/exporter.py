@@ -1,4 +1,4 @@
-"""Counters of vLLM for any number of pods, of a load that a test sets, and that may lie. One port for all pods."""
+"""Counters of vLLM for any number of pods, of a load that is set, and that may lie. One port for all pods."""
 
 from __future__ import annotations
 
