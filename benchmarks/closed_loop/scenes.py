@@ -23,7 +23,7 @@ from plimsoll.performance import LatencyTargets, TokenLengths
 from plimsoll.planning import Evaluator
 from plimsoll.planning.options import Candidate
 from plimsoll.planning.planner import decide_fleet
-from plimsoll.planning.search import Search, search_for
+from plimsoll.planning.search import UNPROVEN, Search, search_for
 from plimsoll.planning.snapshot import Snapshot
 from plimsoll.simulation import LognormalLength, RateCurve
 
@@ -35,9 +35,17 @@ ARRIVALS = {"Poisson": 1.0, "Gamma, CV 2": 2.0}
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 LONGEST = 14_000
 """Tokens of a prompt or an answer, at most."""
-POOLS = (("a100", "A100-SXM-80GB", 8, "1.60"), ("a40", "A40", 24, "0.50"), ("l40s", "L40S", 4, "1.10"))
-"""Name, accelerator, GPUs, and price of one for an hour as the catalogue has it; by name. No pool is large enough to be
-the only one for every day, as is usual where a fleet is mixed."""
+Pool = tuple[str, str, int, str]
+"""Name, accelerator, GPUs, and price of one for an hour as the catalogue has it."""
+POOLS: tuple[Pool, ...] = (
+    ("a100", "A100-SXM-80GB", 8, "1.60"),
+    ("a40", "A40", 24, "0.50"),
+    ("l40s", "L40S", 4, "1.10"),
+)
+"""By name. The L40S, cheapest for Azure's classes, are too few to serve either day alone. The A100 are enough for both
+days, the A40 for ServeGen's."""
+MORE_L40S: tuple[Pool, ...] = (*POOLS[:2], ("l40s", "L40S", 16, "1.10"))
+"""Every pool but the A40 is enough for both days, so one kind of GPU may be all that a day needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +161,13 @@ def _arrivals(curve: RateCurve, burstiness: float, seed: int) -> Floats:
 
 
 def scenes() -> list[Scene]:
-    """Azure's and ServeGen's day."""
-    return [_scene("Azure", _azure()), _scene("ServeGen", _servegen())]
+    """Azure's and ServeGen's day, each with few L40S and with many."""
+    return [
+        _scene("Azure", _azure(), POOLS),
+        _scene("ServeGen", _servegen(), POOLS),
+        _scene("Azure, 16 L40S", _azure(), MORE_L40S),
+        _scene("ServeGen, 16 L40S", _servegen(), MORE_L40S),
+    ]
 
 
 def _azure() -> tuple[TrafficOfADay, ...]:
@@ -213,11 +226,11 @@ def _traffic(
     )
 
 
-def _scene(name: str, classes: tuple[TrafficOfADay, ...]) -> Scene:
-    snapshot = _snapshot(classes)
+def _scene(name: str, classes: tuple[TrafficOfADay, ...], pools: tuple[Pool, ...]) -> Scene:
+    snapshot = _snapshot(classes, pools)
     turn = decide_fleet(snapshot, Evaluator())
     fleet, problem = turn.fleet, turn.fleet.problem
-    limits = {pool: gpus for pool, _, gpus, _ in POOLS}
+    limits = {pool: gpus for pool, _, gpus, _ in pools}
     rates = problem.class_rate_per_hour / 3600.0
     base = replace(
         problem,
@@ -232,27 +245,29 @@ def _scene(name: str, classes: tuple[TrafficOfADay, ...]) -> Scene:
     )
     minimal = np.zeros((base.classes, base.options))
     minimal[base.pair_class, base.pair_option] = 1.0 / base.pair_load[:, 0]
+    search = search_for(turn.policy, 1, Memory())
     return Scene(
         name,
         classes,
         base,
         tuple(fleet.candidates),
         tuple(item.targets for item in turn.choices[0].classes),
-        search_for(turn.policy, 1, Memory()),
+        # The same answers, without the proofs of how good they are.
+        replace(search, solve=search.answer, bound=lambda *_: UNPROVEN),
         float(turn.policy.headroom.demand),
         minimal,
     )
 
 
-def _snapshot(classes: tuple[TrafficOfADay, ...]) -> Snapshot:
-    pools = {
+def _snapshot(classes: tuple[TrafficOfADay, ...], pools: tuple[Pool, ...]) -> Snapshot:
+    declared = {
         name: {
             "accelerator": kind,
             "gpusPerNode": min(8, gpus),
             "nodes": {"max": -(-gpus // 8)},
             "price": {"perHour": price},
         }
-        for name, kind, gpus, price in POOLS
+        for name, kind, gpus, price in pools
     }
     traffic = [
         {
@@ -276,7 +291,7 @@ def _snapshot(classes: tuple[TrafficOfADay, ...]) -> Snapshot:
     }
     return Snapshot(
         deployments=(_object("LLMDeployment", "assistant", assistant, "chat"),),
-        pools=tuple(_object("GPUNodePool", name, spec) for name, spec in pools.items()),
+        pools=tuple(_object("GPUNodePool", name, spec) for name, spec in declared.items()),
         slos=tuple(
             sorted(
                 (_object("InferenceSLO", item.name, item.slo, "chat") for item in classes), key=lambda item: item.name
