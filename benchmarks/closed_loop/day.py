@@ -63,6 +63,13 @@ class Tables:
                 waiting[number, option, index] = max(0.0, mean - idle)
         return cls(attainment, waiting, saturation, np.nanmedian(stay, axis=1))
 
+    def confined(self, options: tuple[int, ...]) -> Tables:
+        """Of `Scene.confined`."""
+        chosen = sorted(options)
+        return Tables(
+            self.attainment[:, chosen], self.waiting_seconds[:, chosen], self.saturation[:, chosen], self.stay_seconds
+        )
+
 
 def _predicted(scene: Scene, number: int, option: int, rate: float, percentile: int | None) -> Prediction:
     """At that percentile, or the means."""

@@ -13,7 +13,7 @@ from plimsoll.allocation.problem import Floats, Ints
 from plimsoll.planning.beside import short_deployments
 from plimsoll.planning.decide import decide
 from plimsoll.planning.following import FOLLOWING, DemandRule, Followed, Window, beginning, followed
-from plimsoll.planning.shares import Split
+from plimsoll.planning.shares import WORTH, Split
 
 WINDOW_STEPS = 4
 """A look at demand every step sees the last four, as the operator's does."""
@@ -122,9 +122,7 @@ class Operator:
         published_at, published = self._published[-1]
         aged = now - published_at >= PROPAGATION_SECONDS
         aim = self._split_again(published) if complete else self.shares
-        table = np.stack(
-            [self._routed(row, before, ready, complete, aged) for row, before in zip(aim, published, strict=True)]
-        )
+        table = self._routed(aim, published, ready, complete, aged)
         same = bool(np.abs(published - table).max() <= LEAST_WEIGHT)
         if not same:
             self._published.append((now, table))
@@ -140,24 +138,33 @@ class Operator:
         return replicas, self._published[0][1]
 
     def _routed(self, aim: Floats, before: Floats, ready: Ints, complete: bool, aged: bool) -> Floats:
-        """One class's row (N,) of the next document, as `planning.transition` writes it.
+        """The next document's shares (C, N), as `planning.transition` writes it.
 
         Args:
-            aim: (N,) what is wanted once all is Ready.
-            before: (N,) in the last document.
+            aim: (C, N) what is wanted once all is Ready.
+            before: (C, N) in the last document.
         """
-        wanted = _scaled(aim * (ready > 0 if complete else ready / np.maximum(self.replicas, 1)), aim.sum())
-        kept = _scaled(before * (ready > 0), aim.sum())
-        leaving = (kept > 0) & (wanted == 0)
-        if not leaving.any():
+        total = aim.sum(axis=1, keepdims=True)
+        kept = _scaled(before * (ready > 0), total)
+        part = aim * (ready > 0 if complete else ready / np.maximum(self.replicas, 1))
+        wanted = _scaled(part, total)
+        kept = np.where(kept.any(axis=1, keepdims=True), kept, wanted)
+        going = float((kept * (wanted == 0)).sum(axis=1).max())
+        if not complete:
+            fuller = self._fullest(wanted, ready) > self._fullest(kept, ready) - WORTH
+            return kept if going > 0 or fuller else wanted
+        if going <= 0:
             return wanted
-        if not complete or not wanted.any() or (not aged and (kept[~leaving] > 0).any()):
+        if not aged:
             return kept
-        going = kept * leaving
-        stays = going.sum() - MOST_SHIFT
-        if stays <= 0:
-            return wanted
-        return np.asarray(wanted * (1 - stays) + going * stays / going.sum())
+        return np.asarray(kept + min(1.0, MOST_SHIFT / going) * (wanted - kept))
+
+    def _fullest(self, shares: Floats, ready: Ints) -> float:
+        """Used part of the time of the fullest option that is Ready, at shares (C, N)."""
+        used = shares > 0
+        able = used & (self._scene.minimal_rates > 0)
+        each = np.divide(shares * self._planned_for[:, None], self._scene.minimal_rates, out=np.zeros_like(shares), where=able)
+        return float((each.sum(axis=0) / np.maximum(ready, 1)).max())
 
     def _split_again(self, published: Floats) -> Floats:
         """The plan's shares (C, N), or those that suit what arrives now."""
@@ -192,9 +199,10 @@ class Operator:
         return shares
 
 
-def _scaled(row: Floats, total: float) -> Floats:
-    sums = row.sum()
-    return np.asarray(row * (total / sums)) if sums > 0 else np.zeros_like(row)
+def _scaled(rows: Floats, totals: Floats) -> Floats:
+    """Rows (C, N) that sum to totals (C, 1), or to nothing."""
+    sums = rows.sum(axis=1, keepdims=True)
+    return np.divide(rows * totals, sums, out=np.zeros_like(rows), where=sums > 0)
 
 
 def rule_of(operators: list[Operator]) -> Rule:

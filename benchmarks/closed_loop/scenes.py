@@ -18,6 +18,7 @@ from benchmarks.data import data_folder
 from plimsoll.allocation import AllocationProblem
 from plimsoll.allocation.decomposition import Memory
 from plimsoll.allocation.problem import Floats, Ints
+from plimsoll.allocation.reduce import restrict
 from plimsoll.api.parse import parse
 from plimsoll.performance import LatencyTargets, TokenLengths
 from plimsoll.planning import Evaluator
@@ -77,6 +78,8 @@ class Scene:
     """The policy's, of demand."""
     minimal_rates: Floats
     """(C, N): requests per second that one replica takes of a class alone at the planned targets; 0: not eligible."""
+    again: bool
+    """A day that is played with another stock already: fewer figures are taken."""
 
     @property
     def prices(self) -> Floats:
@@ -113,6 +116,16 @@ class Scene:
             pair_load=base.pair_load * rates[base.pair_class][:, None],
             option_max_replicas=most,
             running=rows,
+        )
+
+    def confined(self, options: tuple[int, ...]) -> Scene:
+        """With these options only, in the order of their numbers."""
+        mask = np.isin(np.arange(self.base.options), options)
+        return replace(
+            self,
+            base=restrict(self.base, mask).problem,
+            candidates=tuple(item for item, kept in zip(self.candidates, mask, strict=True) if kept),
+            minimal_rates=self.minimal_rates[:, mask],
         )
 
     def shares(self, share: Floats) -> Floats:
@@ -256,6 +269,7 @@ def _scene(name: str, classes: tuple[TrafficOfADay, ...], pools: tuple[Pool, ...
         replace(search, solve=search.answer, bound=lambda *_: UNPROVEN),
         float(turn.policy.headroom.demand),
         minimal,
+        pools is not POOLS,
     )
 
 
