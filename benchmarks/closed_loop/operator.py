@@ -13,7 +13,7 @@ from plimsoll.allocation.problem import Floats, Ints
 from plimsoll.planning.beside import short_deployments
 from plimsoll.planning.decide import decide
 from plimsoll.planning.following import FOLLOWING, DemandRule, Followed, Window, beginning, followed
-from plimsoll.planning.shares import WORTH, Split
+from plimsoll.planning.shares import Split
 
 WINDOW_STEPS = 4
 """A look at demand every step sees the last four, as the operator's does."""
@@ -149,21 +149,23 @@ class Operator:
         part = aim * (ready > 0 if complete else ready / np.maximum(self.replicas, 1))
         wanted = _scaled(part, total)
         kept = np.where(kept.any(axis=1, keepdims=True), kept, wanted)
-        going = float((kept * (wanted == 0)).sum(axis=1).max())
+        leaving = (kept > 0) & (wanted == 0)
+        going = float((kept * leaving).sum(axis=1).max())
         if not complete:
-            fuller = self._fullest(wanted, ready) > self._fullest(kept, ready) - WORTH
+            fuller = self._fullest(wanted, ready) > self._fullest(kept, ready) + 1e-6
             return kept if going > 0 or fuller else wanted
         if going <= 0:
             return wanted
-        if not aged:
+        under_way = (leaving.any(axis=1) & ((kept > 0) & ~leaving).any(axis=1)).any()
+        if under_way and not aged:
             return kept
         return np.asarray(kept + min(1.0, MOST_SHIFT / going) * (wanted - kept))
 
     def _fullest(self, shares: Floats, ready: Ints) -> float:
         """Used part of the time of the fullest option that is Ready, at shares (C, N)."""
-        used = shares > 0
-        able = used & (self._scene.minimal_rates > 0)
-        each = np.divide(shares * self._planned_for[:, None], self._scene.minimal_rates, out=np.zeros_like(shares), where=able)
+        rate = self._scene.minimal_rates
+        takes = shares * self._planned_for[:, None]
+        each = np.divide(takes, rate, out=np.zeros_like(shares), where=rate > 0)
         return float((each.sum(axis=0) / np.maximum(ready, 1)).max())
 
     def _split_again(self, published: Floats) -> Floats:

@@ -140,9 +140,7 @@ class Highest:
         return found
 
 
-def hpa(
-    scene: Scene, variants: tuple[int, ...], points: Points, seeds: int, start: Ints, peak: Ints
-) -> Rule:
+def hpa(scene: Scene, variants: tuple[int, ...], points: Points, seeds: int, start: Ints, peak: Ints) -> Rule:
     """autoscaling/v2 for each variant: average waiting requests per pod against a target, looked at every 15 s.
 
     Up by the default policy: to twice as many or by four pods, whichever is more. Down by one pod every so many
