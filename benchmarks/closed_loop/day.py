@@ -63,6 +63,13 @@ class Tables:
                 waiting[number, option, index] = max(0.0, mean - idle)
         return cls(attainment, waiting, saturation, np.nanmedian(stay, axis=1))
 
+    def confined(self, options: tuple[int, ...]) -> Tables:
+        """Of `Scene.confined`."""
+        chosen = sorted(options)
+        return Tables(
+            self.attainment[:, chosen], self.waiting_seconds[:, chosen], self.saturation[:, chosen], self.stay_seconds
+        )
+
 
 def _predicted(scene: Scene, number: int, option: int, rate: float, percentile: int | None) -> Prediction:
     """At that percentile, or the means."""
@@ -130,6 +137,8 @@ class Days:
     """(STEPS, L, N)"""
     shares: Floats
     """(STEPS, L, C, N)"""
+    late: Floats
+    """(STEPS, L, C) requests that missed a target."""
 
 
 def run(
@@ -158,6 +167,7 @@ def run(
     starts = np.zeros(lanes, dtype=np.int64)
     history: list[Ints] = []
     routed: list[Floats] = []
+    late: list[Floats] = []
     grid = tables.attainment.shape[2] - 1
     numbers, places = np.arange(classes)[None, :, None], np.arange(options)[None, None, :]
     rates = arrivals[:, 0] / STEP_SECONDS
@@ -203,12 +213,14 @@ def run(
         delay = delay + tables.waiting_seconds[numbers, places, low + 1] * part
         flows = rates[:, :, None] * here
         waiting = (flows * (delay + line[:, None, :])).sum(axis=1)
-        kept += arrivals[:, step] * np.where(routable, (here * attained).sum(axis=2), 0.0)
+        in_time = arrivals[:, step] * np.where(routable, (here * attained).sum(axis=2), 0.0)
+        kept += in_time
         came += arrivals[:, step]
         cost += alive @ prices * STEP_SECONDS / 3600.0
         if keep:
             history.append(alive.copy())
             routed.append(shares.copy())
+            late.append(arrivals[:, step] - in_time)
     return Days(
         cost,
         kept / came,
@@ -216,4 +228,5 @@ def run(
         starts,
         np.stack(history) if keep else np.zeros((0, lanes, options), dtype=np.int64),
         np.stack(routed) if keep else np.zeros((0, lanes, classes, options)),
+        np.stack(late) if keep else np.zeros((0, lanes, classes)),
     )

@@ -9,7 +9,6 @@ it can take of the present mix. They know the model's rates per replica, which s
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,11 +23,14 @@ TOLERANCE = 0.1
 """The HPA's: it does nothing while the metric is so near to its target."""
 
 
-def variant_sets(scene: Scene, mix: Floats) -> dict[str, tuple[int, ...]]:
-    """Each pool's cheapest option that serves all classes, alone; and all of these, the cheapest first.
+def variant_sets(scene: Scene, mix: Floats, planned: Ints) -> dict[str, tuple[int, ...]]:
+    """Each pool's cheapest option that serves all classes, alone; all of these; and those of the best fixed fleet.
+
+    Sets list the option that costs least per request first.
 
     Args:
         mix: (C,) requests per second of the classes on average over the day.
+        planned: (N,) replicas of the best fixed fleet for them.
     """
     work = works(scene, mix)
     price = scene.prices * work
@@ -38,7 +40,9 @@ def variant_sets(scene: Scene, mix: Floats) -> dict[str, tuple[int, ...]]:
         best.setdefault(int(scene.base.option_pool[option]), option)
     singles = {f"{scene.candidates[option].label} alone": (option,) for option in best.values()}
     mixed = tuple(sorted(best.values(), key=lambda option: float(price[option])))
-    return {**singles, "all pools": mixed}
+    best_mix = tuple(option for option in able[np.argsort(price[able], kind="stable")].tolist() if planned[option])
+    sets = {**singles, "all pools": mixed, "the best fixed mix": best_mix}
+    return {name: options for name, options in sets.items() if options}
 
 
 def works(scene: Scene, rates: Floats) -> Floats:
@@ -101,17 +105,42 @@ HPA_POINTS = Points.grid(
     target=(0.5, 1.0, 2.0, 4.0),
     minutes_between_steps_down=(1.0, 5.0, 30.0),
     least_part_of_the_peak=(0.0, 0.2, 0.35, 0.5, 0.65, 0.8),
+    window_minutes=(5.0, 15.0, 60.0),
 )
-HPA_WINDOWS_MINUTES = (5, 15, 60)
 FIRST_POINTS = Points.grid(
-    line=(0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 1.0), rate_over_minutes=(1.0, 3.0, 10.0)
+    line=(0.4, 0.5, 0.6, 0.65, 0.7, 0.725, 0.75, 0.775, 0.8, 0.825, 0.85, 0.875, 0.9, 0.95, 1.0),
+    rate_over_minutes=(1.0, 3.0, 10.0),
+    window_minutes=(5.0, 10.0, 20.0, 60.0),
 )
-FIRST_WINDOWS_MINUTES = (5, 10, 20, 60)
 
 
-def hpa(
-    scene: Scene, variants: tuple[int, ...], points: Points, seeds: int, window_minutes: int, start: Ints, peak: Ints
-) -> Rule:
+class Highest:
+    """The most that was wanted within each lane's last so many steps (van Herk's running maximum)."""
+
+    def __init__(self, window_minutes: Floats) -> None:
+        """One window per lane (L,)."""
+        steps = np.maximum(1, np.round(window_minutes * MINUTE_STEPS)).astype(int)
+        self._groups = [(int(size), np.flatnonzero(steps == size)) for size in np.unique(steps)]
+        self._blocks: list[list[Ints]] = [[] for _ in self._groups]
+        self._ends: list[Ints | None] = [None for _ in self._groups]
+        self._most: list[Ints] = [np.zeros(0, dtype=np.int64) for _ in self._groups]
+
+    def after(self, wanted: Ints) -> Ints:
+        """(L, N) with what is wanted now (L, N)."""
+        found = np.empty_like(wanted)
+        for number, (size, lanes) in enumerate(self._groups):
+            own, block = wanted[lanes], self._blocks[number]
+            self._most[number] = np.maximum(self._most[number], own) if block else own
+            block.append(own)
+            most, ends = self._most[number], self._ends[number]
+            found[lanes] = most if ends is None or len(block) == size else np.maximum(most, ends[len(block)])
+            if len(block) == size:
+                self._ends[number] = np.maximum.accumulate(np.stack(block)[::-1])[::-1]
+                block.clear()
+        return found
+
+
+def hpa(scene: Scene, variants: tuple[int, ...], points: Points, seeds: int, start: Ints, peak: Ints) -> Rule:
     """autoscaling/v2 for each variant: average waiting requests per pod against a target, looked at every 15 s.
 
     Up by the default policy: to twice as many or by four pods, whichever is more. Down by one pod every so many
@@ -121,13 +150,13 @@ def hpa(
         peak: (N,) replicas for the day's peak; a part of them is the least number.
     """
     lanes = points.lanes(seeds)
-    target, between, part = lanes[:, :1], lanes[:, 1], lanes[:, 2:3]
+    target, between, part, window = lanes[:, :1], lanes[:, 1], lanes[:, 2:3], lanes[:, 3]
     least = np.maximum(np.ceil(part * peak[None]), 0).astype(np.int64)
     chosen = np.zeros(scene.base.options, dtype=bool)
     chosen[list(variants)] = True
     least = np.where(chosen[None] & (start > 0), np.maximum(least, 1), np.where(chosen[None], least, 0))
     most = most_replicas(scene)[None]
-    wanted_lately: deque[Ints] = deque(maxlen=window_minutes * MINUTE_STEPS)
+    highest = Highest(window)
     between_steps = np.maximum(1, np.round(between * MINUTE_STEPS)).astype(int)
 
     def rule(seen: Seen) -> tuple[Ints, Floats]:
@@ -136,8 +165,7 @@ def hpa(
         same = np.abs(ratio - 1.0) <= TOLERANCE
         wanted = np.where(same, alive, np.ceil(alive * ratio)).astype(np.int64)
         wanted = np.where(chosen, np.clip(wanted, least, most), 0)
-        wanted_lately.append(wanted)
-        steady = np.max(np.stack(wanted_lately), axis=0)
+        steady = highest.after(wanted)
         up = np.minimum(wanted, np.maximum(2 * alive, alive + 4))
         may_shrink = (seen.step % between_steps == 0)[:, None]
         down = np.maximum(steady, alive - 1)
@@ -147,22 +175,21 @@ def hpa(
     return rule
 
 
-def cheapest_first(scene: Scene, variants: tuple[int, ...], points: Points, seeds: int, window_minutes: int) -> Rule:
+def cheapest_first(scene: Scene, variants: tuple[int, ...], points: Points, seeds: int) -> Rule:
     """Replicas for the smoothed rate: the variant that costs least per request first, the next where its GPUs end.
 
     Up at once; down to the most that was wanted within the window, the dearest first.
     """
     lanes = points.lanes(seeds)
-    line, over = lanes[:, 0], lanes[:, 1:2]
+    line, over, highest = lanes[:, 0], lanes[:, 1:2], Highest(lanes[:, 2])
     gain = STEP_SECONDS / (over * 60.0 + STEP_SECONDS)
     smoothed: list[Floats] = []
-    wanted_lately: deque[Ints] = deque(maxlen=window_minutes * MINUTE_STEPS)
 
     def rule(seen: Seen) -> tuple[Ints, Floats]:
         before = smoothed.pop() if smoothed else seen.rates.copy()
         smoothed.append(before + gain * (seen.rates - before))
-        wanted_lately.append(filled(scene, variants, smoothed[0], line))
-        return np.max(np.stack(wanted_lately), axis=0), by_capacity(scene, variants, seen.ready, seen.rates)
+        wanted = highest.after(filled(scene, variants, smoothed[0], line))
+        return wanted, by_capacity(scene, variants, seen.ready, seen.rates)
 
     return rule
 

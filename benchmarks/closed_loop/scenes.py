@@ -8,22 +8,24 @@ Arrivals within them are Poisson, or have Gamma-distributed gaps with a coeffici
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 
 from benchmarks.data import data_folder
-from plimsoll.allocation import AllocationProblem
+from plimsoll.allocation import AllocationProblem, Solution
 from plimsoll.allocation.decomposition import Memory
 from plimsoll.allocation.problem import Floats, Ints
+from plimsoll.allocation.reduce import restrict
 from plimsoll.api.parse import parse
 from plimsoll.performance import LatencyTargets, TokenLengths
 from plimsoll.planning import Evaluator
 from plimsoll.planning.options import Candidate
 from plimsoll.planning.planner import decide_fleet
-from plimsoll.planning.search import Search, search_for
+from plimsoll.planning.search import UNPROVEN, Search, search_for
 from plimsoll.planning.snapshot import Snapshot
 from plimsoll.simulation import LognormalLength, RateCurve
 
@@ -35,9 +37,17 @@ ARRIVALS = {"Poisson": 1.0, "Gamma, CV 2": 2.0}
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 LONGEST = 14_000
 """Tokens of a prompt or an answer, at most."""
-POOLS = (("a100", "A100-SXM-80GB", 8, "1.60"), ("a40", "A40", 24, "0.50"), ("l40s", "L40S", 4, "1.10"))
-"""Name, accelerator, GPUs, and price of one for an hour as the catalogue has it; by name. No pool is large enough to be
-the only one for every day, as is usual where a fleet is mixed."""
+Pool = tuple[str, str, int, str]
+"""Name, accelerator, GPUs, and price of one for an hour as the catalogue has it."""
+POOLS: tuple[Pool, ...] = (
+    ("a100", "A100-SXM-80GB", 8, "1.60"),
+    ("a40", "A40", 24, "0.50"),
+    ("l40s", "L40S", 4, "1.10"),
+)
+"""By name. The L40S, cheapest for Azure's classes, are too few to serve either day alone. The A100 are enough for both
+days, the A40 for ServeGen's."""
+MORE_L40S: tuple[Pool, ...] = (*POOLS[:2], ("l40s", "L40S", 16, "1.10"))
+"""Every pool but the A40 is enough for both days, so one kind of GPU may be all that a day needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +79,8 @@ class Scene:
     """The policy's, of demand."""
     minimal_rates: Floats
     """(C, N): requests per second that one replica takes of a class alone at the planned targets; 0: not eligible."""
+    again: bool
+    """A day that is played with another stock already: fewer figures are taken."""
 
     @property
     def prices(self) -> Floats:
@@ -105,6 +117,16 @@ class Scene:
             pair_load=base.pair_load * rates[base.pair_class][:, None],
             option_max_replicas=most,
             running=rows,
+        )
+
+    def confined(self, options: tuple[int, ...]) -> Scene:
+        """With these options only, in the order of their numbers."""
+        mask = np.isin(np.arange(self.base.options), options)
+        return replace(
+            self,
+            base=restrict(self.base, mask).problem,
+            candidates=tuple(item for item, kept in zip(self.candidates, mask, strict=True) if kept),
+            minimal_rates=self.minimal_rates[:, mask],
         )
 
     def shares(self, share: Floats) -> Floats:
@@ -153,8 +175,13 @@ def _arrivals(curve: RateCurve, burstiness: float, seed: int) -> Floats:
 
 
 def scenes() -> list[Scene]:
-    """Azure's and ServeGen's day."""
-    return [_scene("Azure", _azure()), _scene("ServeGen", _servegen())]
+    """Azure's and ServeGen's day, each with few L40S and with many."""
+    return [
+        _scene("Azure", _azure(), POOLS),
+        _scene("ServeGen", _servegen(), POOLS),
+        _scene("Azure, 16 L40S", _azure(), MORE_L40S),
+        _scene("ServeGen, 16 L40S", _servegen(), MORE_L40S),
+    ]
 
 
 def _azure() -> tuple[TrafficOfADay, ...]:
@@ -213,11 +240,11 @@ def _traffic(
     )
 
 
-def _scene(name: str, classes: tuple[TrafficOfADay, ...]) -> Scene:
-    snapshot = _snapshot(classes)
+def _scene(name: str, classes: tuple[TrafficOfADay, ...], pools: tuple[Pool, ...]) -> Scene:
+    snapshot = _snapshot(classes, pools)
     turn = decide_fleet(snapshot, Evaluator())
     fleet, problem = turn.fleet, turn.fleet.problem
-    limits = {pool: gpus for pool, _, gpus, _ in POOLS}
+    limits = {pool: gpus for pool, _, gpus, _ in pools}
     rates = problem.class_rate_per_hour / 3600.0
     base = replace(
         problem,
@@ -232,27 +259,45 @@ def _scene(name: str, classes: tuple[TrafficOfADay, ...]) -> Scene:
     )
     minimal = np.zeros((base.classes, base.options))
     minimal[base.pair_class, base.pair_option] = 1.0 / base.pair_load[:, 0]
+    search = search_for(turn.policy, 1, Memory())
+    answer = _remembering(search.answer)
     return Scene(
         name,
         classes,
         base,
         tuple(fleet.candidates),
         tuple(item.targets for item in turn.choices[0].classes),
-        search_for(turn.policy, 1, Memory()),
+        # The same answers, without the proofs of how good they are.
+        replace(search, solve=answer, answer=answer, bound=lambda *_: UNPROVEN),
         float(turn.policy.headroom.demand),
         minimal,
+        pools is not POOLS,
     )
 
 
-def _snapshot(classes: tuple[TrafficOfADay, ...]) -> Snapshot:
-    pools = {
+def _remembering(answer: Callable[[AllocationProblem], Solution]) -> Callable[[AllocationProblem], Solution]:
+    """The same answers. What a plan looks ahead to is asked for again once it runs."""
+    known: dict[tuple[object, ...], Solution] = {}
+
+    def remembered(problem: AllocationProblem) -> Solution:
+        values = (getattr(problem, item.name) for item in fields(problem))
+        key = tuple(value.tobytes() if isinstance(value, np.ndarray) else repr(value) for value in values)
+        if key not in known:
+            known[key] = answer(problem)
+        return known[key]
+
+    return remembered
+
+
+def _snapshot(classes: tuple[TrafficOfADay, ...], pools: tuple[Pool, ...]) -> Snapshot:
+    declared = {
         name: {
             "accelerator": kind,
             "gpusPerNode": min(8, gpus),
             "nodes": {"max": -(-gpus // 8)},
             "price": {"perHour": price},
         }
-        for name, kind, gpus, price in POOLS
+        for name, kind, gpus, price in pools
     }
     traffic = [
         {
@@ -276,7 +321,7 @@ def _snapshot(classes: tuple[TrafficOfADay, ...]) -> Snapshot:
     }
     return Snapshot(
         deployments=(_object("LLMDeployment", "assistant", assistant, "chat"),),
-        pools=tuple(_object("GPUNodePool", name, spec) for name, spec in pools.items()),
+        pools=tuple(_object("GPUNodePool", name, spec) for name, spec in declared.items()),
         slos=tuple(
             sorted(
                 (_object("InferenceSLO", item.name, item.slo, "chat") for item in classes), key=lambda item: item.name

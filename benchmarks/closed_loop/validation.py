@@ -22,6 +22,8 @@ class Simulated:
     requests: int
     not_served: int
     """Lost, refused, or with nowhere to go."""
+    too_long: int
+    """For the replica that they came to, whatever changed."""
 
 
 def simulated(scene: Scene, days: Days, lane: int, burstiness: float, seed: int) -> Simulated:
@@ -57,7 +59,8 @@ def simulated(scene: Scene, days: Days, lane: int, burstiness: float, seed: int)
         sum(item.within_targets for item in found) / arrived,
         tuple(item.within_targets / item.arrived for item in found),
         arrived,
-        arrived - sum(item.completed for item in found),
+        sum(item.refused + item.unroutable + item.lost for item in found),
+        sum(item.too_long for item in found),
     )
 
 
@@ -66,7 +69,7 @@ def _placements(scene: Scene, days: Days, lane: int, step: int) -> tuple[Placeme
     for option in np.flatnonzero(days.alive[step, lane] > 0).tolist():
         candidate = scene.candidates[option]
         shares = {
-            item.name: float(np.floor(days.shares[step, lane, number, option] * 1e6) / 1e6)
+            item.name: round(float(days.shares[step, lane, number, option]), 9)
             for number, item in enumerate(scene.classes)
         }
         found.append(

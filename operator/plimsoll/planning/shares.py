@@ -65,26 +65,15 @@ def split_again(
         return plan
     if any(ready.get(item.name, 0) < item.replicas for item in plan.placements):
         return plan
-    split = _Split.of(plan, arriving)
+    split = Split.of(plan, arriving)
     if split is None:
         return plan
-    own = split.planned
-    routed_now = split.routed(routed)
-    in_force = routed_now is not None and np.abs(routed_now - own).max() > 2.0 / WEIGHTS
-    at_plan = split.fullest(own)
-    if at_plan <= (CALM if in_force else BUSY):
-        return plan
-    best = split.best()
-    if best is None:
-        return plan
-    least = split.fullest(best)
-    if in_force and routed_now is not None and split.fullest(routed_now) <= least + WORTH:
-        return split.applied(plan, routed_now)
-    return split.applied(plan, best) if least <= at_plan - WORTH else plan
+    shares = split.again(split.routed(routed))
+    return plan if shares is None else split.applied(plan, shares)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Split:
+class Split:
     """Pairs (P) of class and placement between which traffic may move, beside what stays where it is."""
 
     names: tuple[tuple[str, str], ...]
@@ -103,7 +92,7 @@ class _Split:
     """(classes): what the plan serves of each, at these pairs."""
 
     @classmethod
-    def of(cls, plan: DeploymentPlan, arriving: Mapping[str, float]) -> "_Split | None":
+    def of(cls, plan: DeploymentPlan, arriving: Mapping[str, float]) -> "Split | None":
         """None where a rate is not known, or nothing can move."""
         names: list[tuple[str, str]] = []
         rows: list[tuple[int, int, float, float]] = []
@@ -133,6 +122,24 @@ class _Split:
         return cls(
             tuple(names), np.array(group), np.array(place), np.array(load), np.array(planned, dtype=float), fixed, total
         )
+
+    def again(self, routed: Floats | None) -> Floats | None:
+        """Shares (P,) in place of the plan's; None: the plan's own will do.
+
+        Args:
+            routed: (P,) what is in force; None where that is something else.
+        """
+        in_force = routed is not None and np.abs(routed - self.planned).max() > 2.0 / WEIGHTS
+        at_plan = self.fullest(self.planned)
+        if at_plan <= (CALM if in_force else BUSY):
+            return None
+        best = self.best()
+        if best is None:
+            return None
+        least = self.fullest(best)
+        if in_force and routed is not None and self.fullest(routed) <= least + WORTH:
+            return routed
+        return best if least <= at_plan - WORTH else None
 
     def fullest(self, shares: Floats) -> float:
         """Used part of the time of the fullest placement, at shares (P,)."""

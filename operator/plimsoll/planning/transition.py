@@ -21,6 +21,7 @@ WEIGHTS = 1000
 """Sum of the weights of a class's backends."""
 STEADY_SECONDS = 60.0
 """As long the last document stays when more than half of its backends are not Ready any more."""
+_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ def step_for(
     complete = not waiting
     may_lose = plan.state is DeploymentState.PLANNED and not guarded
     shift = _Shift(max_shift, observed is None or observed.age_seconds >= propagation_seconds)
-    table = _table(plan, running, observed, shift, may_leave=complete and may_lose, complete=complete, guarded=guarded)
+    table = _table(plan, running, observed, shift, may_lose=may_lose, complete=complete, guarded=guarded)
     if observed is None and table is not None:
         table = replace(table, epoch=first_epoch)
     if observed is not None and table is not None and unready_seconds < STEADY_SECONDS:
@@ -221,39 +222,44 @@ def _table(
     observed: ObservedRouting | None,
     shift: _Shift,
     *,
-    may_leave: bool,
+    may_lose: bool,
     complete: bool,
     guarded: bool,
 ) -> RoutingTable | None:
     """Routing for now: the plan's, in proportion to what is Ready, as soon as it takes no Ready backend away.
 
-    A backend that the plan gives up stays, and with it the class's whole entry, until it may leave: when everything
-    planned is Ready and the plan serves all demand. While that is guarded, what is new serves beside it.
+    A backend that the plan gives up stays until it may leave: when everything planned is Ready and the plan serves all
+    demand. All classes then move together, by the same part of their way: where one went ahead, it would meet on a
+    placement what has not left yet. While that is guarded, what is new serves beside it.
     """
     ready = {name for name, workload in running.items() if _ready(workload)}
     before = {item.name: item for item in observed.table.classes} if observed is not None else {}
+    moves = [
+        _Move(
+            traffic.name,
+            () if traffic.match is None else tuple((item.name, item.value) for item in traffic.match.headers),
+            before.get(traffic.name),
+            _planned_backends(plan, traffic.name, running, ready, complete=complete),
+            _kept(before[traffic.name].backends, ready) if traffic.name in before else (),
+        )
+        for traffic in plan.resource.spec.traffic
+    ]
+    part = _part(moves, plan, running, shift, complete=complete) if may_lose else 1.0
     classes: list[RoutedClass] = []
-    for traffic in plan.resource.spec.traffic:
-        headers = () if traffic.match is None else tuple((item.name, item.value) for item in traffic.match.headers)
-        wanted = _planned_backends(plan, traffic.name, running, ready, complete=complete)
-        last = before.get(traffic.name)
-        kept = _kept(last.backends, ready) if last is not None else ()
-        leaving = {backend.placement for backend in kept} - {backend.placement for backend in wanted}
+    for move in moves:
+        wanted, leaving = move.wanted, move.leaving
         if leaving and guarded and complete:
-            wanted = _beside(wanted, [backend for backend in kept if backend.placement in leaving], running)
-        elif last is not None and leaving and not may_leave:
-            classes.append(replace(last, match_headers=headers, backends=kept))
+            wanted = _beside(wanted, leaving, running)
+        elif move.last is not None and move.kept and (part == 0.0 or (leaving and not may_lose)):
+            classes.append(replace(move.last, match_headers=move.headers, backends=move.kept))
             continue
-        elif last is not None and leaving and wanted:
-            if not shift.seen and any(backend.placement not in leaving for backend in kept):
-                classes.append(replace(last, match_headers=headers, backends=kept))
-                continue
-            wanted = _shifted(wanted, [backend for backend in kept if backend.placement in leaving], shift.most)
-        figures = next(item for item in plan.classes if item.name == traffic.name)
+        elif move.kept and wanted and part < 1.0:
+            wanted = move.after(part)
+        figures = next(item for item in plan.classes if item.name == move.traffic)
         classes.append(
             RoutedClass(
-                name=traffic.name,
-                match_headers=headers,
+                name=move.traffic,
+                match_headers=move.headers,
                 admitted_requests_per_minute=round(figures.admitted_requests_per_minute),
                 unserved=format(round(figures.unserved, 3), "g"),
                 backends=wanted,
@@ -265,6 +271,70 @@ def _table(
     if observed is not None and observed.table.classes == tuple(classes):
         return observed.table
     return RoutingTable(1 if observed is None else observed.table.epoch + 1, tuple(classes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """One traffic class between the last document and what is wanted."""
+
+    traffic: str
+    headers: tuple[tuple[str, str], ...]
+    last: RoutedClass | None
+    wanted: tuple[Backend, ...]
+    kept: tuple[Backend, ...]
+    """Of the last document, what is Ready."""
+
+    @property
+    def leaving(self) -> tuple[Backend, ...]:
+        wanted = {backend.placement for backend in self.wanted}
+        return tuple(backend for backend in self.kept if backend.placement not in wanted)
+
+    def after(self, part: float) -> tuple[Backend, ...]:
+        """Backends after that part of the way."""
+        backends = (*self.wanted, *self.leaving)
+        now = {backend.placement: (1 - part) * backend.weight for backend in self.kept}
+        for backend in self.wanted:
+            now[backend.placement] = now.get(backend.placement, 0.0) + part * backend.weight
+        weights = largest_remainder([now[backend.placement] for backend in backends], WEIGHTS)
+        return tuple(replace(backend, weight=weight) for backend, weight in zip(backends, weights, strict=True))
+
+
+def _part(
+    moves: Sequence[_Move], plan: DeploymentPlan, running: Mapping[str, Workload], shift: _Shift, *, complete: bool
+) -> float:
+    """How much of the way all classes go now: 0 keeps the last document, as far as it is Ready; 1 is what is wanted."""
+    going = [(move, sum(backend.weight for backend in move.leaving) / WEIGHTS) for move in moves if move.leaving]
+    if not complete:
+        return 0.0 if going or _fuller(moves, plan, running) else 1.0
+    # A class that the plan has nothing for leaves at once.
+    going = [(move, weight) for move, weight in going if move.wanted]
+    if not going:
+        return 1.0
+    if not shift.seen and any(len(move.leaving) < len(move.kept) for move, _ in going):
+        return 0.0
+    return min(1.0, shift.most / max(weight for _, weight in going))
+
+
+def _fuller(moves: Sequence[_Move], plan: DeploymentPlan, running: Mapping[str, Workload]) -> bool:
+    """Whether what is Ready would be fuller at the wanted shares than at the last ones; False where that is unknown."""
+    rates = {
+        (placement.name, rate.traffic): rate.requests_per_minute
+        for placement in plan.placements
+        for rate in placement.rates
+    }
+    demand = {item.name: item.admitted_requests_per_minute for item in plan.classes}
+    fullest = []
+    for wanted in (True, False):
+        used: dict[str, float] = {}
+        for move in moves:
+            for backend in move.wanted if wanted or not move.kept else move.kept:
+                rate = rates.get((backend.placement, move.traffic), 0.0)
+                if rate <= 0:
+                    return False
+                takes = demand[move.traffic] * backend.weight / WEIGHTS / rate
+                used[backend.placement] = used.get(backend.placement, 0.0) + takes
+        fullest.append(max((value / running[name].ready_replicas for name, value in used.items()), default=0.0))
+    return fullest[0] > fullest[1] + _TOLERANCE
 
 
 def _planned_backends(
@@ -300,18 +370,6 @@ def _kept(before: Sequence[Backend], names: AbstractSet[str]) -> tuple[Backend, 
         Backend(backend.placement, backend.served_model, weight, backend.max_concurrency)
         for backend, weight in zip(backends, weights, strict=True)
     )
-
-
-def _shifted(wanted: Sequence[Backend], leaving: Sequence[Backend], most: float) -> tuple[Backend, ...]:
-    """Backends that the plan wants and such as it gives up, when one more increment has moved over."""
-    stays = round(sum(backend.weight for backend in leaving) - most * WEIGHTS)
-    if stays <= 0:
-        return tuple(wanted)
-    backends = (*wanted, *leaving)
-    parts = [backend.weight * (WEIGHTS - stays) / WEIGHTS for backend in wanted]
-    parts += [backend.weight * stays / sum(item.weight for item in leaving) for backend in leaving]
-    weights = largest_remainder(parts, WEIGHTS)
-    return tuple(replace(backend, weight=weight) for backend, weight in zip(backends, weights, strict=True))
 
 
 def _beside(

@@ -16,6 +16,7 @@ from plimsoll.planning.plan import (
     HostDemand,
     Option,
     Placement,
+    ReplicaRate,
     Share,
 )
 from plimsoll.planning.snapshot import Workload
@@ -74,6 +75,11 @@ def planned(
         for item in resource.spec.traffic
     )
     return DeploymentPlan(resource, state, placements, found, ())
+
+
+def rated(*placements: Placement) -> DeploymentPlan:
+    """With what each replica takes."""
+    return planned(*(replace(item, rates=(ReplicaRate("default", 100.0),)) for item in placements))
 
 
 def runs(**ready: int | tuple[int, int]) -> list[Workload]:
@@ -209,6 +215,40 @@ def test_requests_do_not_move_on_while_a_new_replica_is_missing_again():
     assert step.routing is half
     back = step_for(NEW, runs(old=2, new=(3, 0)), ObservedRouting(half, 1e6), WAIT, max_shift=0.5)
     assert weights(back.routing) == {"old": WEIGHTS}
+
+
+def test_all_classes_move_together_or_none_does():
+    """A class that went ahead would meet on a placement what the other one has not taken away from it yet."""
+    running = runs(a=2, b=2, c=2)
+    first = planned(placement("a", 2), placement("b", 2, long=1.0), classes=TWO_CLASSES)
+    then = planned(
+        placement("a", 2, default=0.2), placement("b", 2, default=0.8), placement("c", 2, long=1.0), classes=TWO_CLASSES
+    )
+    half = step_for(then, running, routed(first, running, 0.0), WAIT, max_shift=0.5).routing
+    assert weights(half, "long") == {"c": 500, "b": 500}
+    assert weights(half) == {"a": 600, "b": 400}
+    again = planned(
+        placement("a", 2, default=0.5), placement("b", 2, default=0.5), placement("c", 2, long=1.0), classes=TWO_CLASSES
+    )
+    for plan in (then, again):
+        assert step_for(plan, running, ObservedRouting(half, WAIT - 1), WAIT, max_shift=0.5).routing is half
+    whole = step_for(then, running, ObservedRouting(half, WAIT), WAIT, max_shift=0.5).routing
+    assert (weights(whole), weights(whole, "long")) == ({"a": 200, "b": 800}, {"c": WEIGHTS})
+
+
+def test_what_is_ready_is_not_filled_with_what_is_meant_for_others():
+    before = routed(rated(placement("a", 2, default=0.6), placement("b", 2, default=0.4)), runs(a=2, b=2))
+    plan = rated(placement("a", 2, default=0.1), placement("b", 3, default=0.4), placement("c", 3, default=0.5))
+    step = step_for(plan, runs(a=2, b=2, c=(3, 0)), before, WAIT)
+    assert step.routing is before.table
+    some = step_for(plan, runs(a=2, b=2, c=(3, 2)), before, WAIT)
+    assert weights(some.routing) == {"a": 143, "b": 381, "c": 476}
+
+
+def test_requests_leave_a_placement_with_what_it_lost():
+    both = rated(placement("a", 4, default=0.5), placement("b", 4, default=0.5))
+    step = step_for(both, runs(a=(4, 1), b=4), routed(both, runs(a=4, b=4)), WAIT)
+    assert weights(step.routing) == {"a": 200, "b": 800}
 
 
 # --- What did not start -----------------------------------------------------------------------------------------------
