@@ -1,7 +1,8 @@
 """The OpenAI API over a PETALS swarm: embeddings on the CPU, the head on the GPU, all blocks at the servers.
 
 Of the API: `/v1/models`, `/v1/completions` and `/v1/chat/completions`, streamed or not, with `max_tokens`,
-`temperature`, `top_p` and `stop`. `/health` says whether every block has a server, `/live` that this program runs.
+`temperature`, `top_p` and `stop`. `/health` says whether every block has a server, `/live` that this program runs,
+`/metrics` what vLLM's does of requests.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import torch
 from petals import AutoDistributedModelForCausalLM
+from plimsoll_petals_metrics import Metrics
 from transformers import AutoTokenizer, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
 _UPDATE_SECONDS = 15
@@ -38,9 +40,11 @@ class _Watch(StoppingCriteria):
 
     def __init__(self, prompt_tokens: int) -> None:
         self.prompt_tokens, self.tokens, self.ended = prompt_tokens, 0, threading.Event()
+        self.first: float | None = None
 
     def __call__(self, input_ids: torch.Tensor, *_: object, **__: object) -> bool:
         self.tokens = input_ids.shape[1] - self.prompt_tokens
+        self.first = self.first or time.monotonic()
         return self.ended.is_set()
 
 
@@ -50,6 +54,7 @@ class FrontEnd:
     def __init__(self, options: argparse.Namespace) -> None:
         self.names: list[str] = options.served_model_name
         self.longest: int = options.max_model_len
+        self.metrics = Metrics(self.names[0])
         self.places = threading.BoundedSemaphore(options.max_num_seqs)
         self.tokenizer = AutoTokenizer.from_pretrained(options.model)
         self.model = AutoDistributedModelForCausalLM.from_pretrained(
@@ -95,26 +100,37 @@ class FrontEnd:
     def generate(self, ids: torch.Tensor, body: dict[str, Any], watch: _Watch, limit: int) -> Iterator[str]:
         """Pieces of the answer."""
         temperature, top_p = _number(body, "temperature", 1.0, 2.0), _number(body, "top_p", 1.0, 1.0)
-        sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p} if temperature > 0 else {}
+        sampling = (
+            {"do_sample": True, "temperature": temperature, "top_p": top_p} if temperature > 0 else {"do_sample": False}
+        )
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
         failed: list[Exception] = []
 
         def run() -> None:
+            came = began = time.monotonic()
+            self.metrics.waiting.inc()
             try:
                 with self.places, torch.inference_mode():
+                    self.metrics.waiting.dec()
+                    began = time.monotonic()
                     if not watch.ended.is_set():
-                        criteria = StoppingCriteriaList([watch])
-                        self.model.generate(
-                            ids,
-                            attention_mask=torch.ones_like(ids),
-                            max_new_tokens=limit,
-                            streamer=streamer,
-                            stopping_criteria=criteria,
-                            **sampling,
-                        )
+                        with self.metrics.running.track_inprogress():
+                            self.model.generate(
+                                ids,
+                                attention_mask=torch.ones_like(ids),
+                                max_new_tokens=limit,
+                                streamer=streamer,
+                                stopping_criteria=StoppingCriteriaList([watch]),
+                                **sampling,
+                            )
             except Exception as error:  # noqa: BLE001  (raised again where the request is answered)
                 failed.append(error)
             finally:
+                first = None if watch.first is None else watch.first - came
+                reason = "error" if failed else "length" if watch.tokens >= limit else "stop"
+                self.metrics.ended(
+                    reason, watch.prompt_tokens, watch.tokens, began - came, first, time.monotonic() - came
+                )
                 streamer.end()
 
         threading.Thread(target=run, daemon=True).start()
@@ -188,11 +204,15 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/health":
             missing = self.front_end.missing()
             self._answer(503 if missing else 200, {"missing": missing} if missing else {})
+        elif self.path == "/metrics":
+            self._send(200, self.front_end.metrics.text(), "text/plain; version=0.0.4; charset=utf-8")
         elif self.path == "/v1/models":
             models = [{"id": name, "object": "model", "owned_by": "petals"} for name in self.front_end.names]
             self._answer(200, {"object": "list", "data": models})
         else:
-            self._error(404, f"{self.path} is not here; there are /health, /live, /v1/models and the completions")
+            self._error(
+                404, f"{self.path} is not here; there are /health, /live, /metrics, /v1/models and the completions"
+            )
 
     def do_POST(self) -> None:
         """Completions."""
@@ -276,9 +296,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def _answer(self, status: int, content: dict[str, Any]) -> None:
-        text = json.dumps(content).encode()
+        self._send(status, json.dumps(content).encode(), "application/json")
+
+    def _send(self, status: int, text: bytes, kind: str) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)

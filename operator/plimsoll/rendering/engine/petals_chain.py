@@ -21,8 +21,8 @@ LIVE_PATH = "/live"
 """Whether the front end runs, whatever the other servers do."""
 
 _QUANTISATION = {"bf16": "none", "int8": "int8", "int4": "nf4"}
-_UPDATE_SECONDS = 20
-"""How often servers say in the swarm that they are there; they are forgotten after three times that."""
+_UPDATE_SECONDS = 60
+"""How often servers say in the swarm that they are there; they are forgotten after twice that."""
 
 
 def command() -> list[str]:
