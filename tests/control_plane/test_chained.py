@@ -20,7 +20,7 @@ NAME, NAMESPACE = "assistant", "chat"
 REGIONS = ("us-east", "us-west", "eu-west")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def regions(bench: Bench) -> Iterator[None]:
     """Four nodes with one L4 in each region."""
     nodes = [
@@ -111,6 +111,7 @@ def test_chains_over_three_regions_outlive_a_node(bench: Bench, regions: None, t
 
 
 def test_a_chain_of_petals_servers_is_one_swarm_with_one_front_end(bench: Bench, regions: None) -> None:
+    bench.cluster.kubectl("delete", "gpunodepool", "l4-eu-west", "--ignore-not-found")  # of the example before
     bench.apply_example("petals")
     (deployment,) = bench.settle()
     content = document(bench.get("configmap", "helper-routing", NAMESPACE))
