@@ -10,7 +10,7 @@ CHART_CRDS := helm/plimsoll/crds-src
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-pure test-pure-and-control-plane test-chart test-control-plane test-image test-real-node test-prometheus check format lock crds dashboards docs gitops sbom binaries bench clean
+.PHONY: help demo test test-fast test-pure test-chart test-control-plane test-image test-real-node test-prometheus check format lock crds dashboards docs gitops sbom binaries bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-20s %s\n", $$1, $$2}' Makefile
@@ -18,14 +18,7 @@ help: ## this list
 demo: $(READY) ## a fleet planned by the operator on a local control plane; KEEP=1 leaves it running
 	.venv/bin/python -m devcluster.demo $(if $(KEEP),--keep)
 
-test: check test-chart test-pure-and-control-plane test-image ## everything but test-real-node and test-prometheus
-
-# The control planes wait for a third of the time: the pure tests take what is left then, and are told of at the end.
-test-pure-and-control-plane: binaries
-	@told=$$(mktemp); nice -n 19 $(MAKE) --no-print-directory test-pure >"$$told" 2>&1 & pure=$$!; \
-	trap 'kill $$pure' INT TERM; \
-	$(MAKE) --no-print-directory test-control-plane; planes=$$?; \
-	wait $$pure; status=$$?; cat "$$told"; rm -f "$$told"; exit $$((planes + status))
+test: check test-pure test-chart test-control-plane test-image ## everything but test-real-node and test-prometheus
 
 test-fast: export EXAMPLES_SHARE = 0.25
 test-fast: test-pure ## unit, property and oracle tests, with a quarter of the examples

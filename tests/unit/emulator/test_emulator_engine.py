@@ -182,7 +182,7 @@ async def test_faults_need_permission() -> None:
 
 async def test_every_request_ends_once_even_when_clients_go_away() -> None:
     async with running(config(gpu="L4", max_model_length=4096, max_num_seqs=16), speed=40.0) as [client]:
-        calls = [asyncio.create_task(client.complete([1] * 500, max_tokens=100 + 20 * number)) for number in range(40)]
+        calls = [asyncio.create_task(client.complete([1] * 500, max_tokens=500 + 20 * number)) for number in range(40)]
         await until_running(client, 16, waiting=24)
         for call in calls[::3]:  # some that run, some that wait
             call.cancel()
